@@ -1,0 +1,3 @@
+//! One file per family: configuration, structs, forward pass, checkpoint names.
+
+pub mod bert;

@@ -1,0 +1,93 @@
+//! `config.json` + `model.safetensors` <-> a module on a device, both ways.
+//!
+//! Loading is total: every parameter is filled and every tensor is used or listed as ignored; the
+//! header is checked before a byte is allocated ([`header`]), and one name table a family serves
+//! both directions ([`names`]).
+
+pub mod config;
+mod error;
+pub mod folder;
+pub mod header;
+pub mod json;
+pub mod names;
+pub mod tensors;
+
+use std::path::{Path, PathBuf};
+
+pub use error::LoadError;
+use serde_json::Value;
+
+/// `config.json` is text written by people: a megabyte is plenty.
+const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// Where a model lies: a folder, or files inside this program.
+#[derive(Debug, Clone)]
+pub enum Source {
+    Folder(PathBuf),
+    Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
+}
+
+impl Source {
+    pub fn folder(path: impl Into<PathBuf>) -> Self {
+        Self::Folder(path.into())
+    }
+
+    /// A path for messages; an embedded file has none on disk.
+    pub fn path(&self, file: &str) -> PathBuf {
+        match self {
+            Self::Folder(dir) => dir.join(file),
+            Self::Embedded { name, .. } => Path::new(name).join(file),
+        }
+    }
+
+    /// The bytes of a file, at most `limit` of them.
+    pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>, LoadError> {
+        let path = self.path(file);
+        match self {
+            Self::Folder(_) => {
+                let meta = std::fs::metadata(&path)
+                    .map_err(|source| LoadError::Read { path: path.clone(), source })?;
+                if !meta.is_file() {
+                    return Err(LoadError::Checkpoint { path, problem: "is not a regular file".into() });
+                }
+                if meta.len() > limit {
+                    let problem = format!("{} bytes, above the limit of {limit}", meta.len());
+                    return Err(LoadError::Checkpoint { path, problem });
+                }
+                std::fs::read(&path).map_err(|source| LoadError::Read { path, source })
+            }
+            Self::Embedded { files, .. } => {
+                let found = files.iter().find(|(name, _)| *name == file);
+                found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| LoadError::Read {
+                    path,
+                    source: std::io::ErrorKind::NotFound.into(),
+                })
+            }
+        }
+    }
+
+    /// `config.json`, strictly parsed.
+    pub fn config(&self) -> Result<Value, LoadError> {
+        let bytes = self.read("config.json", CONFIG_LIMIT)?;
+        json::parse_strict(&bytes).map_err(|problem| LoadError::Config {
+            path: self.path("config.json"),
+            problem: problem.to_string(),
+        })
+    }
+
+    /// The tensors, opened and checked but not yet read.
+    pub fn weights(&self) -> Result<tensors::Weights, LoadError> {
+        match self {
+            Self::Folder(dir) => tensors::Weights::open(dir),
+            Self::Embedded { files, .. } => {
+                let path = self.path("model.safetensors");
+                let found = files.iter().find(|(name, _)| *name == "model.safetensors");
+                let (_, bytes) = found.ok_or_else(|| LoadError::Read {
+                    path: path.clone(),
+                    source: std::io::ErrorKind::NotFound.into(),
+                })?;
+                tensors::Weights::embedded(&path, bytes)
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Multi-head self-attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
+//!
+//! Axis letters: `B` batch, `T` tokens, `C` channels, `H` heads, `D = C / H` channels of a head.
+
+use burn::{module::Module, nn::Linear, prelude::*, tensor::activation::softmax};
+
+use super::{dropout::Dropout, linear::linear};
+
+/// Every token looks at every token that is not padding.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    dropout: Dropout,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl SelfAttention {
+    /// `width` must be divisible by `heads`; `dropout` is on the attention weights.
+    pub fn new(width: usize, heads: usize, dropout: f64, std: f64, device: &Device) -> Self {
+        let square = || linear(width, width, std, device);
+        Self {
+            query: square(),
+            key: square(),
+            value: square(),
+            output: square(),
+            dropout: Dropout::new(dropout),
+            heads,
+        }
+    }
+
+    /// `x`: `[B, T, C]`; `pad`: `[B, T]`, true where padding -> `[B, T, C]`
+    pub fn forward(&self, x: Tensor<3>, pad: Tensor<2, Bool>) -> Tensor<3> {
+        let [b, t, c] = x.dims();
+        let (h, d) = (self.heads, c / self.heads);
+        let split = |x: Tensor<3>| x.reshape([b, t, h, d]).swap_dims(1, 2); // [B, H, T, D]
+        let q = split(self.query.forward(x.clone()));
+        let k = split(self.key.forward(x.clone()));
+        let v = split(self.value.forward(x));
+
+        let scores = q.matmul(k.swap_dims(2, 3)) / (d as f64).sqrt(); // [B, H, T, T]
+        let hidden = pad.reshape([b, 1, 1, t]).expand([b, h, t, t]);
+        // Not -inf: a row that is all padding must stay finite.
+        let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3);
+        let mixed = self.dropout.forward(weights).matmul(v); // [B, H, T, D]
+        self.output.forward(mixed.swap_dims(1, 2).reshape([b, t, c]))
+    }
+}

@@ -1,0 +1,7 @@
+//! Parts that two or more families share.
+
+pub mod activation;
+pub mod attention;
+pub mod dropout;
+pub mod linear;
+pub mod norm;

@@ -1,0 +1,1 @@
+//! firebrick-kernels
