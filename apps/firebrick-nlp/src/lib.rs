@@ -1,1 +1,12 @@
-//! firebrick-nlp
+//! Text applications: classification (sentiment) from rows to a served model.
+#![recursion_limit = "256"]
+
+pub mod baseline;
+pub mod batch;
+pub mod classifier;
+pub mod corpus;
+pub mod recipe;
+pub mod shipped;
+pub mod task;
+pub mod tokenizer;
+pub mod train;

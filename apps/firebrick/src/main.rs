@@ -1,1 +1,36 @@
-fn main() {}
+//! The `firebrick` command: arguments in, a result on stdout, progress on stderr, an exit code.
+//!
+//! Only this crate prints, exits and reads the environment.
+#![recursion_limit = "256"]
+
+mod allocator;
+mod cli;
+mod commands;
+mod failure;
+mod places;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    allocator::keep_memory();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(error) = failure.error {
+                eprintln!("firebrick: {}", failure::one_line(&error));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,1 +1,11 @@
-//! firebrick-kernels
+//! Number-crunching loops on the CPU behind safe slices.
+//!
+//! Every function works on plain `f32` slices, so it is tested without a tensor library. Loops are
+//! written so that the compiler vectorises them; large slices are shared among rayon's threads in
+//! blocks of fixed size, so the result does not depend on the number of threads.
+
+pub mod adamw;
+pub mod reduce;
+
+/// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.
+pub(crate) const BLOCK: usize = 16 * 1024;

@@ -1,1 +1,10 @@
-//! firebrick-metrics
+//! Counts in, numbers out: accuracy, precision, recall, F1, calibration error, confidence intervals.
+//!
+//! Every metric is a struct of counts with `+=` and methods that divide, so batches, files and machines can be scored
+//! apart and added up. Each names the reference tool it agrees with.
+//!
+//! This crate depends on nothing. It never sees a tensor, a file or a model.
+
+pub mod calibration;
+pub mod confusion;
+pub mod interval;

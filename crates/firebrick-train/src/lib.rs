@@ -1,1 +1,16 @@
-//! firebrick-train
+//! One training loop: task, optimiser, schedule, run folder, exact resume, report.
+//!
+//! An application brings a [`task::Task`] and its [`task::Examples`]; [`fit::fit`] does the rest and
+//! reports through a callback. Nothing here prints.
+#![recursion_limit = "256"]
+
+pub mod checkpoint;
+pub mod fit;
+pub mod optim;
+pub mod recipe;
+pub mod report;
+pub mod run;
+pub mod sampler;
+pub mod schedule;
+pub mod task;
+pub mod tensorboard;

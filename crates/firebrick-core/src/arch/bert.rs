@@ -148,7 +148,7 @@ impl BertConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         config::size("vocab_size", self.vocab_size, 10_000_000)?;
         config::size("hidden_size", self.hidden_size, 65_536)?;
         config::size("num_hidden_layers", self.num_hidden_layers, 1_000)?;

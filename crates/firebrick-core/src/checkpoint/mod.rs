@@ -5,6 +5,7 @@
 //! both directions ([`names`]).
 
 pub mod config;
+pub mod config_check;
 mod error;
 pub mod folder;
 pub mod header;

@@ -14,9 +14,9 @@ use std::{
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     prelude::*,
-    tensor::{DType, TensorData},
+    tensor::{DType, TensorData, bf16, f16},
 };
-use half::{bf16, f16};
+
 use safetensors::tensor::{Dtype, View};
 
 use super::{LoadError, folder, header};
@@ -72,6 +72,21 @@ impl Weights {
         Ok(Self { path, entries, bytes: Storage::Files(files) })
     }
 
+    /// One safetensors file by its path.
+    pub fn open_file(path: &Path) -> Result<Self, LoadError> {
+        let header = header::read_header(path).map_err(|e| LoadError::Checkpoint {
+            path: path.to_path_buf(),
+            problem: e.to_string(),
+        })?;
+        let mut entries = BTreeMap::new();
+        add(&mut entries, 0, header);
+        Ok(Self {
+            path: path.to_path_buf(),
+            entries,
+            bytes: Storage::Files(vec![path.to_path_buf()]),
+        })
+    }
+
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, LoadError> {
         let header = header::parse_header(bytes, bytes.len() as u64).map_err(|e| {
             LoadError::Checkpoint { path: path.to_path_buf(), problem: e.to_string() }
@@ -90,7 +105,7 @@ impl Weights {
     }
 
     /// The tensor's numbers as f32, in the file's order.
-    fn floats(&self, name: &str) -> Result<Vec<f32>, LoadError> {
+    pub fn floats(&self, name: &str) -> Result<Vec<f32>, LoadError> {
         let problem = |problem: String| LoadError::Checkpoint { path: self.path.clone(), problem };
         let entry = &self.entries[name];
         let bytes = self.bytes(entry)?;
@@ -326,6 +341,23 @@ pub fn save<M: Module>(
         .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
 }
 
+/// Writes vectors of numbers by name; read back with [`Weights::floats`].
+pub fn save_vectors<'a>(
+    vectors: impl Iterator<Item = (String, &'a [f32])>,
+    path: &Path,
+) -> Result<(), LoadError> {
+    let tensors = vectors.map(|(name, x)| {
+        let bytes = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        (name, Saved { dtype: Dtype::F32, shape: vec![x.len()], bytes })
+    });
+    let bytes = safetensors::serialize(tensors, None).map_err(|e| LoadError::Checkpoint {
+        path: path.to_path_buf(),
+        problem: e.to_string(),
+    })?;
+    write_atomically(path, &bytes)
+        .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
+}
+
 /// Temporary name, sync, rename, sync of the folder: after a kill the old file or the new one is there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -386,8 +418,8 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
             return;
         };
         let data = param.val().into_data().convert_dtype(DType::F32);
-        let mut shape = data.shape.to_vec();
-        let mut floats = data.into_vec::<f32>().expect("just converted to f32");
+        let mut shape = data.shape().to_vec();
+        let mut floats = data.try_into_vec::<f32>().expect("just converted to f32");
         if self.at.transposed::<D>() {
             floats = transpose(&floats, shape[0], shape[1]);
             shape.reverse();

@@ -1,0 +1,162 @@
+//! Rows of a recipe's data: read, cleaned, split, checked for leaks.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use firebrick_data::{
+    clean::{CleanRules, clean},
+    hash,
+    leaks::{self, LeakReport, LeakRules},
+    ledger::Ledger,
+    locate::{self, Roots},
+    manifest,
+    split::stratified,
+    table::{Columns, ReadOptions, Row, Table, read},
+};
+
+use crate::recipe::{DataRecipe, Leaks};
+
+/// Data sets inside the program, so that the first run needs no download.
+const EMBEDDED: &[(&str, &[u8])] = &[("sst2", include_bytes!("../data/sst2.tar.xz"))];
+
+/// The parts of a data set, cleaned.
+pub struct Corpus {
+    /// Sorted names of the classes; a label's place is its class index.
+    pub labels: Vec<String>,
+    pub train: Vec<Row>,
+    pub valid: Vec<Row>,
+    pub test: Option<Vec<Row>>,
+    /// SHA-256 over the training and validation rows.
+    pub sha256: String,
+    /// Rows that were set aside or dropped, by part.
+    pub ledgers: Vec<(String, Ledger)>,
+    /// Rows that could not be read, by part.
+    pub unreadable: Vec<(String, usize)>,
+    pub leaks: LeakReport,
+}
+
+/// A folder with a known data set's files: embedded, found, or unpacked into the cache.
+pub fn fetch(roots: &Roots, id: &str) -> anyhow::Result<PathBuf> {
+    match locate::fetch(roots, id) {
+        Ok(folder) => Ok(folder),
+        Err(error) => {
+            let Some((_, bytes)) = EMBEDDED.iter().find(|(name, _)| *name == id) else {
+                return Err(error.into());
+            };
+            let folder = roots.cache.join("embedded").join(id);
+            if !folder.exists() {
+                locate::unpack_embedded(bytes, &folder)?;
+            }
+            Ok(folder)
+        }
+    }
+}
+
+/// Reads one part of a known data set; `split` as the set names it.
+pub fn read_split(roots: &Roots, id: &str, split: &str) -> anyhow::Result<Table> {
+    let layout = manifest::layout(id)
+        .with_context(|| format!("data set `{id}` is not a text classification set"))?;
+    let names: Vec<&str> = layout.splits.iter().map(|(name, _)| *name).collect();
+    let Some((_, file)) = layout.splits.iter().find(|(name, _)| *name == split) else {
+        bail!("data set `{id}` has no part `{split}`; its parts are {}", names.join(", "));
+    };
+    let folder = fetch(roots, id)?;
+    // A set's archive may hold its files in a folder of its name.
+    let nested = folder.join(id).join(file);
+    let path = if nested.exists() { nested } else { folder.join(file) };
+    Ok(read(&path, &layout.options)?)
+}
+
+/// How the columns of a user's own file are read.
+pub fn options(data: &DataRecipe) -> ReadOptions {
+    ReadOptions::new(Columns::named(&data.text_column, Some(&data.label_column)))
+}
+
+/// Reads, cleans, splits and checks what `[data]` names. `base` is the recipe's folder.
+pub fn load(data: &DataRecipe, seed: u64, base: &Path, roots: &Roots) -> anyhow::Result<Corpus> {
+    let mut parts: Vec<(&str, Table)> = vec![];
+    match &data.dataset {
+        Some(id) => {
+            let layout = manifest::layout(id).with_context(|| match manifest::nearest(id) {
+                Some(guess) if guess != id => format!("no data set `{id}`: did you mean `{guess}`?"),
+                _ => format!("`{id}` is not a text classification data set"),
+            })?;
+            for (split, _) in layout.splits {
+                let name = match *split {
+                    "dev" => "valid",
+                    other => other,
+                };
+                parts.push((name, read_split(roots, id, split)?));
+            }
+        }
+        None => {
+            let files = [("train", &data.train), ("valid", &data.valid), ("test", &data.test)];
+            for (name, file) in files {
+                if let Some(file) = file {
+                    let path = base.join(file);
+                    parts.push((name, read(&path, &options(data))?.usable(&path)?));
+                }
+            }
+        }
+    }
+    let rules = CleanRules { max_chars: Some(data.max_chars), ..CleanRules::default() };
+    let mut ledgers = vec![];
+    let mut unreadable = vec![];
+    let (mut train, mut valid, mut test) = (vec![], None, None);
+    for (name, table) in parts {
+        unreadable.push((name.to_string(), table.bad.len()));
+        // A test part is judged as it comes, but for rows without a text.
+        let part = match name {
+            "test" => CleanRules {
+                duplicate: false,
+                contradiction: false,
+                max_chars: None,
+                ..CleanRules::default()
+            },
+            _ => rules.clone(),
+        };
+        let (rows, ledger) = clean(table.rows, &part);
+        ledgers.push((name.to_string(), ledger));
+        match name {
+            "train" => train = rows,
+            "valid" => valid = Some(rows),
+            _ => test = Some(rows),
+        }
+    }
+    let valid = match valid {
+        Some(rows) => rows,
+        None => {
+            let fractions = [("train", 1.0 - data.valid_fraction), ("valid", data.valid_fraction)];
+            let mut split = stratified(train, &fractions, seed)?.into_iter();
+            train = split.next().context("the split has two parts")?.1;
+            split.next().context("the split has two parts")?.1
+        }
+    };
+
+    let mut report = LeakReport::default();
+    if data.leaks != Leaks::Off {
+        let mut splits: Vec<(&str, &[Row])> = vec![("train", &train), ("valid", &valid)];
+        splits.extend(test.as_deref().map(|rows| ("test", rows)));
+        report = leaks::check(&splits, &LeakRules::default())?;
+        let leaking = report.rows_of("train").len();
+        if data.leaks == Leaks::Error && leaking > 0 {
+            bail!("{leaking} training rows are also, or nearly, in another part; \
+                   `data.leaks = \"drop\"` drops them");
+        }
+        let (kept, ledger) = leaks::remove(train, "train", &report);
+        train = kept;
+        ledgers.push(("train".into(), ledger));
+    }
+
+    let labels: BTreeSet<String> = train.iter().filter_map(|row| row.label.clone()).collect();
+    let labels: Vec<String> = labels.into_iter().collect();
+    if labels.len() < 2 {
+        bail!("the training rows have {} label(s): a classifier needs two", labels.len());
+    }
+    let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();
+    let sha256 = hash::sha256_rows(&all);
+    Ok(Corpus { labels, train, valid, test, sha256, ledgers, unreadable, leaks: report })
+}

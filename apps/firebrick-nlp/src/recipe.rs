@@ -1,0 +1,289 @@
+//! A text classification recipe.
+
+use std::path::{Path, PathBuf};
+
+use firebrick_core::{
+    arch::bert::{BertConfig, ModelType},
+    layers::activation::Activation,
+};
+use firebrick_train::recipe::{
+    Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, parse,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What to learn from, how to cut it into tokens, what to train and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Of this format: 1.
+    pub version: u32,
+    pub task: TaskKind,
+    /// Names the run folder: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Everything random is a function of it.
+    #[serde(default)]
+    pub seed: u64,
+    pub data: DataRecipe,
+    #[serde(default)]
+    pub tokenizer: TokenizerRecipe,
+    #[serde(default)]
+    pub model: ModelRecipe,
+    #[serde(default)]
+    pub train: TrainRecipe,
+    #[serde(default)]
+    pub checkpoint: CheckpointRecipe,
+    #[serde(default)]
+    pub eval: EvalRecipe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    TextClassification,
+}
+
+/// `[data]`: a known data set, or files of your own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataRecipe {
+    /// Id of a known data set (`firebrick data ls`). Either this or `train`.
+    pub dataset: Option<String>,
+    /// CSV, TSV or JSON lines file with the training rows, relative to the recipe.
+    pub train: Option<PathBuf>,
+    /// File with the rows that choose the weights; else a part of the training rows is set aside.
+    pub valid: Option<PathBuf>,
+    /// Part of the training rows to choose the weights on, when there is no validation part.
+    pub valid_fraction: f64,
+    /// File with the rows that are reported once, at the end.
+    pub test: Option<PathBuf>,
+    pub text_column: String,
+    pub label_column: String,
+    /// Longer texts are dropped by the cleaning (characters).
+    pub max_chars: usize,
+    /// What to do about training rows that are also, or nearly, in another part.
+    pub leaks: Leaks,
+    /// Probability of hiding a token of a training row behind the unknown token.
+    pub token_dropout: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leaks {
+    /// Drop them from the training rows.
+    Drop,
+    /// Stop.
+    Error,
+    /// Do not look.
+    Off,
+}
+
+impl Default for DataRecipe {
+    fn default() -> Self {
+        Self {
+            dataset: None,
+            train: None,
+            valid: None,
+            valid_fraction: 0.1,
+            test: None,
+            text_column: "text".into(),
+            label_column: "label".into(),
+            max_chars: 10_000,
+            leaks: Leaks::Drop,
+            token_dropout: 0.0,
+        }
+    }
+}
+
+/// `[tokenizer]`: trained on the training rows, or taken from the pretrained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenizerRecipe {
+    pub kind: TokenizerKind,
+    /// Most tokens in the vocabulary.
+    pub vocab_size: usize,
+    pub lowercase: bool,
+    /// Rarer pieces do not become tokens.
+    pub min_frequency: u64,
+    /// Tokens of a text that are kept, special ones included.
+    pub max_len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerKind {
+    /// BERT's pieces; Chinese characters stand alone.
+    Wordpiece,
+    /// Byte-level byte-pair encoding, as in GPT-2 and RoBERTa: no text is unknown.
+    ByteBpe,
+    /// That of `model.pretrained`.
+    Pretrained,
+}
+
+impl Default for TokenizerRecipe {
+    fn default() -> Self {
+        Self {
+            kind: TokenizerKind::Wordpiece,
+            vocab_size: 8000,
+            lowercase: true,
+            min_frequency: 2,
+            max_len: 128,
+        }
+    }
+}
+
+/// `[model]`: sizes of a BERT encoder, in the names of `config.json`; or a checkpoint to start from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelRecipe {
+    /// Folder or name of a BERT, RoBERTa or DistilBERT checkpoint; the sizes below are then its own.
+    pub pretrained: Option<String>,
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    /// `gelu`, `gelu_new`, `relu` or `tanh`.
+    pub hidden_act: String,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
+    /// Before the classifier.
+    pub classifier_dropout: f64,
+    /// Deviation of fresh weights.
+    pub initializer_range: f64,
+}
+
+impl Default for ModelRecipe {
+    fn default() -> Self {
+        Self {
+            pretrained: None,
+            hidden_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 512,
+            hidden_act: "gelu".into(),
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+            classifier_dropout: 0.1,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+impl Check for Recipe {
+    fn check(&self) -> Result<(), RecipeError> {
+        let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
+        if self.version != 1 {
+            return fail("version", format!("is {}; this firebrick reads version 1", self.version));
+        }
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = &self.name;
+        if name.is_empty() || name.len() > 100 || !name.chars().all(fit) || name.starts_with('.') {
+            let shown: String = name.chars().take(60).flat_map(char::escape_default).collect();
+            let problem = format!("is \"{shown}\": only letters, digits, -, _ and . make a folder's name");
+            return fail("name", problem);
+        }
+        match (&self.data.dataset, &self.data.train) {
+            (None, None) => return fail("data.train", "is missing (or name a `data.dataset`)".into()),
+            (Some(_), Some(_)) => return fail("data.train", "stands beside `data.dataset`".into()),
+            _ => {}
+        }
+        if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
+            let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
+            return fail("data.valid_fraction", problem);
+        }
+        if !(0.0..1.0).contains(&self.data.token_dropout) {
+            return fail("data.token_dropout", format!("is {}, not in [0, 1)", self.data.token_dropout));
+        }
+        if !(3..=4096).contains(&self.tokenizer.max_len) {
+            return fail("tokenizer.max_len", format!("is {}, not within 3 and 4096", self.tokenizer.max_len));
+        }
+        if !(16..=1_000_000).contains(&self.tokenizer.vocab_size) {
+            let problem = format!("is {}, not within 16 and 1000000", self.tokenizer.vocab_size);
+            return fail("tokenizer.vocab_size", problem);
+        }
+        if (self.tokenizer.kind == TokenizerKind::Pretrained) != self.model.pretrained.is_some() {
+            let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";
+            return fail("tokenizer.kind", problem.into());
+        }
+        if self.model.pretrained.is_none() {
+            self.bert(self.tokenizer.vocab_size)?;
+        }
+        self.train.check()?;
+        self.checkpoint.check()?;
+        self.eval.check()
+    }
+}
+
+impl Recipe {
+    pub fn read(path: &Path, overrides: &[String]) -> Result<(Self, String), RecipeError> {
+        let plain = |message: String| RecipeError { line: None, message };
+        let meta = std::fs::metadata(path).map_err(|e| plain(format!("cannot be read: {e}")))?;
+        if !meta.is_file() {
+            return Err(plain("is not a regular file".into()));
+        }
+        if meta.len() > firebrick_train::recipe::RECIPE_LIMIT {
+            return Err(plain(format!("{} bytes are too many for a recipe", meta.len())));
+        }
+        let bytes = std::fs::read(path).map_err(|e| plain(format!("cannot be read: {e}")))?;
+        Ok((parse(&bytes, overrides)?, String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The encoder that `[model]` describes, from scratch.
+    pub fn bert(&self, vocab_size: usize) -> Result<BertConfig, RecipeError> {
+        let model = &self.model;
+        let hidden_act: Activation = serde_json::from_value(model.hidden_act.clone().into())
+            .map_err(|_| {
+                let problem = format!("is {:?}, none of gelu, gelu_new, relu, tanh", model.hidden_act);
+                RecipeError::value("model.hidden_act", problem)
+            })?;
+        let byte_bpe = self.tokenizer.kind == TokenizerKind::ByteBpe;
+        let config = BertConfig {
+            model_type: if byte_bpe { ModelType::Roberta } else { ModelType::Bert },
+            vocab_size,
+            hidden_size: model.hidden_size,
+            num_hidden_layers: model.num_hidden_layers,
+            num_attention_heads: model.num_attention_heads,
+            intermediate_size: model.intermediate_size,
+            hidden_act,
+            // RoBERTa counts positions from 2.
+            max_position_embeddings: self.tokenizer.max_len + if byte_bpe { 2 } else { 0 },
+            type_vocab_size: if byte_bpe { 1 } else { 2 },
+            hidden_dropout_prob: model.hidden_dropout_prob,
+            attention_probs_dropout_prob: model.attention_probs_dropout_prob,
+            classifier_dropout: Some(model.classifier_dropout),
+            layer_norm_eps: 1e-12,
+            initializer_range: model.initializer_range,
+            pad_token_id: Some(if byte_bpe { 1 } else { 0 }),
+            id2label: Default::default(),
+        };
+        config.check().map_err(|problem| {
+            let key = problem.split(' ').next().unwrap_or_default();
+            RecipeError::value(&format!("model.{key}"), problem[key.len()..].trim_start())
+        })?;
+        Ok(config)
+    }
+}
+
+/// Recipes inside the program: name and text.
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("sst2", include_str!("../recipes/sst2.toml")),
+    ("waimai", include_str!("../recipes/waimai.toml")),
+    ("hotel", include_str!("../recipes/hotel.toml")),
+    ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every recipe in the tree parses: a renamed key breaks the build, not a run at night.
+    #[test]
+    fn all_recipes_parse() {
+        for (name, text) in SHIPPED {
+            let recipe: Recipe =
+                parse(text.as_bytes(), &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(recipe.name, *name);
+            assert!(text.starts_with('#'), "{name} has no opening comment");
+        }
+    }
+}

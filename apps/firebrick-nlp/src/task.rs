@@ -1,0 +1,104 @@
+//! Text classification as a training task.
+
+use burn::{
+    module::Module,
+    prelude::*,
+    tensor::activation::{log_softmax, softmax},
+};
+use firebrick_core::arch::bert::BertClassifier;
+use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
+use firebrick_train::{fit::Metrics, task::Task};
+
+use crate::batch::{Example, TextBatch, pad};
+
+/// A classifier and what its loss needs to know.
+#[derive(Module, Debug)]
+pub struct Classify {
+    pub model: BertClassifier,
+    /// Probability mass taken from the true label and spread over all (Szegedy et al. 2016).
+    #[module(skip)]
+    pub label_smoothing: f64,
+}
+
+impl Task for Classify {
+    type Batch = TextBatch;
+
+    fn loss(&self, batch: TextBatch) -> Tensor<1> {
+        let logits = self.model.forward(batch.ids, None, batch.pad); // [B, L]
+        let log_p = log_softmax(logits, 1);
+        let truth = log_p.clone().gather(1, batch.labels.unsqueeze_dim(1)); // [B, 1]
+        let s = self.label_smoothing;
+        -(truth.mean() * (1.0 - s) + log_p.mean() * s)
+    }
+}
+
+/// What a model said of each example, in order.
+pub struct Judged {
+    /// Probabilities by class.
+    pub scores: Vec<Vec<f32>>,
+    pub confusion: Confusion,
+    pub calibration: Calibration,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+impl Judged {
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::new();
+        metrics.insert("loss".into(), self.loss);
+        let scores = [
+            ("accuracy", self.confusion.accuracy()),
+            ("macro_f1", self.confusion.macro_f1()),
+            ("ece", self.calibration.ece()),
+        ];
+        for (name, value) in scores {
+            if let Some(value) = value {
+                metrics.insert(name.into(), value);
+            }
+        }
+        metrics
+    }
+}
+
+/// Class probabilities of texts, in their order; texts of like length share a batch.
+/// `model` lies on a device without autodiff.
+pub fn scores(model: &BertClassifier, texts: &[&[u32]], pad_id: u32, batch_size: usize) -> Vec<Vec<f32>> {
+    let device = model.devices().into_iter().next().expect("a model has parameters");
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|i| texts[*i].len());
+    let mut scores = vec![vec![]; texts.len()];
+    for part in order.chunks(batch_size) {
+        let batch: Vec<&[u32]> = part.iter().map(|i| texts[*i]).collect();
+        let (ids, pad) = pad(&batch, pad_id, &device);
+        let p = softmax(model.forward(ids, None, pad), 1); // [B, L]
+        let [_, labels] = p.dims();
+        let p = p.into_data().convert_dtype(burn::tensor::DType::F32);
+        let p = p.try_into_vec::<f32>().expect("just converted to f32");
+        for (i, row) in part.iter().zip(p.chunks(labels)) {
+            scores[*i] = row.to_vec();
+        }
+    }
+    scores
+}
+
+/// Judges a model on examples with known labels.
+pub fn judge(model: &BertClassifier, examples: &[Example], classes: usize, pad_id: u32, batch_size: usize) -> Judged {
+    let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
+    let scores = scores(model, &texts, pad_id, batch_size);
+    let mut confusion = Confusion::new(classes);
+    let mut calibration = Calibration::default();
+    let mut loss = 0.0;
+    for (example, p) in examples.iter().zip(&scores) {
+        let best = argmax(p);
+        confusion.add(example.label, best);
+        calibration.add(f64::from(p[best]), best == example.label);
+        loss -= f64::from(p[example.label].max(1e-30)).ln();
+    }
+    Judged { loss: loss / examples.len().max(1) as f64, scores, confusion, calibration }
+}
+
+/// Index of the largest score; the first of equals.
+pub fn argmax(scores: &[f32]) -> usize {
+    let best = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
+    (1..scores.len()).fold(0, best)
+}

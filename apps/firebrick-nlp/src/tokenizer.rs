@@ -1,0 +1,192 @@
+//! Text to token ids: trained from rows, kept as `tokenizer.json`.
+
+use std::path::Path;
+
+use firebrick_core::checkpoint::{json, tensors::write_atomically};
+use tokenizers::{
+    AddedToken, Tokenizer, TokenizerBuilder,
+    decoders::{byte_level::ByteLevel as ByteLevelDecoder, wordpiece::WordPiece as WordPieceDecoder},
+    models::{
+        bpe::{BPE, BpeTrainer},
+        wordpiece::{WordPiece, WordPieceTrainer},
+    },
+    normalizers::bert::BertNormalizer,
+    pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel},
+    processors::template::TemplateProcessing,
+};
+
+/// Longest text that is encoded, in bytes; what follows cannot be among the tokens that are kept.
+const TEXT_LIMIT: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    #[error("{0}")]
+    Json(String),
+    #[error("is not a tokenizer: {0}")]
+    Invalid(String),
+    #[error("cannot train a tokenizer: {0}")]
+    Train(String),
+    #[error("cannot write {path}", path = path.display())]
+    Write { path: std::path::PathBuf, source: std::io::Error },
+}
+
+/// A tokenizer with the special tokens that a classifier needs.
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    pad: (String, u32),
+    unknown: (String, u32),
+}
+
+impl TextTokenizer {
+    /// Parses the text of a `tokenizer.json`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        json::parse_strict(bytes).map_err(|e| TokenizerError::Json(e.to_string()))?;
+        let inner = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
+        Self::new(inner)
+    }
+
+    pub fn load(path: &Path) -> Result<Self, TokenizerError> {
+        let bytes = std::fs::read(path).map_err(|e| TokenizerError::Json(e.to_string()))?;
+        Self::from_bytes(&bytes)
+    }
+
+    fn new(mut inner: Tokenizer) -> Result<Self, TokenizerError> {
+        // Lengths are the caller's: a file's own padding and truncation would change them unseen.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
+        let find = |names: [&str; 2]| {
+            let found = names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)));
+            found.ok_or_else(|| TokenizerError::Invalid(format!("it has no {} or {}", names[0], names[1])))
+        };
+        let (pad, unknown) = (find(["[PAD]", "<pad>"])?, find(["[UNK]", "<unk>"])?);
+        Ok(Self { inner, pad, unknown })
+    }
+
+    /// Token ids, special ones included; at most `max_len`, of which the last stays special.
+    pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
+        let text = match text.char_indices().find(|(at, _)| *at >= TEXT_LIMIT) {
+            Some((cut, _)) => &text[..cut],
+            None => text,
+        };
+        let Ok(encoding) = self.inner.encode_fast(text, true) else {
+            return vec![self.unknown.1];
+        };
+        let ids = encoding.get_ids();
+        if ids.len() <= max_len {
+            return ids.to_vec();
+        }
+        let mut kept = ids[..max_len].to_vec();
+        if let (Some(last), Some(end)) = (kept.last_mut(), ids.last()) {
+            *last = *end;
+        }
+        kept
+    }
+
+    /// Tokens as text, as they were cut.
+    pub fn tokens(&self, text: &str) -> Vec<String> {
+        self.inner.encode_fast(text, true).map_or_else(|_| vec![], |e| e.get_tokens().to_vec())
+    }
+
+    pub fn decode(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, true).unwrap_or_default()
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+    }
+
+    pub fn pad_id(&self) -> u32 {
+        self.pad.1
+    }
+
+    pub fn pad_token(&self) -> &str {
+        &self.pad.0
+    }
+
+    pub fn unknown_id(&self) -> u32 {
+        self.unknown.1
+    }
+
+    pub fn unknown_token(&self) -> &str {
+        &self.unknown.0
+    }
+
+    pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
+        let text = self.inner.to_string(false).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
+        write_atomically(path, text.as_bytes())
+            .map_err(|source| TokenizerError::Write { path: path.to_path_buf(), source })
+    }
+}
+
+fn special(names: &[&str]) -> Vec<AddedToken> {
+    names.iter().map(|name| AddedToken::from(*name, true)).collect()
+}
+
+fn template(start: &str, end: &str, ids: [u32; 2]) -> Result<TemplateProcessing, TokenizerError> {
+    TemplateProcessing::builder()
+        .try_single(format!("{start} $A {end}"))
+        .map_err(TokenizerError::Train)?
+        .try_pair(format!("{start} $A {end} $B:1 {end}:1"))
+        .map_err(TokenizerError::Train)?
+        .special_tokens(vec![(start, ids[0]), (end, ids[1])])
+        .build()
+        .map_err(|e| TokenizerError::Train(e.to_string()))
+}
+
+/// BERT's WordPiece; Chinese characters stand alone. Ids: `[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4.
+pub fn train_wordpiece<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+    lowercase: bool,
+    min_frequency: u64,
+) -> Result<TextTokenizer, TokenizerError> {
+    let fail = |e: tokenizers::Error| TokenizerError::Train(e.to_string());
+    let mut trainer = WordPieceTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(min_frequency)
+        .show_progress(false)
+        .special_tokens(special(&["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+        .build();
+    let model = WordPiece::builder().unk_token("[UNK]".into()).build().map_err(fail)?;
+    let mut inner = TokenizerBuilder::new()
+        .with_model(model)
+        .with_normalizer(Some(BertNormalizer::new(true, true, Some(lowercase), lowercase)))
+        .with_pre_tokenizer(Some(BertPreTokenizer))
+        .with_post_processor(Some(template("[CLS]", "[SEP]", [2, 3])?))
+        .with_decoder(Some(WordPieceDecoder::default()))
+        .build()
+        .map_err(fail)?;
+    inner.train(&mut trainer, texts).map_err(fail)?;
+    finish(inner.to_string(false).map_err(fail)?)
+}
+
+/// Byte-level BPE. Ids as RoBERTa's: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` 4.
+pub fn train_byte_bpe<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+    min_frequency: u64,
+) -> Result<TextTokenizer, TokenizerError> {
+    let fail = |e: tokenizers::Error| TokenizerError::Train(e.to_string());
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(min_frequency)
+        .show_progress(false)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(special(&["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
+        .build();
+    let mut inner = TokenizerBuilder::new()
+        .with_model(BPE::default())
+        .with_normalizer(None::<BertNormalizer>)
+        .with_pre_tokenizer(Some(ByteLevel::default()))
+        .with_post_processor(Some(template("<s>", "</s>", [0, 2])?))
+        .with_decoder(Some(ByteLevelDecoder::default()))
+        .build()
+        .map_err(fail)?;
+    inner.train(&mut trainer, texts).map_err(fail)?;
+    finish(inner.to_string(false).map_err(fail)?)
+}
+
+/// Typed while it is trained, read back as the general kind that every file opens as.
+fn finish(text: String) -> Result<TextTokenizer, TokenizerError> {
+    TextTokenizer::from_bytes(text.as_bytes())
+}

@@ -1,0 +1,191 @@
+//! From a recipe to a model folder, through the one training loop.
+
+use std::{
+    path::Path,
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
+
+use anyhow::Context;
+use burn::tensor::Device;
+use firebrick_core::{
+    arch::bert,
+    checkpoint::{Source, tensors::SaveType},
+};
+use firebrick_data::{locate::Roots, table::Row};
+use firebrick_train::{
+    fit::{End, Event, Fitted, Metrics, Plan, fit},
+    run::{Run, Status},
+};
+
+use crate::{
+    batch::{Example, TextExamples},
+    classifier::{Origin, TextClassifier},
+    corpus::{self, Corpus},
+    recipe::{Recipe, TokenizerKind},
+    task::{Classify, Judged, judge},
+    tokenizer::{TextTokenizer, train_byte_bpe, train_wordpiece},
+};
+
+/// Everything before step 0, so that the run's description can be written first.
+pub struct Prepared {
+    pub corpus: Corpus,
+    pub tokenizer: TextTokenizer,
+    pretrained: Option<Source>,
+}
+
+/// Reads the data and trains (or reads) the tokenizer.
+pub fn prepare(
+    recipe: &Recipe,
+    base: &Path,
+    roots: &Roots,
+    pretrained: Option<Source>,
+) -> anyhow::Result<Prepared> {
+    let corpus = corpus::load(&recipe.data, recipe.seed, base, roots)?;
+    let wanted = &recipe.tokenizer;
+    let texts = corpus.train.iter().map(|row| row.text.as_str());
+    let tokenizer = match (wanted.kind, &pretrained) {
+        (TokenizerKind::Wordpiece, _) => {
+            train_wordpiece(texts, wanted.vocab_size, wanted.lowercase, wanted.min_frequency)?
+        }
+        (TokenizerKind::ByteBpe, _) => train_byte_bpe(texts, wanted.vocab_size, wanted.min_frequency)?,
+        (TokenizerKind::Pretrained, Some(source)) => {
+            TextTokenizer::from_bytes(&source.read("tokenizer.json", 64 << 20)?)
+                .with_context(|| source.path("tokenizer.json").display().to_string())?
+        }
+        (TokenizerKind::Pretrained, None) => {
+            anyhow::bail!("the recipe's `model.pretrained` was not opened")
+        }
+    };
+    Ok(Prepared { corpus, tokenizer, pretrained })
+}
+
+/// A trained model and what was measured of it.
+pub struct Trained {
+    pub end: End,
+    pub classifier: TextClassifier,
+    pub origin: Origin,
+    pub corpus: Corpus,
+    pub valid: Judged,
+    /// On the test part, once, when the run finished.
+    pub test: Option<Judged>,
+    pub seconds: f64,
+    pub tokens: u64,
+}
+
+/// Trains (or continues) `run` and writes `model/` in its folder.
+pub fn train(
+    recipe: &Recipe,
+    prepared: Prepared,
+    device: &Device,
+    run: &mut Run,
+    max_time: Option<Duration>,
+    stop: &AtomicBool,
+    report: impl FnMut(Event),
+) -> anyhow::Result<Trained> {
+    let Prepared { corpus, tokenizer, pretrained } = prepared;
+    let labels = corpus.labels.clone();
+    let plain = device.clone();
+    let device = device.clone().autodiff();
+    device.seed(recipe.seed);
+    let (config, model) = match &pretrained {
+        Some(source) => {
+            let mut loaded = bert::load_pretrained(source, &labels, &device)?;
+            loaded.config.hidden_dropout_prob = recipe.model.hidden_dropout_prob;
+            (loaded.config, loaded.model)
+        }
+        None => {
+            let mut config = recipe.bert(tokenizer.vocab_size())?;
+            config.set_labels(&labels);
+            let model = config.init_classifier(labels.len(), &device);
+            (config, model)
+        }
+    };
+    let max_len = recipe.tokenizer.max_len.min(config.longest());
+    let encode = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
+    let valid = encode(&corpus.valid);
+    let data = TextExamples {
+        examples: encode(&corpus.train),
+        pad_id: tokenizer.pad_id(),
+        unknown_id: tokenizer.unknown_id(),
+        token_dropout: recipe.data.token_dropout,
+    };
+    let judge = |model: &Classify, examples: &[Example]| {
+        judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
+    };
+
+    let model = Classify { model, label_smoothing: recipe.train.label_smoothing };
+    let plan = Plan {
+        train: &recipe.train,
+        checkpoint: &recipe.checkpoint,
+        eval: &recipe.eval,
+        seed: recipe.seed,
+        max_time,
+        stop,
+    };
+    let fitted = fit(model, &data, &plan, run, |model| judge(model, &valid).metrics(), report);
+    let Fitted { best, end, counters } = match fitted {
+        Ok(fitted) => fitted,
+        Err(error) => {
+            run.info.status = Status::Failed;
+            run.save_info()?;
+            return Err(error.into());
+        }
+    };
+
+    let valid = judge(&best, &valid);
+    let test = match (&corpus.test, end) {
+        (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
+        _ => None,
+    };
+    let mut metrics = std::collections::BTreeMap::from([("valid".to_string(), valid.metrics())]);
+    metrics.extend(test.as_ref().map(|test| ("test".to_string(), test.metrics())));
+    let origin = Origin {
+        task: "text-classification".into(),
+        labels: labels.clone(),
+        max_len,
+        recipe: recipe.name.clone(),
+        recipe_sha256: run.info.recipe_sha256.clone(),
+        data_sha256: corpus.sha256.clone(),
+        metrics: metrics.clone(),
+    };
+    let classifier =
+        TextClassifier { config, model: best.model, tokenizer, labels, max_len };
+    classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
+    run.info.status = match end {
+        End::Finished | End::EarlyStop => Status::Finished,
+        End::OutOfTime | End::Interrupted => Status::Interrupted,
+    };
+    run.info.end = Some(end);
+    run.info.counters = counters.clone();
+    run.info.metrics = metrics;
+    run.save_info()?;
+    let _ = plain;
+    Ok(Trained {
+        end,
+        classifier,
+        origin,
+        corpus,
+        valid,
+        test,
+        seconds: counters.seconds,
+        tokens: counters.tokens,
+    })
+}
+
+/// Rows whose label the model knows, as token ids.
+pub fn examples(rows: &[Row], labels: &[String], tokenizer: &TextTokenizer, max_len: usize) -> Vec<Example> {
+    let place = |row: &Row| labels.iter().position(|label| Some(label) == row.label.as_ref());
+    let known = rows.iter().filter_map(|row| Some((row, place(row)?)));
+    known.map(|(row, label)| Example { ids: tokenizer.encode(&row.text, max_len), label }).collect()
+}
+
+/// Scores of a finished model on rows with labels; rows with unknown labels are counted in the second place.
+pub fn evaluate(classifier: &TextClassifier, rows: &[Row], batch_size: usize) -> (Judged, Metrics, usize) {
+    let examples = examples(rows, &classifier.labels, &classifier.tokenizer, classifier.max_len);
+    let skipped = rows.len() - examples.len();
+    let pad = classifier.tokenizer.pad_id();
+    let judged = judge(&classifier.model, &examples, classifier.labels.len(), pad, batch_size);
+    let metrics = judged.metrics();
+    (judged, metrics, skipped)
+}

@@ -1,0 +1,265 @@
+//! Arguments; doc comments are the help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use firebrick_core::device::DeviceSpec;
+
+use crate::progress::Style;
+
+/// Trains, evaluates, compresses and runs text models in one binary, without Python.
+#[derive(Debug, Parser)]
+#[command(name = "firebrick", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// auto, flex, ndarray, wgpu, wgpu:1, cuda, cuda:1
+    #[arg(long, global = true, default_value = "flex", env = "FIREBRICK_DEVICE")]
+    pub device: DeviceSpec,
+    /// In place of the recipe's seed
+    #[arg(long, global = true, env = "FIREBRICK_SEED")]
+    pub seed: Option<u64>,
+    /// One JSON document on stdout
+    #[arg(long, global = true, env = "FIREBRICK_JSON")]
+    pub json: bool,
+    #[arg(long, global = true, default_value = "auto", env = "FIREBRICK_PROGRESS")]
+    pub progress: Style,
+    /// Only results and errors
+    #[arg(short, long, global = true, env = "FIREBRICK_QUIET")]
+    pub quiet: bool,
+    /// More on stderr
+    #[arg(short, long, global = true, env = "FIREBRICK_VERBOSE")]
+    pub verbose: bool,
+    /// Never use the network (nothing does yet)
+    #[arg(long, global = true, env = "FIREBRICK_OFFLINE")]
+    pub offline: bool,
+    /// Folder of run folders
+    #[arg(long, global = true, default_value = "runs", env = "FIREBRICK_RUNS", value_name = "DIR")]
+    pub runs: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train SST-2 sentiment from embedded data, compare with a baseline, write a report
+    Start(StartArgs),
+    /// List what works on this machine and how to mend what does not
+    Doctor,
+    /// Print a shell's completion script
+    Completions { shell: clap_complete::Shell },
+    /// Shipped recipes: list, show, copy, check, schema
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
+    /// Data sets and your own files: list, fetch, show, check
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Train a recipe, or continue its run
+    Train(TrainArgs),
+    /// Score a model on labelled rows
+    Eval(EvalArgs),
+    /// Answer every row of a file
+    Predict(PredictArgs),
+    /// Raw arrays through a model: .npz in, .npz out
+    Forward(ForwardArgs),
+    /// Model folders: list, inspect, convert
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Run folders: list, show, compare, remove
+    #[command(subcommand)]
+    Runs(RunsCommand),
+    /// Measure a workload; one JSON line
+    Bench(BenchArgs),
+    /// Text applications
+    #[command(subcommand)]
+    Nlp(NlpCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Name of the run folder
+    #[arg(long, default_value = "start")]
+    pub run: String,
+    /// Change one key of the recipe: --set train.epochs=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Recipe file, or the name of a shipped recipe
+    pub recipe: String,
+    /// Name of the run folder; the recipe's name otherwise
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
+    /// Change one key of the recipe: --set train.epochs=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Save a checkpoint and stop after this many seconds
+    #[arg(long, value_name = "S")]
+    pub max_seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Model folder, run folder, or name of a shipped model
+    pub model: String,
+    /// File with labelled rows, or id of a data set
+    #[arg(long, value_name = "PATH-or-ID")]
+    pub data: Option<String>,
+    /// Part of the data set
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Fail with code 4 unless it holds: --require 'accuracy>=0.9' (repeatable)
+    #[arg(long, value_name = "SCORE>=VALUE")]
+    pub require: Vec<String>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// Rows per batch
+    #[arg(long, default_value_t = 64)]
+    pub batch_size: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct ColumnArgs {
+    /// Column (or JSON key) with the text
+    #[arg(long, default_value = "text", value_name = "NAME")]
+    pub text_column: String,
+    /// Column (or JSON key) with the label
+    #[arg(long, default_value = "label", value_name = "NAME")]
+    pub label_column: String,
+    /// CSV and TSV without a header: text first, then the label
+    #[arg(long)]
+    pub no_header: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Model folder, run folder, or name of a shipped model
+    pub model: String,
+    /// JSON lines, CSV, TSV or a text file (one text a line)
+    #[arg(long, value_name = "PATH")]
+    pub input: PathBuf,
+    /// JSON lines go there instead of stdout
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    /// Rows per batch
+    #[arg(long, default_value_t = 64)]
+    pub batch_size: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// Model folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Arrays by the names that `transformers` uses: input_ids, attention_mask, token_type_ids
+    #[arg(long, value_name = "FILE.npz")]
+    pub inputs: PathBuf,
+    #[arg(long, value_name = "FILE.npz")]
+    pub outputs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// bert-b1, train-sst2
+    pub workload: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecipeCommand {
+    /// Names of the shipped recipes
+    Ls,
+    /// Print a shipped recipe
+    Show { name: String },
+    /// Copy a shipped recipe to a file of your own
+    Cp { name: String, file: PathBuf },
+    /// Check a recipe without running it
+    Check { file: PathBuf },
+    /// JSON Schema of recipes, for editors
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Known data sets, and where they are
+    Ls,
+    /// Verify and unpack a data set into the cache
+    Fetch { id: String },
+    /// Describe a data set or a file, with its first rows
+    Show {
+        target: String,
+        #[command(flatten)]
+        columns: ColumnArgs,
+    },
+    /// What cleaning would drop, and why; bad rows; leaks between parts
+    Check {
+        target: String,
+        #[command(flatten)]
+        columns: ColumnArgs,
+        /// Refuse the file at its first bad row
+        #[arg(long)]
+        strict: bool,
+        /// Labels must be whole numbers
+        #[arg(long)]
+        integer_labels: bool,
+        /// Write why each row was dropped
+        #[arg(long, value_name = "FILE.jsonl")]
+        ledger: Option<PathBuf>,
+    },
+    /// Unpack a tar archive safely: no path outside, no link, no bomb
+    Unpack { archive: PathBuf, folder: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// Names of the shipped models
+    Ls,
+    /// Configuration, tensors and findings of a model folder or file
+    Inspect { path: PathBuf },
+    /// Load a model and save it again
+    Convert {
+        source: PathBuf,
+        target: PathBuf,
+        #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16"])]
+        dtype: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// All runs with their state and scores
+    Ls,
+    /// One run: scores, checkpoints, where its files are
+    Show { name: String },
+    /// Scores and recipe differences of two runs
+    Compare { first: String, second: String },
+    /// Delete a run folder
+    Rm { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NlpCommand {
+    /// Is it positive? English or Chinese, found by itself
+    Sentiment {
+        /// Texts; without any, one a line from stdin
+        texts: Vec<String>,
+        /// Model folder, run folder or shipped model, instead of one chosen by language
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// Show how a tokenizer cuts a text
+    Tokenize {
+        /// tokenizer.json
+        #[arg(long, value_name = "FILE")]
+        tokenizer: PathBuf,
+        #[arg(long)]
+        text: String,
+    },
+}

@@ -1,0 +1,246 @@
+//! `firebrick eval`, `predict` and `nlp`: a trained model at work.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use firebrick_core::checkpoint::tensors::write_atomically;
+use firebrick_data::{
+    manifest,
+    table::{ColumnRef, Columns, ReadOptions, Row, read},
+};
+use firebrick_metrics::interval::wilson_interval;
+use firebrick_nlp::{
+    baseline::is_chinese,
+    classifier::TextClassifier,
+    corpus,
+    recipe::Recipe,
+    tokenizer::TextTokenizer,
+    train::evaluate,
+};
+use serde_json::{Value, json};
+
+use super::Outcome;
+use crate::{
+    cli::{ColumnArgs, EvalArgs, Global, NlpCommand, PredictArgs},
+    failure::{BAD_FILE, Failure, GATE, USAGE},
+    places,
+};
+
+fn open(name: &str, global: &Global) -> Result<TextClassifier, Failure> {
+    let source = places::model(name, &global.runs)?;
+    Ok(TextClassifier::open(&source, &global.device.open()?)?)
+}
+
+pub fn options(columns: &ColumnArgs, labelled: bool) -> ReadOptions {
+    let label = labelled.then_some(columns.label_column.as_str());
+    match columns.no_header {
+        true => ReadOptions {
+            header: false,
+            ..ReadOptions::new(Columns::indexed(0, labelled.then_some(1)))
+        },
+        false => ReadOptions::new(Columns::named(&columns.text_column, label)),
+    }
+}
+
+/// Labelled rows by path, by data set id, or by the recipe that made the model.
+fn rows(args: &EvalArgs, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
+    let split = args.split.as_deref();
+    let Some(data) = &args.data else {
+        return recipe_rows(&args.model, split, global);
+    };
+    if let Some(layout) = manifest::layout(data) {
+        let last = layout.splits.last().map_or("test", |(name, _)| *name);
+        let split = split.unwrap_or(last);
+        return Ok((format!("{data}/{split}"), corpus::read_split(&places::roots(), data, split)?.rows));
+    }
+    let path = PathBuf::from(data);
+    if !path.exists() && !data.contains(['/', '.']) {
+        let guess = manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
+        bail!("`{data}` is neither a file nor a text classification set{guess}");
+    }
+    let table = read(&path, &options(&args.columns, true))?.usable(&path)?;
+    if !table.bad.is_empty() {
+        eprintln!("{}: {} rows set aside; the first: {}", path.display(), table.bad.len(), table.bad[0]);
+    }
+    Ok((data.clone(), table.rows))
+}
+
+/// The test part (or the named one) of the data that a model was trained on.
+fn recipe_rows(model: &str, split: Option<&str>, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
+    let dirs = [PathBuf::from(model), global.runs.join(model)];
+    let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
+    let (recipe, base): (Recipe, PathBuf) = match dir {
+        Some(dir) => (super::train::resolved(dir)?, PathBuf::new()),
+        None => match super::recipe::open(model, &[]) {
+            Ok((recipe, _, base)) => (recipe, base),
+            Err(_) => bail!("name the rows with --data PATH or --data ID"),
+        },
+    };
+    let corpus = corpus::load(&recipe.data, recipe.seed, &base, &places::roots())?;
+    match split {
+        Some("train") => Ok(("train".into(), corpus.train)),
+        Some("valid" | "dev") => Ok(("valid".into(), corpus.valid)),
+        Some("test") => Ok(("test".into(), corpus.test.context("this data has no test part")?)),
+        Some(other) => bail!("no part `{other}`: train, valid or test"),
+        None => Ok(match corpus.test {
+            Some(test) => ("test".into(), test),
+            None => ("valid".into(), corpus.valid),
+        }),
+    }
+}
+
+pub fn eval(args: &EvalArgs, global: &Global) -> Outcome {
+    let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
+    let classifier = open(&args.model, global)?;
+    let (data, rows) = rows(args, global)?;
+    let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
+    if skipped > 0 {
+        eprintln!("{skipped} rows have a label that the model does not know ({})", classifier.labels.join(", "));
+    }
+    if skipped == rows.len() {
+        return Err(Failure::text(BAD_FILE, format!("{data}: no row has a label that the model knows")));
+    }
+    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
+    let mut text = format!("{data}: {} rows\n", judged.confusion.total());
+    for (name, value) in &metrics {
+        let range = match (name.as_str(), interval) {
+            ("accuracy", Some((low, high))) => format!("  (95 % between {low:.4} and {high:.4})"),
+            _ => String::new(),
+        };
+        text.push_str(&format!("{name} {value:.4}{range}\n"));
+    }
+    let confusion: Vec<&[u64]> = judged.confusion.rows().collect();
+    let report = json!({
+        "model": args.model, "data": data, "rows": judged.confusion.total(), "unknown_labels": skipped,
+        "metrics": metrics, "accuracy_95": interval, "labels": classifier.labels, "confusion": confusion,
+    });
+    super::print(global, &report, &text);
+    let unmet: Vec<String> = gates.iter().filter_map(|gate| gate.unmet(&metrics)).collect();
+    match unmet.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::text(GATE, format!("gate not met: {}", unmet.join("; ")))),
+    }
+}
+
+/// `accuracy>=0.9`
+struct Gate {
+    score: String,
+    at_least: bool,
+    value: f64,
+}
+
+impl Gate {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let parts = text.split_once(">=").map(|p| (p, true));
+        let parts = parts.or_else(|| text.split_once("<=").map(|p| (p, false)));
+        let parsed = parts.and_then(|((score, value), at_least)| {
+            Some(Self { score: score.trim().into(), at_least, value: value.trim().parse().ok()? })
+        });
+        parsed.ok_or_else(|| {
+            Failure::text(USAGE, format!("--require `{text}` is not like accuracy>=0.9 or loss<=0.5"))
+        })
+    }
+
+    fn unmet(&self, metrics: &BTreeMap<String, f64>) -> Option<String> {
+        let sign = if self.at_least { ">=" } else { "<=" };
+        let Some(found) = metrics.get(&self.score) else {
+            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+            return Some(format!("no score `{}` (there are {})", self.score, known.join(", ")));
+        };
+        let met = if self.at_least { *found >= self.value } else { *found <= self.value };
+        (!met).then(|| format!("{} is {found:.4}, not {sign} {}", self.score, self.value))
+    }
+}
+
+pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
+    let mut columns = options(&args.columns, false);
+    if args.input.extension().is_some_and(|e| e == "txt") {
+        columns.columns.text = ColumnRef::Index(0);
+    }
+    let table = read(&args.input, &columns)?;
+    let classifier = open(&args.model, global)?;
+    // Answers and errors by row, so that the output keeps the input's order.
+    let mut lines: BTreeMap<usize, Value> = BTreeMap::new();
+    for bad in &table.bad {
+        lines.insert(bad.row, json!({"id": bad.row, "error": bad.to_string()}));
+    }
+    let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
+    for (row, answer) in table.rows.iter().zip(classifier.predict(&texts, args.batch_size.max(1))) {
+        let scores: serde_json::Map<String, Value> =
+            classifier.labels.iter().cloned().zip(answer.scores.iter().map(|p| json!(p))).collect();
+        let label = &classifier.labels[answer.label];
+        lines.insert(row.row, json!({"id": row.row, "label": label, "scores": scores}));
+    }
+    let mut text = Vec::new();
+    for line in lines.values() {
+        serde_json::to_writer(&mut text, line).context("writing an answer")?;
+        text.push(b'\n');
+    }
+    match &args.output {
+        Some(path) => write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?,
+        None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
+    }
+    match table.bad.len() {
+        0 => Ok(()),
+        bad => {
+            let message = format!("{}: {bad} of {} rows could not be read", args.input.display(), lines.len());
+            Err(Failure::text(BAD_FILE, message))
+        }
+    }
+}
+
+pub fn nlp(command: NlpCommand, global: &Global) -> Outcome {
+    match command {
+        NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
+        NlpCommand::Tokenize { tokenizer, text } => tokenize(&tokenizer, &text, global),
+    }
+}
+
+fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcome {
+    let texts = match texts.is_empty() {
+        false => texts,
+        true => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin")?,
+    };
+    let mut opened: BTreeMap<&str, TextClassifier> = BTreeMap::new();
+    let mut answers = vec![];
+    for text in &texts {
+        let (language, chosen) = match is_chinese(text) {
+            true => ("zh", "hotel"),
+            false => ("en", "sst2"),
+        };
+        let name = model.unwrap_or(chosen);
+        let classifier = match opened.entry(name) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(open(name, global)?),
+        };
+        let answer = classifier.predict(&[text], 1).remove(0);
+        let label = &classifier.labels[answer.label];
+        let said = match label.as_str() {
+            "1" => "positive",
+            "0" => "negative",
+            other => other,
+        };
+        let score = answer.scores[answer.label];
+        if !global.json {
+            println!("{said}  {score:.3}  {text}");
+        }
+        answers.push(json!({
+            "text": text, "sentiment": said, "label": label, "score": score, "language": language, "model": name,
+        }));
+    }
+    if global.json {
+        println!("{}", Value::Array(answers));
+    }
+    Ok(())
+}
+
+fn tokenize(path: &Path, text: &str, global: &Global) -> Outcome {
+    let tokenizer = TextTokenizer::load(path)?;
+    let (tokens, ids) = (tokenizer.tokens(text), tokenizer.encode(text, usize::MAX));
+    super::print(global, &json!({"tokens": tokens, "ids": ids}), &tokens.join(" "));
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `firebrick data`: known data sets, and checks of your own files.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use firebrick_data::{
+    archive,
+    clean::{CleanRules, clean},
+    leaks::{self, LeakRules},
+    ledger::Ledger,
+    locate::{self, Found},
+    manifest::{self, manifest},
+    quote::quoted,
+    table::{LabelKind, Row, Table, read},
+};
+use firebrick_nlp::corpus;
+use serde_json::json;
+
+use super::{Outcome, ask};
+use crate::{
+    cli::{ColumnArgs, DataCommand, Global},
+    failure::Failure,
+    places,
+};
+
+pub fn run(command: DataCommand, global: &Global) -> Outcome {
+    match command {
+        DataCommand::Ls => ls(global),
+        DataCommand::Fetch { id } => {
+            let folder = corpus::fetch(&places::roots(), &id)?;
+            super::print(global, &json!({"id": id, "folder": folder}), &folder.display().to_string());
+            Ok(())
+        }
+        DataCommand::Show { target, columns } => show(&target, &columns, global),
+        DataCommand::Check { target, columns, strict, integer_labels, ledger } => {
+            check(&target, &columns, strict, integer_labels, ledger, global)
+        }
+        DataCommand::Unpack { archive, folder } => {
+            let files = archive::unpack(&archive, &folder, archive::Limits::default())?;
+            super::print(global, &json!({"files": files}), &format!("{files} files in {}", folder.display()));
+            Ok(())
+        }
+    }
+}
+
+fn ls(global: &Global) -> Outcome {
+    let roots = places::roots();
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["id", "task", "bytes", "here", "licence"]);
+    let mut list = vec![];
+    for set in &manifest().datasets {
+        let here = match locate::find_archive(&roots, &set.id) {
+            Ok(Found::Folder(path) | Found::Archive(path)) => Some(path),
+            Err(_) => None,
+        };
+        let place = if here.is_some() { "yes" } else { "no" };
+        table.add_row([&set.id, &set.task, &set.bytes.to_string(), place, &set.licence]);
+        list.push(json!({"id": set.id, "task": set.task, "bytes": set.bytes, "path": here, "licence": set.licence}));
+    }
+    super::print(global, &json!(list), &table.to_string());
+    Ok(())
+}
+
+/// The parts of a known set, or the one part of a file.
+fn parts(target: &str, columns: &ColumnArgs, strict: bool, integer: bool) -> anyhow::Result<Vec<(String, Table)>> {
+    if let Some(layout) = manifest::layout(target) {
+        let roots = places::roots();
+        let parts = layout.splits.iter().map(|(split, _)| {
+            Ok((split.to_string(), corpus::read_split(&roots, target, split)?))
+        });
+        return parts.collect();
+    }
+    let path = PathBuf::from(target);
+    if !path.exists() && manifest::data_set(target).is_some() {
+        bail!("`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`");
+    }
+    let mut options = ask::options(columns, true);
+    options.strict = strict;
+    options.label_kind = integer.then_some(LabelKind::Integer);
+    Ok(vec![("file".into(), read(&path, &options)?)])
+}
+
+fn show(target: &str, columns: &ColumnArgs, global: &Global) -> Outcome {
+    let mut text = String::new();
+    let mut about = json!({});
+    if let Some(set) = manifest::data_set(target) {
+        text.push_str(&format!(
+            "{}: {}\nsource   {}\nlicence  {}\nbytes    {}\nsha256   {}\n",
+            set.id, set.note, set.source, set.licence, set.bytes, set.sha256
+        ));
+        about = json!({"id": set.id, "note": set.note, "source": set.source, "licence": set.licence, "sha256": set.sha256});
+    }
+    let mut counts = serde_json::Map::new();
+    if manifest::data_set(target).is_none() || manifest::layout(target).is_some() {
+        for (name, table) in parts(target, columns, false, false)? {
+            text.push_str(&format!("\n{name}: {} rows, {} unreadable\n", table.rows.len(), table.bad.len()));
+            for row in table.rows.iter().take(3) {
+                let label = row.label.as_deref().unwrap_or("-");
+                text.push_str(&format!("  {label}  {}\n", quoted(&row.text)));
+            }
+            counts.insert(name, json!({"rows": table.rows.len(), "unreadable": table.bad.len()}));
+        }
+    }
+    about["parts"] = counts.into();
+    super::print(global, &about, &text);
+    Ok(())
+}
+
+fn check(
+    target: &str,
+    columns: &ColumnArgs,
+    strict: bool,
+    integer: bool,
+    ledger_file: Option<PathBuf>,
+    global: &Global,
+) -> Outcome {
+    let mut text = String::new();
+    let mut report = vec![];
+    let mut cleaned: Vec<(String, Vec<Row>)> = vec![];
+    let mut all = Ledger::default();
+    let mut readable = 0;
+    for (name, table) in parts(target, columns, strict, integer)? {
+        readable += table.rows.len();
+        let (good, bad) = (table.rows.len(), table.bad.len());
+        text.push_str(&format!("{name}: {good} rows read, {bad} rows set aside\n"));
+        for bad in table.bad.iter().take(3) {
+            text.push_str(&format!("  {bad}\n"));
+        }
+        let first_bad = table.bad.first().map(ToString::to_string);
+        let (rows, ledger) = clean(table.rows, &CleanRules::default());
+        for (reason, count) in ledger.counts() {
+            text.push_str(&format!("  cleaning drops {count}: {reason:?}\n"));
+        }
+        report.push(json!({
+            "part": name, "rows": good, "bad": bad, "first_bad": first_bad, "kept": rows.len(),
+            "dropped": ledger.counts().iter().map(|(r, n)| (format!("{r:?}"), *n)).collect::<std::collections::BTreeMap<_, _>>(),
+        }));
+        all.dropped.extend(ledger.dropped);
+        cleaned.push((name, rows));
+    }
+    let splits: Vec<(&str, &[Row])> = cleaned.iter().map(|(n, rows)| (n.as_str(), rows.as_slice())).collect();
+    let leaks = leaks::check(&splits, &LeakRules::default())?;
+    if splits.len() > 1 {
+        text.push_str(&format!("leaks: {} pairs of like rows in different parts\n", leaks.pairs.len()));
+        for leak in leaks.pairs.iter().take(3) {
+            text.push_str(&format!(
+                "  {} {} ~ {} {} ({:.2}): {}\n",
+                leak.split_a, leak.row_a, leak.split_b, leak.row_b, leak.similarity, quoted(&leak.excerpt)
+            ));
+        }
+    }
+    if let Some(path) = ledger_file {
+        all.write_jsonl(&path)?;
+    }
+    super::print(global, &json!({"target": target, "parts": report, "leaks": leaks.pairs.len()}), &text);
+    match readable {
+        0 => Err(Failure::text(crate::failure::BAD_FILE, format!("{target}: no row could be read"))),
+        _ => Ok(()),
+    }
+}

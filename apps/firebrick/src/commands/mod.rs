@@ -1,0 +1,53 @@
+//! One function a subcommand.
+
+mod ask;
+mod bench;
+mod data;
+mod doctor;
+mod forward;
+mod models;
+mod recipe;
+mod runs;
+mod start;
+mod train;
+
+use clap::CommandFactory;
+
+use crate::{
+    cli::{Cli, Command, Global},
+    failure::Failure,
+};
+
+/// What a command answers with: nothing, or why not and the exit code.
+pub type Outcome = Result<(), Failure>;
+
+pub fn run(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match cli.command {
+        Command::Start(args) => start::run(&args, global),
+        Command::Doctor => doctor::run(global),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "firebrick", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Recipe(command) => recipe::run(command),
+        Command::Data(command) => data::run(command, global),
+        Command::Train(args) => train::run(&args, global),
+        Command::Eval(args) => ask::eval(&args, global),
+        Command::Predict(args) => ask::predict(&args, global),
+        Command::Forward(args) => forward::run(&args, global),
+        Command::Models(command) => models::run(command, global),
+        Command::Runs(command) => runs::run(command, global),
+        Command::Bench(args) => bench::run(&args, global),
+        Command::Nlp(command) => ask::nlp(command, global),
+    }
+}
+
+/// Prints a JSON document with `--json`, else the text.
+fn print(global: &Global, json: &serde_json::Value, text: &str) {
+    if global.json {
+        println!("{json}");
+    } else {
+        println!("{}", text.trim_end());
+    }
+}

@@ -1,0 +1,117 @@
+//! `firebrick runs`: what was run, and how it went.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context;
+use firebrick_train::{checkpoint, run};
+use serde_json::json;
+
+use super::Outcome;
+use crate::{
+    cli::{Global, RunsCommand},
+    failure::{Failure, USAGE},
+};
+
+pub fn run(command: RunsCommand, global: &Global) -> Outcome {
+    match command {
+        RunsCommand::Ls => ls(global),
+        RunsCommand::Show { name } => show(&name, global),
+        RunsCommand::Compare { first, second } => compare(&first, &second, global),
+        RunsCommand::Rm { name } => {
+            let dir = folder(&name, global)?;
+            fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
+            Ok(())
+        }
+    }
+}
+
+fn folder(name: &str, global: &Global) -> Result<PathBuf, Failure> {
+    let dir = global.runs.join(name);
+    let inside = !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..";
+    match inside && dir.join("run.json").exists() {
+        true => Ok(dir),
+        false => Err(Failure::text(USAGE, format!("no run `{name}` in {}", global.runs.display()))),
+    }
+}
+
+fn ls(global: &Global) -> Outcome {
+    let mut names: Vec<String> = fs::read_dir(&global.runs)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| global.runs.join(name).join("run.json").exists())
+        .collect();
+    names.sort();
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["run", "status", "steps", "seconds", "valid accuracy", "test accuracy"]);
+    let mut list = vec![];
+    for name in names {
+        let info = run::read(&global.runs.join(&name))?;
+        let score = |part: &str| {
+            let value = info.metrics.get(part).and_then(|m| m.get("accuracy"));
+            value.map_or("-".to_string(), |value| format!("{value:.4}"))
+        };
+        table.add_row([
+            name,
+            format!("{:?}", info.status).to_lowercase(),
+            info.counters.step.to_string(),
+            format!("{:.0}", info.counters.seconds),
+            score("valid"),
+            score("test"),
+        ]);
+        list.push(serde_json::to_value(&info).context("printing a run")?);
+    }
+    super::print(global, &json!(list), &table.to_string());
+    Ok(())
+}
+
+fn show(name: &str, global: &Global) -> Outcome {
+    let dir = folder(name, global)?;
+    let info = run::read(&dir)?;
+    let steps = checkpoint::list(&dir)?;
+    let mut text = format!(
+        "{}\nstatus   {:?}\ncommand  {}\ndevice   {}\nseed     {}\nsteps    {}\nseconds  {:.1}\n",
+        dir.display(), info.status, info.command.join(" "), info.device, info.seed,
+        info.counters.step, info.counters.seconds
+    );
+    if let Some((step, score)) = info.counters.best {
+        text.push_str(&format!("best     {score:.4} at step {step}\n"));
+    }
+    for (part, metrics) in &info.metrics {
+        for (score, value) in metrics {
+            text.push_str(&format!("{part} {score} {value:.4}\n"));
+        }
+    }
+    for (step, score) in run::curve(&dir, "valid/accuracy")? {
+        let kept = if steps.contains(&(step as usize)) { "  checkpoint" } else { "" };
+        text.push_str(&format!("step {step:6}  valid accuracy {score:.4}{kept}\n"));
+    }
+    super::print(global, &json!({"run": info, "checkpoints": steps}), &text);
+    Ok(())
+}
+
+fn compare(first: &str, second: &str, global: &Global) -> Outcome {
+    let (a, b) = (folder(first, global)?, folder(second, global)?);
+    let (info_a, info_b) = (run::read(&a)?, run::read(&b)?);
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["", first, second]);
+    let mut scores = serde_json::Map::new();
+    for (part, metrics) in &info_a.metrics {
+        for (name, x) in metrics {
+            let y = info_b.metrics.get(part).and_then(|m| m.get(name)).copied();
+            let shown = y.map_or("-".into(), |y| format!("{y:.4}"));
+            table.add_row([format!("{part} {name}"), format!("{x:.4}"), shown]);
+            scores.insert(format!("{part} {name}"), json!([x, y]));
+        }
+    }
+    let read = |dir: &PathBuf| fs::read_to_string(dir.join("recipe.resolved.toml")).unwrap_or_default();
+    let (x, y) = (read(&a), read(&b));
+    let differ: Vec<(&str, &str)> = x.lines().zip(y.lines()).filter(|(x, y)| x != y).collect();
+    for (x, y) in &differ {
+        table.add_row(["recipe", x, y]);
+    }
+    super::print(global, &json!({"scores": scores, "recipe": differ}), &table.to_string());
+    Ok(())
+}

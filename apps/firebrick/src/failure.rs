@@ -1,0 +1,98 @@
+//! Errors and the exit codes that they end in.
+
+use firebrick_core::{checkpoint::LoadError, device::DeviceError};
+use firebrick_data::error::DataError;
+use firebrick_nlp::tokenizer::TokenizerError;
+use firebrick_train::{checkpoint::CheckpointError, recipe::RecipeError, run::RunError};
+
+/// The command did not do what was asked.
+pub struct Failure {
+    pub code: u8,
+    /// `None` when the command has said it already.
+    pub error: Option<anyhow::Error>,
+}
+
+/// Usage or recipe.
+pub const USAGE: u8 = 2;
+/// An optional part is missing; the message names the command that installs it.
+pub const MISSING: u8 = 3;
+/// A gate was not met.
+pub const GATE: u8 = 4;
+/// Bad data or model file.
+pub const BAD_FILE: u8 = 5;
+/// Interrupted, checkpoint saved.
+pub const INTERRUPTED: u8 = 130;
+
+impl Failure {
+    pub fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: Some(error.into()) }
+    }
+
+    pub fn text(code: u8, message: impl std::fmt::Display) -> Self {
+        Self { code, error: Some(anyhow::anyhow!("{message}")) }
+    }
+
+    pub fn quiet(code: u8) -> Self {
+        Self { code, error: None }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { code: code_of(&error), error: Some(error) }
+    }
+}
+
+/// One conversion for each error that a command passes on with `?`.
+macro_rules! from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                anyhow::Error::new(error).into()
+            }
+        }
+    )*};
+}
+
+from!(LoadError, DataError, CheckpointError, RunError, DeviceError, TokenizerError, std::io::Error, serde_json::Error);
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<RecipeError>() {
+            return USAGE;
+        }
+        match cause.downcast_ref::<DeviceError>() {
+            Some(DeviceError::Unknown(_)) => return USAGE,
+            Some(DeviceError::Absent { .. }) => return MISSING,
+            None => {}
+        }
+        match cause.downcast_ref::<DataError>() {
+            Some(DataError::NotHere { .. }) => return MISSING,
+            Some(DataError::UnknownSet { .. }) => return USAGE,
+            Some(_) => return BAD_FILE,
+            None => {}
+        }
+        if cause.is::<LoadError>() || cause.is::<TokenizerError>() {
+            return BAD_FILE;
+        }
+        if let Some(RunError::Other { .. } | RunError::Done { .. } | RunError::NotARun { .. }) =
+            cause.downcast_ref::<RunError>()
+        {
+            return USAGE;
+        }
+    }
+    1
+}
+
+/// The error and its causes on one line, without control characters, of bounded length.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for c in format!("{error:#}").chars().take(4000) {
+        match c {
+            '\n' | '\r' | '\t' => text.push(' '),
+            c if c.is_control() => text.extend(c.escape_default()),
+            c => text.push(c),
+        }
+    }
+    text
+}

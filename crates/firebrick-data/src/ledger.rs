@@ -1,0 +1,95 @@
+//! The record of what was dropped and why, one entry a row.
+
+use std::{collections::BTreeMap, io::Write, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+
+/// Why a row was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// Nothing but white space.
+    Empty,
+    /// U+FFFD, or mojibake that cannot be mended.
+    BrokenEncoding,
+    TooLong,
+    /// The same text with different labels.
+    Contradiction,
+    /// The same text with the same label as an earlier row.
+    Duplicate,
+    /// The same or nearly the same text in another split.
+    Leak,
+}
+
+/// One dropped row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Number of the row in its file, from 0.
+    pub row: usize,
+    pub reason: DropReason,
+    /// For a reader: which row it repeats, how long it is, ...
+    pub detail: String,
+}
+
+/// What cleaning did to one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// In the order of the rows.
+    pub dropped: Vec<Entry>,
+    /// Rows whose encoding was mended; they were kept unless another rule dropped them.
+    pub mended: Vec<usize>,
+}
+
+impl Ledger {
+    /// How many rows were dropped, by reason.
+    pub fn counts(&self) -> BTreeMap<DropReason, usize> {
+        let mut counts = BTreeMap::new();
+        self.dropped.iter().for_each(|entry| *counts.entry(entry.reason).or_default() += 1);
+        counts
+    }
+
+    /// Writes the dropped rows as JSON lines: `{"row":3,"reason":"duplicate","detail":"repeats row 1"}`.
+    ///
+    /// The file appears whole or not at all.
+    pub fn write_jsonl(&self, path: &Path) -> Result<(), DataError> {
+        let write = |source| DataError::Write { path: path.to_owned(), source };
+        let mut text = String::new();
+        for entry in &self.dropped {
+            text.push_str(&serde_json::to_string(entry).map_err(|e| write(e.into()))?);
+            text.push('\n');
+        }
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(write)?;
+        file.write_all(text.as_bytes()).map_err(write)?;
+        file.as_file().sync_all().map_err(write)?;
+        file.persist(path).map_err(|e| write(e.error))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_as_json_lines() {
+        let entry = |row, reason| Entry { row, reason, detail: "so".to_owned() };
+        let ledger = Ledger {
+            dropped: vec![entry(1, DropReason::Empty), entry(4, DropReason::BrokenEncoding)],
+            mended: vec![],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.jsonl");
+        ledger.write_jsonl(&path).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "{\"row\":1,\"reason\":\"empty\",\"detail\":\"so\"}\n\
+             {\"row\":4,\"reason\":\"broken_encoding\",\"detail\":\"so\"}\n"
+        );
+        assert_eq!(ledger.counts()[&DropReason::Empty], 1);
+        let nowhere = dir.path().join("no/such/folder");
+        assert_eq!(ledger.write_jsonl(&nowhere).unwrap_err().kind(), "Write");
+    }
+}

@@ -1,0 +1,12 @@
+//! Files on disk: malformed tables and archives, fetching, and the real data sets beside the repository.
+
+#[cfg(test)]
+mod archives;
+#[cfg(test)]
+mod fetching;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod real_sets;
+#[cfg(test)]
+mod tables;

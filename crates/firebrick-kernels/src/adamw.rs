@@ -1,0 +1,92 @@
+//! AdamW (Loshchilov and Hutter 2017, <https://arxiv.org/abs/1711.05101>), one pass over memory.
+//!
+//! Agrees with `torch.optim.AdamW`.
+
+use rayon::prelude::*;
+
+use crate::BLOCK;
+
+/// The numbers of one step, the same for every parameter but the decay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    pub learning_rate: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub epsilon: f32,
+    pub weight_decay: f32,
+    /// Steps taken before this one, plus one.
+    pub time: u32,
+    /// Factor on the gradient, from clipping.
+    pub scale: f32,
+}
+
+/// Updates `weights` and both moments in place; all four slices have the same length.
+pub fn step(weights: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32], s: &Step) {
+    assert!(grads.len() == weights.len() && first.len() == weights.len());
+    assert_eq!(second.len(), weights.len());
+    let correction1 = 1.0 - s.beta1.powi(s.time as i32);
+    let correction2 = (1.0 - s.beta2.powi(s.time as i32)).sqrt();
+    let keep = 1.0 - s.learning_rate * s.weight_decay;
+    let rate = s.learning_rate / correction1;
+    let block = |(((w, g), m), v): (((&mut [f32], &[f32]), &mut [f32]), &mut [f32])| {
+        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g * s.scale;
+            *m = s.beta1 * *m + (1.0 - s.beta1) * g;
+            *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
+            *w = *w * keep - rate * *m / (v.sqrt() / correction2 + s.epsilon);
+        }
+    };
+    weights
+        .par_chunks_mut(BLOCK)
+        .zip(grads.par_chunks(BLOCK))
+        .zip(first.par_chunks_mut(BLOCK))
+        .zip(second.par_chunks_mut(BLOCK))
+        .for_each(block);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: with zero moments the first step moves every weight by the learning rate.
+    #[test]
+    fn first_step_is_the_sign_times_the_rate() {
+        let s = Step {
+            learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.5,
+            time: 1,
+            scale: 1.0,
+        };
+        let mut w = [1.0, -2.0];
+        step(&mut w, &[3.0, -0.5], &mut [0.0; 2], &mut [0.0; 2], &s);
+        // 1 * (1 - 0.1 * 0.5) - 0.1 and -2 * 0.95 + 0.1
+        assert!((w[0] - 0.85).abs() < 1e-5 && (w[1] + 1.8).abs() < 1e-5, "{w:?}");
+    }
+
+    /// torch 2.15: w = [1, 2], g = [0.5, -1], AdamW(lr 0.01, betas (0.9, 0.98), eps 1e-6, decay 0.1), 3 steps
+    /// with the same gradient: every step moves by the rate after the decay.
+    #[test]
+    fn constant_gradient_moves_by_the_rate_each_step() {
+        let (mut w, mut m, mut v) = ([1.0, 2.0], [0.0; 2], [0.0; 2]);
+        let mut expected = [1.0f64, 2.0];
+        for time in 1..=3 {
+            let s = Step {
+                learning_rate: 0.01,
+                beta1: 0.9,
+                beta2: 0.98,
+                epsilon: 0.0,
+                weight_decay: 0.1,
+                time,
+                scale: 2.0,
+            };
+            step(&mut w, &[0.5, -1.0], &mut m, &mut v, &s);
+            expected = [expected[0] * 0.999 - 0.01, expected[1] * 0.999 + 0.01];
+        }
+        for (found, expected) in w.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{w:?}");
+        }
+    }
+}

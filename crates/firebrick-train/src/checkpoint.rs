@@ -1,0 +1,148 @@
+//! Everything a resumed run needs, in one folder that appears whole or not at all.
+//!
+//! `checkpoints/step-N/`: `model.safetensors` (weights by field path), `best.safetensors` (the best
+//! ones so far), `optimizer.safetensors` (moments and average), `state.json` (counters). The sampler,
+//! the schedule and the random numbers are functions of the seed and the step in there. The folder is
+//! written under another name, synced, renamed, and its parent synced: a kill leaves an older one.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use burn::module::Module;
+use firebrick_core::checkpoint::{
+    LoadError,
+    tensors::{self, Coverage, SaveType, Weights, write_atomically},
+};
+
+use crate::{
+    fit::Counters,
+    optim::{Grads, OptimState},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Weights(#[from] LoadError),
+    #[error("{path}: cannot {what}", path = path.display())]
+    Io { path: PathBuf, what: &'static str, source: std::io::Error },
+    #[error("{path} is not a checkpoint's state", path = path.display())]
+    State { path: PathBuf, source: serde_json::Error },
+}
+
+/// A run as of one step.
+pub struct Restored<M> {
+    /// On the device that it was created on.
+    pub model: M,
+    pub optim: OptimState,
+    pub counters: Counters,
+    /// Without autodiff.
+    pub best: Option<M>,
+}
+
+/// Steps of the complete checkpoints, ascending.
+pub fn list(run: &Path) -> Result<Vec<usize>, CheckpointError> {
+    let dir = run.join("checkpoints");
+    if !dir.exists() {
+        return Ok(vec![]);
+    }
+    let io = |source| CheckpointError::Io { path: dir.clone(), what: "list", source };
+    let mut steps = vec![];
+    for entry in fs::read_dir(&dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        steps.extend(name.to_string_lossy().strip_prefix("step-").and_then(|n| n.parse::<usize>().ok()));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Folder of the newest complete checkpoint.
+pub fn latest(run: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    Ok(list(run)?.last().map(|step| folder(run, *step)))
+}
+
+fn folder(run: &Path, step: usize) -> PathBuf {
+    run.join("checkpoints").join(format!("step-{step}"))
+}
+
+/// Writes `checkpoints/step-N`, then deletes all but the newest `keep`.
+pub fn save<M: Module>(
+    run: &Path,
+    model: &M,
+    optim: &OptimState,
+    counters: &Counters,
+    best: Option<&M>,
+    keep: usize,
+) -> Result<(), CheckpointError> {
+    let target = folder(run, counters.step);
+    let parent = run.join("checkpoints");
+    let temporary = parent.join(format!(".step-{}.tmp", counters.step));
+    let io = |what, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| CheckpointError::Io { path, what, source }
+    };
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(io("delete", &temporary))?;
+    }
+    fs::create_dir_all(&temporary).map_err(io("create", &temporary))?;
+    let own_name = |field: &str| Some(field.to_string());
+    tensors::save(model, &temporary.join("model.safetensors"), SaveType::F32, own_name)?;
+    if let Some(best) = best {
+        tensors::save(best, &temporary.join("best.safetensors"), SaveType::F32, own_name)?;
+    }
+    let vectors = [("first", &optim.first), ("second", &optim.second), ("average", &optim.average)];
+    let named = vectors.iter().flat_map(|(kind, map)| {
+        map.iter().map(move |(name, x)| (format!("{kind}.{name}"), x.as_slice()))
+    });
+    tensors::save_vectors(named, &temporary.join("optimizer.safetensors"))?;
+    let state = serde_json::to_vec_pretty(counters).expect("plain numbers");
+    let path = temporary.join("state.json");
+    write_atomically(&path, &state).map_err(io("write", &path))?;
+
+    if target.exists() {
+        // The same step again, after a resume from an older one: same bytes.
+        fs::remove_dir_all(&target).map_err(io("delete", &target))?;
+    }
+    fs::rename(&temporary, &target).map_err(io("rename", &temporary))?;
+    File::open(&parent).and_then(|dir| dir.sync_all()).map_err(io("sync", &parent))?;
+
+    let steps = list(run)?;
+    for old in &steps[..steps.len().saturating_sub(keep)] {
+        let path = folder(run, *old);
+        fs::remove_dir_all(&path).map_err(io("delete", &path))?;
+    }
+    Ok(())
+}
+
+/// Fills `model` and everything around it from a checkpoint's folder.
+pub fn load<M: Module>(folder: &Path, model: M) -> Result<Restored<M>, CheckpointError> {
+    let path = folder.join("state.json");
+    let text = fs::read(&path)
+        .map_err(|source| CheckpointError::Io { path: path.clone(), what: "read", source })?;
+    let counters: Counters =
+        serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path, source })?;
+    let fill = |model: M, file: &str| {
+        let weights = Weights::open_file(&folder.join(file))?;
+        let all = Coverage { ignored: &[], fresh: &[] };
+        tensors::fill(model, &weights, &all, |field| Some(field.to_string()))
+    };
+    let best = match folder.join("best.safetensors").exists() {
+        true => Some(fill(model.valid(), "best.safetensors")?),
+        false => None,
+    };
+    let model = fill(model, "model.safetensors")?;
+
+    let vectors = Weights::open_file(&folder.join("optimizer.safetensors"))?;
+    let part = |prefix: &str| -> Result<Grads, LoadError> {
+        let names = vectors.names().filter_map(|name| Some((name, name.strip_prefix(prefix)?)));
+        names.map(|(name, field)| Ok((field.to_string(), vectors.floats(name)?))).collect()
+    };
+    let optim = OptimState {
+        time: counters.step,
+        first: part("first.")?,
+        second: part("second.")?,
+        average: part("average.")?,
+    };
+    Ok(Restored { model, optim, counters, best })
+}

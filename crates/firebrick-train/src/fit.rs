@@ -1,0 +1,267 @@
+//! The training loop. It exists once.
+//!
+//! Everything random is a function of the recipe's seed and the step, and everything else that a step
+//! reads is in the checkpoint; hence N steps straight and N/2 + resume + N/2 give the same bytes on
+//! the CPU.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    checkpoint::{self, CheckpointError},
+    optim::{self, Grads, OptimState},
+    recipe::{CheckpointRecipe, EvalRecipe, TrainRecipe},
+    run::Run,
+    sampler,
+    schedule::lr_at,
+    task::{Examples, Task},
+};
+
+/// What the loop counts; saved with every checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Optimiser steps taken.
+    pub step: usize,
+    /// Best validation score so far and the step it was reached at.
+    pub best: Option<(usize, f64)>,
+    /// Evaluations since the best.
+    pub stale: usize,
+    /// Seconds spent in steps, over all sessions of the run.
+    pub seconds: f64,
+    /// Tokens trained on, without padding.
+    pub tokens: u64,
+}
+
+/// One optimiser step, as reported.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Step {
+    /// Counted from 1.
+    pub step: usize,
+    pub of: usize,
+    pub epoch: usize,
+    pub loss: f64,
+    pub learning_rate: f64,
+    pub grad_norm: f64,
+    /// Of this step, without padding.
+    pub tokens_per_second: f64,
+}
+
+/// What the loop tells its caller.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Resumed { step: usize },
+    Step(&'a Step),
+    Evaluated { step: usize, metrics: &'a Metrics, best: bool },
+    Saved { step: usize },
+}
+
+/// Scores by name.
+pub type Metrics = BTreeMap<String, f64>;
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    Finished,
+    /// No better score for `patience` evaluations.
+    EarlyStop,
+    OutOfTime,
+    Interrupted,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    #[error("the loss is {loss} at step {step}: lower `train.learning_rate`, or set `train.max_grad_norm`")]
+    Diverged { step: usize, loss: f64 },
+    #[error("no training examples")]
+    NoExamples,
+    #[error("the evaluation gave no `{0}`")]
+    NoMetric(String),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("cannot write the run's log")]
+    Log(#[source] std::io::Error),
+}
+
+/// The recipe's parts that the loop reads.
+pub struct Plan<'a> {
+    pub train: &'a TrainRecipe,
+    pub checkpoint: &'a CheckpointRecipe,
+    pub eval: &'a EvalRecipe,
+    pub seed: u64,
+    pub max_time: Option<Duration>,
+    /// Set from outside (Ctrl-C): the loop saves a checkpoint and returns.
+    pub stop: &'a AtomicBool,
+}
+
+/// A trained model.
+pub struct Fitted<T> {
+    /// The best weights by validation score, on the device without autodiff.
+    pub best: T,
+    pub end: End,
+    pub counters: Counters,
+}
+
+/// Number of optimiser steps that the recipe asks for.
+pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
+    let per_epoch = examples.div_ceil(train.batch_size);
+    let steps = ((per_epoch as f64 * train.epochs).ceil() as usize).max(1);
+    match train.max_steps {
+        0 => steps,
+        limit => steps.min(limit),
+    }
+}
+
+/// Trains `model` (on an autodiff device) from where `run` stands until the plan ends.
+///
+/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages.
+pub fn fit<T, E>(
+    mut model: T,
+    examples: &E,
+    plan: &Plan,
+    run: &mut Run,
+    mut evaluate: impl FnMut(&T) -> Metrics,
+    mut report: impl FnMut(Event),
+) -> Result<Fitted<T>, FitError>
+where
+    T: Task<Batch = E::Batch>,
+    E: Examples,
+{
+    if examples.is_empty() {
+        return Err(FitError::NoExamples);
+    }
+    let train = plan.train;
+    let sizes: Vec<usize> = (0..examples.len()).map(|i| examples.size(i)).collect();
+    let per_epoch = sizes.len().div_ceil(train.batch_size);
+    let steps = total_steps(sizes.len(), train);
+    let eval_every = if train.eval_every == 0 { per_epoch } else { train.eval_every };
+    let save_every =
+        if plan.checkpoint.every_steps == 0 { eval_every } else { plan.checkpoint.every_steps };
+
+    let mut optim = OptimState::default();
+    let mut counters = Counters::default();
+    let mut best = None;
+    if let Some(saved) = checkpoint::latest(run.dir())? {
+        let restored = checkpoint::load(&saved, model)?;
+        (model, optim, counters, best) =
+            (restored.model, restored.optim, restored.counters, restored.best);
+        report(Event::Resumed { step: counters.step });
+    }
+    run.rewind(counters.step).map_err(FitError::Log)?;
+
+    let started = Instant::now();
+    let earlier = counters.seconds;
+    let mut end = End::Finished;
+    let mut epoch = (usize::MAX, vec![]);
+    while counters.step < steps {
+        let index = counters.step;
+        if epoch.0 != index / per_epoch {
+            let number = index / per_epoch;
+            epoch = (number, sampler::epoch(&sizes, train.batch_size, plan.seed, number));
+        }
+        let batch = &epoch.1[index % per_epoch];
+
+        let begun = Instant::now();
+        let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
+        let (loss, grads) = gradients(&model, examples, batch, train.accumulation, seed);
+        if !loss.is_finite() {
+            return Err(FitError::Diverged { step: index + 1, loss });
+        }
+        let norm = optim::global_norm(&grads);
+        let learning_rate = lr_at(index, steps, train);
+        model = optim.step(model, &grads, norm, learning_rate, train);
+
+        let tokens: usize = batch.iter().map(|i| sizes[*i]).sum();
+        counters.step += 1;
+        counters.tokens += tokens as u64;
+        let step = Step {
+            step: counters.step,
+            of: steps,
+            epoch: epoch.0,
+            loss,
+            learning_rate,
+            grad_norm: norm,
+            tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
+        };
+        run.log_step(&step).map_err(FitError::Log)?;
+        report(Event::Step(&step));
+
+        let last = counters.step == steps;
+        if counters.step.is_multiple_of(eval_every) || last {
+            let candidate = optim.averaged(model.valid());
+            let metrics = evaluate(&candidate);
+            let score = score(&metrics, &plan.eval.metric)?;
+            let better = counters.best.is_none_or(|(_, best)| score > best);
+            if better {
+                counters.best = Some((counters.step, score));
+                counters.stale = 0;
+                best = Some(candidate);
+            } else {
+                counters.stale += 1;
+            }
+            run.log_eval(counters.step, &metrics).map_err(FitError::Log)?;
+            report(Event::Evaluated { step: counters.step, metrics: &metrics, best: better });
+        }
+        counters.seconds = earlier + started.elapsed().as_secs_f64();
+
+        if plan.stop.load(Ordering::Relaxed) {
+            end = End::Interrupted;
+        } else if plan.max_time.is_some_and(|limit| started.elapsed() >= limit) {
+            end = End::OutOfTime;
+        } else if train.patience > 0 && counters.stale >= train.patience {
+            end = End::EarlyStop;
+        }
+        if counters.step.is_multiple_of(save_every) || last || end != End::Finished {
+            run.flush().map_err(FitError::Log)?;
+            checkpoint::save(run.dir(), &model, &optim, &counters, best.as_ref(), plan.checkpoint.keep)?;
+            report(Event::Saved { step: counters.step });
+        }
+        if end != End::Finished {
+            break;
+        }
+    }
+    let best = match best {
+        Some(best) => best,
+        None => optim.averaged(model.valid()), // stopped before the first evaluation
+    };
+    Ok(Fitted { best, end, counters })
+}
+
+/// Higher is better, whatever the metric.
+fn score(metrics: &Metrics, name: &str) -> Result<f64, FitError> {
+    let value = *metrics.get(name).ok_or_else(|| FitError::NoMetric(name.to_string()))?;
+    Ok(if name == "loss" { -value } else { value })
+}
+
+/// Mean loss over `batch` and its gradients, summed over `parts` micro-batches.
+pub fn gradients<T, E>(
+    model: &T,
+    examples: &E,
+    batch: &[usize],
+    parts: usize,
+    seed: u64,
+) -> (f64, Grads)
+where
+    T: Task<Batch = E::Batch>,
+    E: Examples,
+{
+    let device: Device = model.devices().into_iter().next().expect("a model has parameters");
+    let mut grads = Grads::new();
+    let mut total = 0.0;
+    for (index, part) in batch.chunks(batch.len().div_ceil(parts)).enumerate() {
+        let seed = sampler::mix(seed, index as u64);
+        device.seed(seed); // dropout
+        let weight = part.len() as f64 / batch.len() as f64;
+        let loss = model.loss(examples.batch(part, seed, &device));
+        total += weight * loss.clone().into_scalar::<f64>();
+        let mut backward = loss.backward();
+        optim::add_gradients(&mut grads, model, &mut backward, weight as f32);
+    }
+    (total, grads)
+}

@@ -1,0 +1,358 @@
+//! The parts of a recipe that every application shares, and how a recipe is read.
+//!
+//! A recipe is TOML. Unknown keys are errors that guess the key meant and name the line; a value
+//! outside its domain names its key.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Recipes are written by people: a megabyte is plenty.
+pub const RECIPE_LIMIT: u64 = 1 << 20;
+
+/// `[train]`: how weights are updated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainRecipe {
+    /// Passes over the training rows; may be a fraction.
+    pub epochs: f64,
+    /// Stop after this many optimiser steps, whatever `epochs` says; 0 sets no limit.
+    pub max_steps: usize,
+    /// Rows per optimiser step.
+    pub batch_size: usize,
+    /// Micro-batches that a batch is split into, to save memory; the step is the same.
+    pub accumulation: usize,
+    /// Highest learning rate, reached after the warm-up.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up; half a cosine follows, down to zero.
+    pub warmup_steps: usize,
+    /// AdamW's decoupled decay, on matrices only.
+    pub weight_decay: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    /// Gradients are scaled down to this global norm; 0 turns clipping off.
+    pub max_grad_norm: f64,
+    /// Probability mass taken from the true label and spread over all.
+    pub label_smoothing: f64,
+    /// Decay of the exponential moving average of the weights that is evaluated and kept; 0 turns it off.
+    pub ema_decay: f64,
+    /// Evaluate every this many steps; 0 evaluates after every epoch.
+    pub eval_every: usize,
+    /// Stop after this many evaluations without a better score; 0 never stops early.
+    pub patience: usize,
+}
+
+impl Default for TrainRecipe {
+    fn default() -> Self {
+        Self {
+            epochs: 3.0,
+            max_steps: 0,
+            batch_size: 32,
+            accumulation: 1,
+            learning_rate: 1e-3,
+            warmup_steps: 100,
+            weight_decay: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            label_smoothing: 0.0,
+            ema_decay: 0.0,
+            eval_every: 0,
+            patience: 0,
+        }
+    }
+}
+
+/// `[checkpoint]`: what is kept for a resume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointRecipe {
+    /// Save every this many steps; 0 saves after every evaluation.
+    pub every_steps: usize,
+    /// Complete checkpoints kept; older ones are deleted.
+    pub keep: usize,
+}
+
+impl Default for CheckpointRecipe {
+    fn default() -> Self {
+        Self { every_steps: 0, keep: 2 }
+    }
+}
+
+/// `[eval]`: what decides which weights are best.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalRecipe {
+    /// Score on the validation rows that picks the best weights: `accuracy`, `macro_f1` or `loss`.
+    pub metric: String,
+    /// Rows per batch in evaluation.
+    pub batch_size: usize,
+}
+
+impl Default for EvalRecipe {
+    fn default() -> Self {
+        Self { metric: "accuracy".into(), batch_size: 64 }
+    }
+}
+
+/// A recipe that cannot be used; one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", line.map(|line| format!("line {line}: ")).unwrap_or_default())]
+pub struct RecipeError {
+    pub line: Option<usize>,
+    pub message: String,
+}
+
+impl RecipeError {
+    /// `key` is a dotted path, `train.epochs`.
+    pub fn value(key: &str, problem: impl std::fmt::Display) -> Self {
+        Self { line: None, message: format!("`{key}` {problem}") }
+    }
+}
+
+/// Checks that a table's numbers lie in their domains.
+pub trait Check {
+    fn check(&self) -> Result<(), RecipeError>;
+}
+
+fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), RecipeError> {
+    match value.is_finite() && (low..=high).contains(&value) {
+        true => Ok(()),
+        false => Err(RecipeError::value(key, format!("is {value}, not within {low} and {high}"))),
+    }
+}
+
+fn count(key: &str, value: usize, low: usize, high: usize) -> Result<(), RecipeError> {
+    match (low..=high).contains(&value) {
+        true => Ok(()),
+        false => Err(RecipeError::value(key, format!("is {value}, not within {low} and {high}"))),
+    }
+}
+
+impl Check for TrainRecipe {
+    fn check(&self) -> Result<(), RecipeError> {
+        within("train.epochs", self.epochs, 1e-6, 1e6)?;
+        count("train.max_steps", self.max_steps, 0, 1_000_000_000)?;
+        count("train.batch_size", self.batch_size, 1, 65_536)?;
+        count("train.accumulation", self.accumulation, 1, self.batch_size)?;
+        within("train.learning_rate", self.learning_rate, 1e-12, 10.0)?;
+        count("train.warmup_steps", self.warmup_steps, 0, 1_000_000_000)?;
+        within("train.weight_decay", self.weight_decay, 0.0, 10.0)?;
+        within("train.beta1", self.beta1, 0.0, 0.999_999)?;
+        within("train.beta2", self.beta2, 0.0, 0.999_999_9)?;
+        within("train.epsilon", self.epsilon, 1e-16, 1.0)?;
+        within("train.max_grad_norm", self.max_grad_norm, 0.0, 1e6)?;
+        within("train.label_smoothing", self.label_smoothing, 0.0, 0.9)?;
+        within("train.ema_decay", self.ema_decay, 0.0, 0.999_999)?;
+        if self.max_steps > 0 && self.warmup_steps > self.max_steps {
+            let problem = format!(
+                "is {}, more than `train.max_steps` = {}",
+                self.warmup_steps, self.max_steps
+            );
+            return Err(RecipeError::value("train.warmup_steps", problem));
+        }
+        Ok(())
+    }
+}
+
+impl Check for CheckpointRecipe {
+    fn check(&self) -> Result<(), RecipeError> {
+        count("checkpoint.keep", self.keep, 1, 1000)
+    }
+}
+
+impl Check for EvalRecipe {
+    fn check(&self) -> Result<(), RecipeError> {
+        count("eval.batch_size", self.batch_size, 1, 65_536)?;
+        match ["accuracy", "macro_f1", "loss"].contains(&self.metric.as_str()) {
+            true => Ok(()),
+            false => {
+                let problem = format!("is {:?}, none of accuracy, macro_f1, loss", self.metric);
+                Err(RecipeError::value("eval.metric", problem))
+            }
+        }
+    }
+}
+
+/// Reads TOML, applies `key.path=value` overrides in order, deserialises and checks.
+pub fn parse<T: DeserializeOwned + Check>(bytes: &[u8], overrides: &[String]) -> Result<T, RecipeError> {
+    let plain = |message: String| RecipeError { line: None, message };
+    if bytes.len() as u64 > RECIPE_LIMIT {
+        return Err(plain(format!("{} bytes, above the limit of {RECIPE_LIMIT}", bytes.len())));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(plain("is UTF-16; save it as UTF-8".into()));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        RecipeError { line: Some(line), message: "not UTF-8".into() }
+    })?;
+    too_deep(text)?;
+    let mut text = text.to_string();
+    if !overrides.is_empty() {
+        let mut document: toml_edit::DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| {
+            RecipeError { line: line_of(&text, e.span()), message: first_line(e.message()) }
+        })?;
+        for line in overrides {
+            set(&mut document, line)?;
+        }
+        text = document.to_string();
+    }
+    let recipe: T = toml::from_str(&text).map_err(|e| RecipeError {
+        line: line_of(&text, e.span()),
+        message: suggest(&first_line(e.message())),
+    })?;
+    recipe.check().map_err(|error| locate(&text, error))?;
+    Ok(recipe)
+}
+
+/// The TOML parser recurses; 64 levels are more than any recipe needs.
+fn too_deep(text: &str) -> Result<(), RecipeError> {
+    for (index, line) in text.lines().enumerate() {
+        let open = line.bytes().filter(|b| matches!(b, b'[' | b'{')).count();
+        let dots = line.split('=').next().unwrap_or_default().matches('.').count();
+        if open > 64 || dots > 64 {
+            let message = "nested too deep: at most 64 levels".to_string();
+            return Err(RecipeError { line: Some(index + 1), message });
+        }
+    }
+    Ok(())
+}
+
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let clean: String = line.chars().flat_map(|c| match c.is_control() {
+        true => c.escape_default().collect::<Vec<_>>(),
+        false => vec![c],
+    }).collect();
+    match clean.char_indices().nth(400) {
+        Some((cut, _)) => format!("{}…", &clean[..cut]),
+        None => clean,
+    }
+}
+
+fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> Option<usize> {
+    let start = span?.start.min(text.len());
+    Some(text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count() + 1)
+}
+
+/// Finds the line of the key that a check complained of.
+fn locate(text: &str, mut error: RecipeError) -> RecipeError {
+    let path = error.message.split('`').nth(1).unwrap_or_default().to_string();
+    let (table, key) = path.rsplit_once('.').unwrap_or(("", &path));
+    let mut current = String::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.starts_with('[') {
+            current = line.trim_matches(['[', ']', ' ']).to_string();
+        } else if current == table && line.split('=').next().is_some_and(|k| k.trim() == key) {
+            error.line = Some(index + 1);
+        }
+    }
+    error
+}
+
+/// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
+fn suggest(message: &str) -> String {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = names.split_first().filter(|_| message.starts_with("unknown")) else {
+        return message.to_string();
+    };
+    match nearest(unknown, known.iter().copied()) {
+        Some(guess) => format!("unknown key `{unknown}`: did you mean `{guess}`?"),
+        None => message.to_string(),
+    }
+}
+
+/// The closest of `known` by edit distance, if it is close.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let best = known.into_iter().map(|k| (edit_distance(name, k), k)).min()?;
+    (best.0 <= 1 + name.chars().count() / 3).then_some(best.1)
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `key.path=value`; the value is TOML, or a bare text.
+fn set(document: &mut toml_edit::DocumentMut, line: &str) -> Result<(), RecipeError> {
+    let plain = |message: String| RecipeError { line: None, message };
+    let (path, value) =
+        line.split_once('=').ok_or_else(|| plain(format!("override `{line}` is not key.path=value")))?;
+    let value = value.trim();
+    let value: toml_edit::Value = match value.parse() {
+        Ok(value) => value,
+        Err(_) => value.into(),
+    };
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty());
+    let last = last.ok_or_else(|| plain(format!("override `{line}` has no key")))?;
+    let mut table = document.as_table_mut();
+    for key in keys {
+        table = table
+            .entry(key)
+            .or_insert(toml_edit::table())
+            .as_table_mut()
+            .ok_or_else(|| plain(format!("override `{line}`: `{key}` is not a table")))?;
+    }
+    table.insert(last, toml_edit::value(value));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Small {
+        #[serde(default)]
+        train: TrainRecipe,
+    }
+
+    impl Check for Small {
+        fn check(&self) -> Result<(), RecipeError> {
+            self.train.check()
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, message: &str) {
+        assert_eq!(parse::<Small>(text.as_bytes(), &[]).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn errors_name_line_and_key() {
+        check("[train]\nepoch = 2", "line 2: unknown key `epoch`: did you mean `epochs`?");
+        check(
+            "[train]\n\nlearning_rate = -0.1",
+            "line 3: `train.learning_rate` is -0.1, not within 0.000000000001 and 10",
+        );
+        check(
+            "[train]\nwarmup_steps = 9\nmax_steps = 5",
+            "line 2: `train.warmup_steps` is 9, more than `train.max_steps` = 5",
+        );
+        check("[train]\nbatch_size = 0", "line 2: `train.batch_size` is 0, not within 1 and 65536");
+    }
+
+    #[test]
+    fn overrides_change_and_add() {
+        let lines = ["train.epochs=7".to_string(), "train.learning_rate=0.5".into()];
+        let recipe: Small = parse(b"[train]\nepochs = 2", &lines).unwrap();
+        assert_eq!((recipe.train.epochs, recipe.train.learning_rate), (7.0, 0.5));
+        let error = parse::<Small>(b"", &["train.epoch=7".into()]).unwrap_err();
+        assert!(error.message.contains("did you mean `epochs`"), "{error}");
+    }
+}

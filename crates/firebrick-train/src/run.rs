@@ -1,0 +1,237 @@
+//! The run folder: what was run, on what, what it logged, what it made.
+//!
+//! `run.json` is written before step 0. The same command again continues the run that is there, if it
+//! is the same run: same recipe, same data, same seed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufRead, BufReader, BufWriter, Write},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use firebrick_core::checkpoint::tensors::write_atomically;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fit::{Counters, End, Metrics, Step},
+    tensorboard::EventWriter,
+};
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    Running,
+    Interrupted,
+    Failed,
+    Finished,
+}
+
+/// `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    pub name: String,
+    pub status: Status,
+    /// As typed.
+    pub command: Vec<String>,
+    pub firebrick: String,
+    pub burn: String,
+    pub device: String,
+    pub seed: u64,
+    /// SHA-256 of the resolved recipe.
+    pub recipe_sha256: String,
+    /// SHA-256 of the training rows.
+    pub data_sha256: String,
+    /// Seconds since 1970.
+    pub started: u64,
+    #[serde(default)]
+    pub end: Option<End>,
+    #[serde(default)]
+    pub counters: Counters,
+    /// Scores of the best weights, by split: `{"valid": {"accuracy": 0.9}}`.
+    #[serde(default)]
+    pub metrics: std::collections::BTreeMap<String, Metrics>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{path}: cannot {what}", path = path.display())]
+    Io { path: PathBuf, what: &'static str, source: std::io::Error },
+    #[error("{path} is not a run's description", path = path.display())]
+    Info { path: PathBuf, source: serde_json::Error },
+    #[error("{path} holds another run ({what} differs): give this one a new name with --run NAME, \
+             or delete that one with `firebrick runs rm {name}`", path = path.display())]
+    Other { path: PathBuf, name: String, what: &'static str },
+    #[error("run `{name}` in {path} is already finished: `firebrick runs show {name}`, \
+             or train again under --run NAME", path = path.display())]
+    Done { path: PathBuf, name: String },
+    #[error("{path} exists and is not a run folder", path = path.display())]
+    NotARun { path: PathBuf },
+    #[error("run `{name}` in {path} is being trained by another process", path = path.display())]
+    Locked { path: PathBuf, name: String },
+}
+
+/// An open run folder.
+#[derive(Debug)]
+pub struct Run {
+    dir: PathBuf,
+    pub info: RunInfo,
+    metrics: BufWriter<File>,
+    events: Option<EventWriter>,
+    /// Held while the run trains; the system frees it when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Run {
+    /// Opens `dir` to continue it, or creates it. `recipe` and `resolved` are the recipe's texts.
+    pub fn open(dir: &Path, info: RunInfo, recipe: &str, resolved: &str) -> Result<Self, RunError> {
+        let io = |what, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| RunError::Io { path, what, source }
+        };
+        let path = dir.join("run.json");
+        let name = || info.name.clone();
+        let earlier = match dir.exists() {
+            true if path.exists() => Some(read(dir)?),
+            true if fs::read_dir(dir).map_err(io("list", dir))?.next().is_some() => {
+                return Err(RunError::NotARun { path: dir.to_path_buf() });
+            }
+            _ => None,
+        };
+        if let Some(earlier) = &earlier {
+            let differs = [
+                ("recipe", earlier.recipe_sha256 != info.recipe_sha256),
+                ("data", earlier.data_sha256 != info.data_sha256),
+            ];
+            if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
+                return Err(RunError::Other { path: dir.to_path_buf(), name: name(), what });
+            }
+            if earlier.status == Status::Finished {
+                return Err(RunError::Done { path: dir.to_path_buf(), name: name() });
+            }
+        }
+        fs::create_dir_all(dir.join("checkpoints")).map_err(io("create", dir))?;
+        let lock = File::create(dir.join(".lock")).map_err(io("lock", dir))?;
+        lock.try_lock()
+            .map_err(|_| RunError::Locked { path: dir.to_path_buf(), name: name() })?;
+        for (file, text) in [("recipe.toml", recipe), ("recipe.resolved.toml", resolved)] {
+            let path = dir.join(file);
+            write_atomically(&path, text.as_bytes()).map_err(io("write", &path))?;
+        }
+        let info = match earlier {
+            Some(earlier) => {
+                RunInfo { status: Status::Running, command: info.command, device: info.device, ..earlier }
+            }
+            None => info,
+        };
+        let path = dir.join("metrics.jsonl");
+        let metrics = OpenOptions::new().create(true).append(true).open(&path);
+        let run = Self {
+            dir: dir.to_path_buf(),
+            info,
+            metrics: BufWriter::new(metrics.map_err(io("open", &path))?),
+            events: None,
+            _lock: lock,
+        };
+        run.save_info()?;
+        Ok(run)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn save_info(&self) -> Result<(), RunError> {
+        let path = self.dir.join("run.json");
+        let text = serde_json::to_vec_pretty(&self.info).expect("plain data");
+        write_atomically(&path, &text)
+            .map_err(|source| RunError::Io { path, what: "write", source })
+    }
+
+    /// Drops what was logged after `step`, which will be run again, and opens the event file.
+    pub(crate) fn rewind(&mut self, step: usize) -> std::io::Result<()> {
+        self.metrics.flush()?;
+        let path = self.dir.join("metrics.jsonl");
+        let kept: String = lines(&path)?
+            .into_iter()
+            .filter(|(at, _)| *at <= step)
+            .map(|(_, line)| line + "\n")
+            .collect();
+        write_atomically(&path, kept.as_bytes())?;
+        self.metrics = BufWriter::new(OpenOptions::new().append(true).open(&path)?);
+        let wall = now();
+        let name = format!("events.out.tfevents.{:010}.step-{step}", wall as u64);
+        let events = EventWriter::create(&self.dir, &name, wall)?;
+        self.events = Some(events);
+        Ok(())
+    }
+
+    pub(crate) fn log_step(&mut self, step: &Step) -> std::io::Result<()> {
+        writeln!(self.metrics, "{}", serde_json::to_string(step)?)?;
+        let wall = now();
+        if let Some(events) = &mut self.events {
+            events.scalar("train/loss", step.step as i64, step.loss as f32, wall)?;
+            events.scalar("train/learning_rate", step.step as i64, step.learning_rate as f32, wall)?;
+            events.scalar("train/grad_norm", step.step as i64, step.grad_norm as f32, wall)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn log_eval(&mut self, step: usize, metrics: &Metrics) -> std::io::Result<()> {
+        let line = serde_json::json!({"step": step, "valid": metrics});
+        writeln!(self.metrics, "{line}")?;
+        let wall = now();
+        if let Some(events) = &mut self.events {
+            for (name, value) in metrics {
+                events.scalar(&format!("valid/{name}"), step as i64, *value as f32, wall)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> std::io::Result<()> {
+        self.metrics.flush()?;
+        match &mut self.events {
+            Some(events) => events.flush(),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
+}
+
+/// Complete lines of a metrics file with their steps; a torn last line is dropped.
+fn lines(path: &Path) -> std::io::Result<Vec<(usize, String)>> {
+    let mut found = vec![];
+    for line in BufReader::new(File::open(path)?).lines() {
+        let line = line?;
+        let value: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+        let step = value.as_ref().and_then(|v| v.get("step")?.as_u64());
+        found.extend(step.map(|step| (step as usize, line)));
+    }
+    Ok(found)
+}
+
+/// Reads `run.json`.
+pub fn read(dir: &Path) -> Result<RunInfo, RunError> {
+    let path = dir.join("run.json");
+    let text = fs::read(&path)
+        .map_err(|source| RunError::Io { path: path.clone(), what: "read", source })?;
+    serde_json::from_slice(&text).map_err(|source| RunError::Info { path, source })
+}
+
+/// One curve of `metrics.jsonl`: `loss` of the steps, or a score of the evaluations (`valid/accuracy`).
+pub fn curve(dir: &Path, key: &str) -> Result<Vec<(f64, f64)>, RunError> {
+    let path = dir.join("metrics.jsonl");
+    let lines = lines(&path).map_err(|source| RunError::Io { path, what: "read", source })?;
+    let pointer = format!("/{key}");
+    let points = lines.iter().filter_map(|(step, line)| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some((*step as f64, value.pointer(&pointer)?.as_f64()?))
+    });
+    Ok(points.collect())
+}

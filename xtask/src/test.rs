@@ -1,0 +1,204 @@
+//! `cargo xtask test`: set up, then all tests.
+
+use std::{
+    io::IsTerminal,
+    ops::AddAssign,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    process::{cargo, line, succeeds, watch},
+    setup,
+    workspace::Workspace,
+};
+
+/// Tests counted by how they ended.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Totals {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// What has been done so far.
+#[derive(Default)]
+struct Report {
+    steps: Vec<(String, Duration, u8)>,
+    totals: Totals,
+}
+
+/// Every step runs; the exit code is that of the first that failed.
+pub fn run(args: &[String]) -> anyhow::Result<u8> {
+    let workspace = Workspace::read()?;
+    let mut report = Report::default();
+
+    report.setup("Debian packages", setup::packages);
+    let python = report.setup("Python environment", || setup::python(&workspace));
+    let with_python = |mut command: Command| {
+        if let Some(python) = &python {
+            command.env("FIREBRICK_PYTHON", python);
+        }
+        command
+    };
+
+    let nextest = succeeds(cargo().args(["nextest", "--version"]));
+    if !nextest {
+        eprintln!("cargo-nextest is not here, so `cargo test` runs one binary after another");
+    }
+    report.tests("tests", with_python(tests(nextest, args)))?;
+    if args.is_empty() {
+        let mut doc = cargo();
+        doc.args(["test", "--doc", "--workspace", "--no-fail-fast"]);
+        report.tests("doc tests", with_python(doc))?;
+    }
+    Ok(report.print())
+}
+
+fn tests(nextest: bool, args: &[String]) -> Command {
+    let mut command = cargo();
+    command.args(if nextest { ["nextest", "run"].as_slice() } else { &["test"] });
+    let picks_packages = |arg: &String| arg.starts_with("-p") || arg.starts_with("--package");
+    if !args.iter().any(picks_packages) {
+        command.arg("--workspace");
+    }
+    command.arg("--no-fail-fast");
+    if !nextest && args.is_empty() {
+        command.arg("--all-targets").args(["--exclude", "firebrick-benches"]);
+    }
+    command.args(args);
+    command
+}
+
+impl Report {
+    fn setup<T>(&mut self, name: &str, work: impl FnOnce() -> anyhow::Result<T>) -> Option<T> {
+        let start = Instant::now();
+        let done = work();
+        self.steps.push((name.into(), start.elapsed(), u8::from(done.is_err())));
+        done.inspect_err(|error| eprintln!("{name}: {error:#}")).ok()
+    }
+
+    fn tests(&mut self, name: &str, mut command: Command) -> anyhow::Result<()> {
+        // Our pipe must not take the colours from a person who watches.
+        if std::io::stderr().is_terminal() && std::env::var_os("CARGO_TERM_COLOR").is_none() {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+        eprintln!("running {}", line(&command));
+        let start = Instant::now();
+        let (code, lines) = watch(&mut command, |line| totals(line).is_some())?;
+        lines.iter().filter_map(|line| totals(line)).for_each(|totals| self.totals += totals);
+        self.steps.push((name.into(), start.elapsed(), code));
+        Ok(())
+    }
+
+    /// The last line is one that runs of other languages end with, too.
+    fn print(&self) -> u8 {
+        println!();
+        for (name, time, code) in &self.steps {
+            let verdict = if *code == 0 { "done" } else { "FAILED" };
+            println!("{name}: {verdict}, {:.1} s", time.as_secs_f64());
+        }
+        let Totals { passed, failed, skipped } = self.totals;
+        println!("total: {passed} passed, {failed} failed, {skipped} skipped");
+        self.steps.iter().map(|(_, _, code)| *code).find(|code| *code != 0).unwrap_or(0)
+    }
+}
+
+/// Reads the closing line of nextest (`Summary [...] 5 tests run: 4 passed (1 slow), 1 failed, 2 skipped`)
+/// or of one test binary (`test result: ok. 5 passed; 0 failed; 1 ignored; ...`).
+fn totals(line: &str) -> Option<Totals> {
+    let line = without_colours(line);
+    let counts = match line.trim_start().strip_prefix("test result: ") {
+        Some(rest) => rest.split_once(". ")?.1,
+        None if line.trim_start().starts_with("Summary [") => line.split_once(" run: ")?.1,
+        None => return None,
+    };
+    let mut totals = Totals::default();
+    let mut depth = 0;
+    let outside = |c: char| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0 && c != ')'
+    };
+    let counts: String = counts
+        .chars()
+        .filter({
+            let mut outside = outside;
+            move |c| outside(*c)
+        })
+        .collect();
+    for part in counts.split([',', ';']) {
+        let mut words = part.split_whitespace();
+        let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<usize>), words.next())
+        else {
+            continue;
+        };
+        match what {
+            "passed" => totals.passed += count,
+            "failed" | "timed" | "exec" => totals.failed += count,
+            "skipped" | "ignored" => totals.skipped += count,
+            _ => {} // measured, filtered out
+        }
+    }
+    Some(totals)
+}
+
+/// Leaves out `ESC [ ... m`.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split('\x1b');
+    let mut plain = parts.next().unwrap_or_default().to_string();
+    parts.for_each(|part| plain.push_str(part.split_once('m').map_or("", |(_, text)| text)));
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_totals(line: &str, expected: Option<(usize, usize, usize)>) {
+        let expected = expected.map(|(passed, failed, skipped)| Totals { passed, failed, skipped });
+        assert_eq!(totals(line), expected, "{line}");
+    }
+
+    #[test]
+    fn reads_closing_lines() {
+        check_totals("     Summary [   0.012s] 5 tests run: 5 passed, 0 skipped", Some((5, 0, 0)));
+        check_totals(
+            "     Summary [  61.5s] 9/12 tests run: 6 passed (2 slow, 1 leaky), 2 failed, 1 timed out, 3 skipped",
+            Some((6, 3, 3)),
+        );
+        check_totals(
+            "test result: FAILED. 5 passed; 1 failed; 2 ignored; 0 measured; 4 filtered out; finished in 0.00s",
+            Some((5, 1, 2)),
+        );
+        check_totals(
+            "\x1b[32;1m     Summary\x1b[0m [   0.0s] \x1b[1m2\x1b[0m tests run: \x1b[1m2\x1b[0m \x1b[32;1mpassed\x1b[0m, \x1b[1m0\x1b[0m skipped",
+            Some((2, 0, 0)),
+        );
+        check_totals("test a::b ... ok", None);
+        check_totals("running 5 tests", None);
+    }
+
+    #[track_caller]
+    fn check_command(nextest: bool, args: &[&str], expected: &str) {
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+        let command = line(&tests(nextest, &args));
+        let (_, typed) = command.split_once(' ').unwrap();
+        assert_eq!(typed, expected);
+    }
+
+    #[test]
+    fn passes_arguments_on() {
+        check_command(true, &[], "nextest run --workspace --no-fail-fast");
+        check_command(true, &["-p", "xtask"], "nextest run --no-fail-fast -p xtask");
+        check_command(false, &["bert"], "test --workspace --no-fail-fast bert");
+    }
+}
