@@ -1,14 +1,15 @@
 //! Text to token ids: trained from rows, kept as `tokenizer.json`.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use firebrick_core::checkpoint::{json, tensors::write_atomically};
 use tokenizers::{
-    AddedToken, Tokenizer, TokenizerBuilder,
+    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType,
+    PreTokenizedString, PreTokenizer, Tokenizer, TokenizerBuilder, Trainer,
     decoders::{byte_level::ByteLevel as ByteLevelDecoder, wordpiece::WordPiece as WordPieceDecoder},
     models::{
         bpe::{BPE, BpeTrainer},
-        wordpiece::{WordPiece, WordPieceTrainer},
+        wordpiece::WordPiece,
     },
     normalizers::bert::BertNormalizer,
     pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel},
@@ -141,22 +142,48 @@ pub fn train_wordpiece<'a>(
     min_frequency: u64,
 ) -> Result<TextTokenizer, TokenizerError> {
     let fail = |e: tokenizers::Error| TokenizerError::Train(e.to_string());
-    let mut trainer = WordPieceTrainer::builder()
+    let normalizer = BertNormalizer::new(true, true, Some(lowercase), lowercase);
+    let words = |text: &str| -> tokenizers::Result<Vec<String>> {
+        let mut text = NormalizedString::from(text);
+        normalizer.normalize(&mut text)?;
+        let mut text = PreTokenizedString::from(text);
+        BertPreTokenizer.pre_tokenize(&mut text)?;
+        let splits = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        Ok(splits.into_iter().map(|(word, ..)| word.to_string()).collect())
+    };
+    // The trainer numbers the pieces `##c` as a hash map brings the words up, and breaks ties between
+    // merges by number. Named first and in order, they make the same file every time.
+    let texts: Vec<&str> = texts.collect();
+    let mut inside = BTreeSet::new();
+    for text in &texts {
+        for word in words(text).map_err(fail)? {
+            inside.extend(word.chars().skip(1));
+        }
+    }
+    let names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let mut first = special(&names);
+    first.extend(inside.iter().map(|c| AddedToken::from(format!("##{c}"), false)));
+    let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
         .min_frequency(min_frequency)
         .show_progress(false)
-        .special_tokens(special(&["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+        .continuing_subword_prefix("##".into())
+        .special_tokens(first)
         .build();
-    let model = WordPiece::builder().unk_token("[UNK]".into()).build().map_err(fail)?;
+    trainer.feed(texts.iter(), words).map_err(fail)?;
+    let mut bpe = BPE::default();
+    trainer.train(&mut bpe).map_err(fail)?;
+    let mut model = WordPiece::from_bpe(&bpe);
+    model.unk_token = "[UNK]".into();
     let mut inner = TokenizerBuilder::new()
         .with_model(model)
-        .with_normalizer(Some(BertNormalizer::new(true, true, Some(lowercase), lowercase)))
+        .with_normalizer(Some(normalizer))
         .with_pre_tokenizer(Some(BertPreTokenizer))
         .with_post_processor(Some(template("[CLS]", "[SEP]", [2, 3])?))
         .with_decoder(Some(WordPieceDecoder::default()))
         .build()
         .map_err(fail)?;
-    inner.train(&mut trainer, texts).map_err(fail)?;
+    inner.add_special_tokens(special(&names)).map_err(fail)?;
     finish(inner.to_string(false).map_err(fail)?)
 }
 

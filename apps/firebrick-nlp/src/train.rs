@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use burn::tensor::Device;
+use burn::{module::Module, tensor::Device};
 use firebrick_core::{
     arch::bert,
     checkpoint::{Source, tensors::SaveType},
@@ -85,19 +85,18 @@ pub fn train(
 ) -> anyhow::Result<Trained> {
     let Prepared { corpus, tokenizer, pretrained } = prepared;
     let labels = corpus.labels.clone();
-    let plain = device.clone();
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let (config, model) = match &pretrained {
         Some(source) => {
             let mut loaded = bert::load_pretrained(source, &labels, &device)?;
             loaded.config.hidden_dropout_prob = recipe.model.hidden_dropout_prob;
-            (loaded.config, loaded.model)
+            (loaded.config, loaded.model.materialize())
         }
         None => {
             let mut config = recipe.bert(tokenizer.vocab_size())?;
             config.set_labels(&labels);
-            let model = config.init_classifier(labels.len(), &device);
+            let model = config.init_classifier(labels.len(), &device).materialize();
             (config, model)
         }
     };
@@ -160,7 +159,6 @@ pub fn train(
     run.info.counters = counters.clone();
     run.info.metrics = metrics;
     run.save_info()?;
-    let _ = plain;
     Ok(Trained {
         end,
         classifier,

@@ -114,10 +114,6 @@ struct Judged {
 }
 
 fn judge(mut row: Row, rules: &CleanRules) -> Judged {
-    if rules.empty && row.text.trim().is_empty() {
-        let broken = Some((DropReason::Empty, "no text".to_owned()));
-        return Judged { row, key: String::new(), mended: false, broken };
-    }
     // Length first: mending is the expensive part, and a giant is dropped anyway.
     let chars = row.text.chars().count();
     let long = rules.max_chars.filter(|max| chars > *max).map(|max| {
@@ -134,7 +130,10 @@ fn judge(mut row: Row, rules: &CleanRules) -> Judged {
             row.text = text;
         }
     }
-    let broken = broken.or(long);
+    // Mending can leave nothing: a lone "Â " was a no-break space.
+    let empty = rules.empty && row.text.trim().is_empty();
+    let empty = empty.then(|| (DropReason::Empty, "no text".to_owned()));
+    let broken = empty.or(broken).or(long);
     let key = if broken.is_none() { normalise(&row.text) } else { String::new() };
     Judged { row, key, mended, broken }
 }

@@ -271,7 +271,9 @@ impl<F: Fn(&str) -> Option<String>> ModuleMapper for Filler<'_, F> {
         match self.tensor::<D>(&name, &param) {
             Ok(tensor) => {
                 self.used.insert(name);
-                Param::initialized(param.id, tensor.require_grad())
+                let trains = tensor.device().is_autodiff();
+                let tensor = if trains { tensor.require_grad() } else { tensor };
+                Param::initialized(param.id, tensor)
             }
             Err(error) => {
                 self.error.get_or_insert(error);

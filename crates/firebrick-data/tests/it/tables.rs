@@ -241,12 +241,8 @@ fn a_gzip_bomb() {
         encoder.finish().unwrap()
     };
     check_refused("bomb.jsonl.gz", bomb(&[b'a'; 1 << 16]), "Bomb", "200 times");
-    check_refused(
-        "bomb.csv.gz",
-        bomb(&b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaa,1\n".repeat(1 << 10)),
-        "Bomb",
-        "200 times",
-    );
+    let line = ["a".repeat(1021).as_str(), ",1\n"].concat();
+    check_refused("bomb.csv.gz", bomb(line.as_bytes()), "Bomb", "200 times");
 }
 
 #[test]
