@@ -18,15 +18,37 @@ pub struct Classify {
     /// Probability mass taken from the true label and spread over all (Szegedy et al. 2016).
     #[module(skip)]
     pub label_smoothing: f64,
+    /// Weight of R-Drop (Liang et al. 2021, <https://arxiv.org/abs/2106.14448>): every text goes
+    /// through twice, under different dropout, and the two answers are drawn together. 0 is off.
+    #[module(skip)]
+    pub r_drop: f64,
 }
 
 impl Task for Classify {
     type Batch = TextBatch;
 
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
-        let logits = self.model.forward(batch.ids, None, batch.pad); // [B, L]
-        let log_p = log_softmax(logits, 1);
-        let truth = log_p.clone().gather(1, batch.labels.unsqueeze_dim(1)); // [B, 1]
+        let TextBatch { ids, pad, labels } = batch;
+        if self.r_drop == 0.0 {
+            return self.cross_entropy(log_softmax(self.model.forward(ids, None, pad), 1), labels);
+        }
+        let [b, _] = ids.dims();
+        let twice = Tensor::cat(vec![ids.clone(), ids], 0); // [2B, T]
+        let pads = Tensor::cat(vec![pad.clone(), pad], 0);
+        let log_p = log_softmax(self.model.forward(twice, None, pads), 1); // [2B, L]
+        let [first, second] = [log_p.clone().narrow(0, 0, b), log_p.clone().narrow(0, b, b)];
+        // (KL(p || q) + KL(q || p)) / 2 = sum (p - q) (log p - log q) / 2
+        let apart = first.clone() - second.clone();
+        let kl = ((first.exp() - second.exp()) * apart).sum_dim(1).mean() / 2.0;
+        let labels = Tensor::cat(vec![labels.clone(), labels], 0);
+        self.cross_entropy(log_p, labels) + kl * self.r_drop
+    }
+}
+
+impl Classify {
+    /// `log_p`: `[B, L]`; `labels`: `[B]`
+    fn cross_entropy(&self, log_p: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+        let truth = log_p.clone().gather(1, labels.unsqueeze_dim(1)); // [B, 1]
         let s = self.label_smoothing;
         -(truth.mean() * (1.0 - s) + log_p.mean() * s)
     }

@@ -113,7 +113,11 @@ pub fn train(
         judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
     };
 
-    let model = Classify { model, label_smoothing: recipe.train.label_smoothing };
+    let model = Classify {
+        model,
+        label_smoothing: recipe.train.label_smoothing,
+        r_drop: recipe.train.r_drop,
+    };
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,

@@ -5,6 +5,8 @@
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
 pub mod adamw;
+mod cpu;
+pub mod gelu;
 pub mod reduce;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.

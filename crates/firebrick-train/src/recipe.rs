@@ -34,6 +34,8 @@ pub struct TrainRecipe {
     pub max_grad_norm: f64,
     /// Probability mass taken from the true label and spread over all.
     pub label_smoothing: f64,
+    /// Weight of R-Drop, which draws the answers under two dropout masks together; 0 turns it off.
+    pub r_drop: f64,
     /// Decay of the exponential moving average of the weights that is evaluated and kept; 0 turns it off.
     pub ema_decay: f64,
     /// Evaluate every this many steps; 0 evaluates after every epoch.
@@ -57,6 +59,7 @@ impl Default for TrainRecipe {
             epsilon: 1e-8,
             max_grad_norm: 1.0,
             label_smoothing: 0.0,
+            r_drop: 0.0,
             ema_decay: 0.0,
             eval_every: 0,
             patience: 0,
@@ -144,6 +147,7 @@ impl Check for TrainRecipe {
         within("train.epsilon", self.epsilon, 1e-16, 1.0)?;
         within("train.max_grad_norm", self.max_grad_norm, 0.0, 1e6)?;
         within("train.label_smoothing", self.label_smoothing, 0.0, 0.9)?;
+        within("train.r_drop", self.r_drop, 0.0, 100.0)?;
         within("train.ema_decay", self.ema_decay, 0.0, 0.999_999)?;
         if self.max_steps > 0 && self.warmup_steps > self.max_steps {
             let problem = format!(

@@ -51,7 +51,11 @@ fn bert_b1(device: &Device) {
 fn train(device: &Device, name: &str, config: BertConfig, batch: usize, tokens: usize) {
     let device = device.clone().autodiff();
     device.seed(0);
-    let mut model = Some(Classify { model: config.init_classifier(2, &device), label_smoothing: 0.0 });
+    let mut model = Some(Classify {
+        model: config.init_classifier(2, &device),
+        label_smoothing: 0.0,
+        r_drop: 0.0,
+    });
     let example = |i: usize| Example {
         ids: (0..tokens).map(|t| ((i * 131 + t * 37) % (config.vocab_size - 5) + 5) as u32).collect(),
         label: i % 2,

@@ -3,6 +3,8 @@
 use burn::{prelude::*, tensor::activation};
 use serde::{Deserialize, Serialize};
 
+use super::fused;
+
 /// Element-wise activations, named as in `config.json`.
 /// A name that is not here fails when the config is read, not as a wrong number later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +21,7 @@ pub enum Activation {
 impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => activation::gelu(x),
+            Self::Gelu => fused::gelu(x),
             Self::GeluNew => activation::gelu_approximate(x),
             Self::Relu => activation::relu(x),
             Self::Tanh => activation::tanh(x),

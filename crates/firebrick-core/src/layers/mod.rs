@@ -3,5 +3,6 @@
 pub mod activation;
 pub mod attention;
 pub mod dropout;
+pub mod fused;
 pub mod linear;
 pub mod norm;
