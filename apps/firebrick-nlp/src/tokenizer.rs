@@ -85,7 +85,7 @@ impl TextTokenizer {
 
     /// Tokens as text, as they were cut.
     pub fn tokens(&self, text: &str) -> Vec<String> {
-        self.inner.encode_fast(text, true).map_or_else(|_| vec![], |e| e.get_tokens().to_vec())
+        self.inner.encode(text, true).map_or_else(|_| vec![], |e| e.get_tokens().to_vec())
     }
 
     pub fn decode(&self, ids: &[u32]) -> String {

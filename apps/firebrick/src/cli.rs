@@ -184,6 +184,8 @@ pub enum RecipeCommand {
     Check { file: PathBuf },
     /// JSON Schema of recipes, for editors
     Schema,
+    /// Every key with its meaning and default, as Markdown
+    Reference,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 //! Only this crate prints, exits and reads the environment.
 #![recursion_limit = "256"]
 
-mod allocator;
+
 mod cli;
 mod commands;
 mod failure;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    allocator::keep_memory();
+    firebrick_kernels::allocator::keep_memory();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

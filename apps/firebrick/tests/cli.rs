@@ -146,7 +146,7 @@ fn errors_say_what_and_what_next() {
     check_error(&["eval", "sst2", "--require", "accuracy=1"], 2, "--require `accuracy=1`");
     check_error(&["runs", "show", "../x"], 2, "no run `../x`");
     check_error(&["data", "fetch", "sst"], 2, "did you mean `sst2`?");
-    check_error(&["train", "sst2-minilm", "--device", "cuda"], 3, "cargo build --features cuda");
+    check_error(&["train", "sst2", "--device", "cuda", "-q"], 3, "cargo build --features cuda");
 }
 
 #[test]
@@ -179,4 +179,14 @@ fn transformers_agrees() {
     // Largest difference seen over six seeds: 6e-7.
     python(&["check", dir, "--run", binary.to_str().unwrap(), "--tolerance", "1e-5"]);
     python(&["back", dir, "--run", binary.to_str().unwrap(), "--tolerance", "1e-5"]);
+}
+
+/// The reference page is printed by the program; a changed key changes it.
+#[test]
+fn recipe_reference_is_up_to_date() {
+    let home = tempfile::tempdir().unwrap();
+    let printed = text(&run(home.path(), &["recipe", "reference"], 0).stdout);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/reference/recipe.md");
+    let kept = fs::read_to_string(&page).unwrap();
+    assert!(printed == kept, "write it again: firebrick recipe reference > docs/src/reference/recipe.md");
 }

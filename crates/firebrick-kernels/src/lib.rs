@@ -5,6 +5,7 @@
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
 pub mod adamw;
+pub mod allocator;
 mod cpu;
 pub mod gelu;
 pub mod reduce;

@@ -37,6 +37,7 @@ pub fn run(command: RecipeCommand) -> Outcome {
             let schema = schemars::schema_for!(Recipe);
             println!("{}", serde_json::to_string_pretty(&schema)?);
         }
+        RecipeCommand::Reference => print!("{}", reference()),
     }
     Ok(())
 }
@@ -71,4 +72,65 @@ pub fn open(name: &str, overrides: &[String]) -> Result<(Recipe, String, std::pa
     let text = shipped(name.strip_prefix("nlp/").unwrap_or(name))?;
     let recipe = parse(text.as_bytes(), overrides).map_err(|error| in_file(name, error))?;
     Ok((recipe, text.to_string(), std::path::PathBuf::new()))
+}
+
+/// The recipe's types as a page: a table of keys for each table of the recipe.
+fn reference() -> String {
+    let schema = schemars::schema_for!(Recipe).to_value();
+    let mut page = String::from(
+        "# Recipe keys\n\nPrinted by `firebrick recipe reference` from the types; do not edit.\n\n\
+         `--set table.key=value` changes a key for one run.\n",
+    );
+    page.push_str(&keys(&schema, &schema, "Top level"));
+    for (name, table) in schema["properties"].as_object().into_iter().flatten() {
+        let table = resolve(&schema, table);
+        if table["properties"].is_object() {
+            page.push_str(&keys(&schema, table, &format!("`[{name}]`")));
+        }
+    }
+    page
+}
+
+/// Follows a `$ref` into the schema's definitions.
+fn resolve<'a>(schema: &'a serde_json::Value, mut node: &'a serde_json::Value) -> &'a serde_json::Value {
+    if let Some(inner) = node["allOf"].get(0).or_else(|| node["anyOf"].get(0)) {
+        node = inner;
+    }
+    match node["$ref"].as_str() {
+        Some(path) => schema.pointer(path.trim_start_matches('#')).unwrap_or(node),
+        None => node,
+    }
+}
+
+fn keys(schema: &serde_json::Value, table: &serde_json::Value, title: &str) -> String {
+    let mut text = format!("\n## {title}\n\n");
+    if let Some(about) = table["description"].as_str().filter(|_| title != "Top level") {
+        text.push_str(&format!("{}\n\n", about.replace('\n', " ")));
+    }
+    text.push_str("| key | default | meaning |\n|---|---|---|\n");
+    for (key, node) in table["properties"].as_object().into_iter().flatten() {
+        let target = resolve(schema, node);
+        if target["properties"].is_object() {
+            continue; // a table of its own
+        }
+        let about = node["description"].as_str().or(target["description"].as_str()).unwrap_or_default();
+        let choices: Vec<String> = target["oneOf"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|choice| {
+                let about = choice["description"].as_str().map_or(String::new(), |d| format!(": {d}"));
+                Some(format!("`{}`{about}", choice["const"].as_str()?))
+            })
+            .collect();
+        let names = target["enum"].as_array().into_iter().flatten().filter_map(|v| v.as_str());
+        let choices: Vec<String> = choices.into_iter().chain(names.map(|n| format!("`{n}`"))).collect();
+        let choices = if choices.is_empty() { String::new() } else { format!(" {}", choices.join("; ")) };
+        let default = match &node["default"] {
+            serde_json::Value::Null => "-".to_string(),
+            value => format!("`{value}`"),
+        };
+        text.push_str(&format!("| `{key}` | {default} | {} |\n", (about.to_string() + &choices).replace('\n', " ")));
+    }
+    text
 }

@@ -1,7 +1,7 @@
 //! glibc gives large blocks back to the system at once and faults them in again at the next step: a
-//! third of a training step's time. `benches/` measures it.
+//! third of a training step's time. `benches/benches/allocator.rs` measures it.
 
-/// Tells glibc to keep freed memory for the next tensors.
+/// Tells glibc to keep freed memory for the next tensors. Call it once, first thing in `main`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_memory() {
     const LARGEST: libc::c_int = 1 << 30;
