@@ -1,7 +1,7 @@
 //! What several benches share: one training step of a BERT of a given size.
 #![recursion_limit = "256"]
 
-use burn::{prelude::*, tensor::Device};
+use burn::tensor::Device;
 use firebrick_core::arch::bert::BertConfig;
 use firebrick_nlp::{
     batch::{Example, TextExamples},

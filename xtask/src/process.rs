@@ -59,7 +59,7 @@ pub fn watch(
         .with_context(|| cannot_start(command))?;
     let stdout = child.stdout.take().context("a piped stdout")?;
     let stderr = child.stderr.take().context("a piped stderr")?;
-    let mut kept = thread::scope(|scope| {
+    let kept = thread::scope(|scope| {
         let stderr = scope.spawn(|| pass_on(stderr, std::io::stderr(), &keep));
         let mut kept = pass_on(stdout, std::io::stdout(), &keep);
         kept.extend(stderr.join().unwrap_or_default());

@@ -651,7 +651,8 @@ mod tests {
             prop_assert_eq!(ours.is_ok(), reference.is_ok());
             if let (Ok(ours), Ok(reference)) = (ours, reference) {
                 for tensor in ours.tensors {
-                    prop_assert_eq!(reference.tensor(&tensor.name).unwrap().shape(), &tensor.shape[..]);
+                    let shape = reference.tensor(&tensor.name).unwrap().shape().to_vec();
+                    prop_assert_eq!(&shape, &tensor.shape);
                 }
             }
         }

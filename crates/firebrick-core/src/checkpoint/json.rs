@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::btree_map, fmt, fs::File, io::Read, path::Path};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// Real files nest fewer than ten levels.
