@@ -27,7 +27,7 @@ Usage: cargo xtask VERB [ARGUMENTS]
 
   test [ARGS]        set up (Debian packages, a Python environment), then run all tests;
                      ARGS go to the test runner in place of the whole
-  check              format, crate arrows, file sizes, lints, docs, licences: cheapest first
+  check [STEP...]    format, arrows, sizes, lints, docs, licences: cheapest first
   bench [ARGS]       the criterion benches; ARGS start with `--` and go to `cargo bench`
   bench WORKLOAD     one workload of `firebrick bench`, e.g. bert-b1
   parity DIR         compare with transformers on the checkpoints in DIR (`parity back DIR`: written by us)
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             Ok(0)
         }
         "test" => test::run(&args),
-        "check" => check::run(),
+        "check" => check::run(&args),
         "bench" if runs_criterion(&args) => criterion(&args),
         "parity" => parity(&args),
         "dist" => dist(),

@@ -72,7 +72,7 @@ fn tests(nextest: bool, args: &[String]) -> Command {
     }
     command.arg("--no-fail-fast");
     if !nextest && args.is_empty() {
-        command.arg("--all-targets").args(["--exclude", "firebrick-benches"]);
+        command.arg("--tests"); // the doc tests have their own step
     }
     command.args(args);
     command
@@ -122,19 +122,7 @@ fn totals(line: &str) -> Option<Totals> {
         None => return None,
     };
     let mut totals = Totals::default();
-    let mut depth = 0;
-    let outside = |c: char| {
-        depth += i32::from(c == '(') - i32::from(c == ')');
-        depth == 0 && c != ')'
-    };
-    let counts: String = counts
-        .chars()
-        .filter({
-            let mut outside = outside;
-            move |c| outside(*c)
-        })
-        .collect();
-    for part in counts.split([',', ';']) {
+    for part in without_parentheses(counts).split([',', ';']) {
         let mut words = part.split_whitespace();
         let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<usize>), words.next())
         else {
@@ -148,6 +136,13 @@ fn totals(line: &str) -> Option<Totals> {
         }
     }
     Some(totals)
+}
+
+fn without_parentheses(line: &str) -> String {
+    let mut parts = line.split('(');
+    let mut outside = parts.next().unwrap_or_default().to_string();
+    parts.for_each(|part| outside.push_str(part.split_once(')').map_or("", |(_, rest)| rest)));
+    outside
 }
 
 /// Leaves out `ESC [ ... m`.
@@ -199,6 +194,7 @@ mod tests {
     fn passes_arguments_on() {
         check_command(true, &[], "nextest run --workspace --no-fail-fast");
         check_command(true, &["-p", "xtask"], "nextest run --no-fail-fast -p xtask");
+        check_command(false, &[], "test --workspace --no-fail-fast --tests");
         check_command(false, &["bert"], "test --workspace --no-fail-fast bert");
     }
 }

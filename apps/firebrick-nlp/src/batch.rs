@@ -23,7 +23,7 @@ pub struct Example {
 }
 
 /// Pads on the right. Texts are cut by the tokenizer, not here.
-pub fn pad<'a>(texts: &[&'a [u32]], pad_id: u32, device: &Device) -> (Tensor<2, Int>, Tensor<2, Bool>) {
+pub fn pad(texts: &[&[u32]], pad_id: u32, device: &Device) -> (Tensor<2, Int>, Tensor<2, Bool>) {
     let t = texts.iter().map(|ids| ids.len()).max().unwrap_or(0);
     let mut ids = Vec::with_capacity(texts.len() * t);
     let mut pad = Vec::with_capacity(texts.len() * t);

@@ -1,5 +1,8 @@
 //! Text to token ids: trained from rows, kept as `tokenizer.json`.
 
+mod check;
+mod pattern;
+
 use std::{collections::BTreeSet, path::Path};
 
 use firebrick_core::checkpoint::{json, tensors::write_atomically};
@@ -16,13 +19,23 @@ use tokenizers::{
     processors::template::TemplateProcessing,
 };
 
-/// Longest text that is encoded, in bytes; what follows cannot be among the tokens that are kept.
-const TEXT_LIMIT: usize = 1 << 20;
+/// Longest `tokenizer.json`: half as much again as the largest in use (Gemma).
+const FILE_LIMIT: u64 = 48 << 20;
+
+/// Longest text that is encoded, in bytes; what follows is hardly among the tokens that are kept.
+const TEXT_LIMIT: usize = 256 << 10;
+
+/// The same for a tokenizer with patterns of its own, whose time can grow with the square.
+const PATTERN_TEXT_LIMIT: usize = 32 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     #[error("{0}")]
     Json(String),
+    #[error(transparent)]
+    Structure(#[from] check::TokenizerProblem),
+    #[error("{path}: {problem}", path = path.display())]
+    File { path: std::path::PathBuf, problem: Box<TokenizerError> },
     #[error("is not a tokenizer: {0}")]
     Invalid(String),
     #[error("cannot train a tokenizer: {0}")]
@@ -34,6 +47,8 @@ pub enum TokenizerError {
 /// A tokenizer with the special tokens that a classifier needs.
 pub struct TextTokenizer {
     inner: Tokenizer,
+    /// Bytes of a text that are looked at.
+    text_limit: usize,
     pad: (String, u32),
     unknown: (String, u32),
 }
@@ -41,17 +56,23 @@ pub struct TextTokenizer {
 impl TextTokenizer {
     /// Parses the text of a `tokenizer.json`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        json::parse_strict(bytes).map_err(|e| TokenizerError::Json(e.to_string()))?;
+        let value = json::parse_strict(bytes).map_err(|e| TokenizerError::Json(e.to_string()))?;
+        let structure = check::check(&value)?;
+        drop(value);
         let inner = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
-        Self::new(inner)
+        let text_limit = if structure.patterns { PATTERN_TEXT_LIMIT } else { TEXT_LIMIT };
+        Self::new(inner, text_limit)
     }
 
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
-        let bytes = std::fs::read(path).map_err(|e| TokenizerError::Json(e.to_string()))?;
-        Self::from_bytes(&bytes)
+        let bytes = json::read_bytes(path, FILE_LIMIT).map_err(|e| TokenizerError::Json(e.to_string()));
+        bytes.and_then(|bytes| Self::from_bytes(&bytes)).map_err(|problem| TokenizerError::File {
+            path: path.to_path_buf(),
+            problem: Box::new(problem),
+        })
     }
 
-    fn new(mut inner: Tokenizer) -> Result<Self, TokenizerError> {
+    fn new(mut inner: Tokenizer, text_limit: usize) -> Result<Self, TokenizerError> {
         // Lengths are the caller's: a file's own padding and truncation would change them unseen.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
@@ -59,17 +80,16 @@ impl TextTokenizer {
             let found = names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)));
             found.ok_or_else(|| TokenizerError::Invalid(format!("it has no {} or {}", names[0], names[1])))
         };
-        let (pad, unknown) = (find(["[PAD]", "<pad>"])?, find(["[UNK]", "<unk>"])?);
-        Ok(Self { inner, pad, unknown })
+        let unknown = find(["[UNK]", "<unk>"])?;
+        // Padding is masked, so that any token can stand there.
+        let pad = find(["[PAD]", "<pad>"]).unwrap_or_else(|_| unknown.clone());
+        Ok(Self { inner, text_limit, pad, unknown })
     }
 
-    /// Token ids, special ones included; at most `max_len`, of which the last stays special.
+    /// Token ids, special ones included; at most `max_len`, of which a special one at the
+    /// end stays.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
-        let text = match text.char_indices().find(|(at, _)| *at >= TEXT_LIMIT) {
-            Some((cut, _)) => &text[..cut],
-            None => text,
-        };
-        let Ok(encoding) = self.inner.encode_fast(text, true) else {
+        let Ok(encoding) = self.inner.encode_fast(self.cut(text), true) else {
             return vec![self.unknown.1];
         };
         let ids = encoding.get_ids();
@@ -77,15 +97,20 @@ impl TextTokenizer {
             return ids.to_vec();
         }
         let mut kept = ids[..max_len].to_vec();
-        if let (Some(last), Some(end)) = (kept.last_mut(), ids.last()) {
+        let special = encoding.get_special_tokens_mask().last() == Some(&1);
+        if let (true, Some(last), Some(end)) = (special, kept.last_mut(), ids.last()) {
             *last = *end;
         }
         kept
     }
 
+    fn cut<'t>(&self, text: &'t str) -> &'t str {
+        &text[..text.floor_char_boundary(self.text_limit)]
+    }
+
     /// Tokens as text, as they were cut.
     pub fn tokens(&self, text: &str) -> Vec<String> {
-        self.inner.encode(text, true).map_or_else(|_| vec![], |e| e.get_tokens().to_vec())
+        self.inner.encode(self.cut(text), true).map_or_else(|_| vec![], |e| e.get_tokens().to_vec())
     }
 
     pub fn decode(&self, ids: &[u32]) -> String {

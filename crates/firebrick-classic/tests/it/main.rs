@@ -6,6 +6,11 @@ use firebrick_classic::{
 };
 use serde::Deserialize;
 
+/// Measured 2.3e-8: our `idf` is kept in single precision.
+const TFIDF: f64 = 5e-8;
+/// Measured 1.7e-5: the gradient stops at 1e-6.
+const PROBABILITY: f64 = 5e-5;
+
 /// One of `tests/golden/sklearn.json`, written by `tests/golden/make.py` with scikit-learn 1.9.1.
 /// Re-make it, never edit it.
 #[derive(Deserialize)]
@@ -58,6 +63,3 @@ fn check(case: &Case) {
         }
     }
 }
-
-const TFIDF: f64 = 1e-7;
-const PROBABILITY: f64 = 1e-4;
