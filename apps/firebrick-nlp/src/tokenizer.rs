@@ -25,9 +25,6 @@ const FILE_LIMIT: u64 = 48 << 20;
 /// Longest text that is encoded, in bytes; what follows is hardly among the tokens that are kept.
 const TEXT_LIMIT: usize = 256 << 10;
 
-/// The same for a tokenizer with patterns of its own, whose time can grow with the square.
-const PATTERN_TEXT_LIMIT: usize = 32 << 10;
-
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     #[error("{0}")]
@@ -60,7 +57,7 @@ impl TextTokenizer {
         let structure = check::check(&value)?;
         drop(value);
         let inner = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
-        let text_limit = if structure.patterns { PATTERN_TEXT_LIMIT } else { TEXT_LIMIT };
+        let text_limit = structure.text_limit.unwrap_or(TEXT_LIMIT).min(TEXT_LIMIT);
         Self::new(inner, text_limit)
     }
 

@@ -64,8 +64,8 @@ fn bad(field: &'static str, problem: impl Into<String>) -> TokenizerProblem {
 /// What loading must know of a sound file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Structure {
-    /// Whether a pattern of the file runs on texts.
-    pub patterns: bool,
+    /// Longest text that its patterns can be let loose on, in bytes.
+    pub text_limit: Option<usize>,
 }
 
 /// Checks what the crate does not.
@@ -103,11 +103,11 @@ pub fn check(file: &Value) -> Result<Structure, TokenizerProblem> {
             _ => Ok(()),
         })?;
     }
-    let mut patterns = false;
+    let mut square = 0;
     for value in file.values() {
-        check_patterns(value, &mut patterns)?;
+        check_patterns(value, &mut square)?;
     }
-    Ok(Structure { patterns })
+    Ok(Structure { text_limit: pattern::text_limit(square) })
 }
 
 fn present<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
@@ -301,7 +301,7 @@ fn check_normalizer(normalizer: &Value) -> Result<(), TokenizerProblem> {
                 (Some(""), _) => return Err(bad("normalizer.pattern", "is empty")),
                 (Some(text), _) => content.div_ceil(text.chars().count() as u64),
                 // One that matches nothing puts its content before every character.
-                (_, Some(regex)) => content + u64::from(check_pattern(regex)?),
+                (_, Some(regex)) => content + u64::from(check_pattern(regex)?.nullable),
                 _ => 1,
             };
             growth = growth.saturating_mul(factor.max(1));
@@ -357,22 +357,22 @@ fn check_processor(part: &Map<String, Value>, ids: &Ids) -> Result<(), Tokenizer
     Ok(())
 }
 
-/// Every `{"Regex": ...}`, wherever it stands.
-fn check_patterns(value: &Value, found: &mut bool) -> Result<(), TokenizerProblem> {
+/// Every `{"Regex": ...}`, wherever it stands; adds up how their time grows.
+fn check_patterns(value: &Value, square: &mut u64) -> Result<(), TokenizerProblem> {
     match value {
-        Value::Array(items) => items.iter().try_for_each(|item| check_patterns(item, found)),
+        Value::Array(items) => items.iter().try_for_each(|item| check_patterns(item, square)),
         Value::Object(object) => object.iter().try_for_each(|(key, value)| match value {
             Value::String(pattern) if key == "Regex" => {
-                *found = true;
-                check_pattern(pattern).map(|_| ())
+                *square += check_pattern(pattern)?.square;
+                Ok(())
             }
-            _ => check_patterns(value, found),
+            _ => check_patterns(value, square),
         }),
         _ => Ok(()),
     }
 }
 
-fn check_pattern(pattern: &str) -> Result<bool, TokenizerProblem> {
+fn check_pattern(pattern: &str) -> Result<pattern::Pattern, TokenizerProblem> {
     pattern::check(pattern)
         .map_err(|problem| TokenizerProblem::Pattern { pattern: pattern.into(), problem })
 }
