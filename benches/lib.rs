@@ -26,8 +26,11 @@ impl TrainStep {
     pub fn new(config: &BertConfig, rows: usize, tokens: usize, device: &Device) -> Self {
         let device = device.clone().autodiff();
         device.seed(0);
-        let model =
-            Classify { model: config.init_classifier(2, &device), label_smoothing: 0.0, r_drop: 0.0 };
+        let model = Classify {
+            model: config.init_classifier(2, &device),
+            label_smoothing: 0.0,
+            r_drop: 0.0,
+        };
         let id = |i: usize, t: usize| ((i * 131 + t * 37) % (config.vocab_size - 5) + 5) as u32;
         let example = |i| Example { ids: (0..tokens).map(|t| id(i, t)).collect(), label: i % 2 };
         let examples = (0..rows).map(example).collect();

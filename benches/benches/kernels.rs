@@ -1,7 +1,10 @@
 //! Our exact GELU against Burn's on flex, 2 M numbers. Throughput is in numbers.
 #![recursion_limit = "256"]
 
-use burn::{prelude::*, tensor::{Distribution, activation}};
+use burn::{
+    prelude::*,
+    tensor::{Distribution, activation},
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use firebrick_core::layers::fused;
 
@@ -10,7 +13,9 @@ fn gelu(c: &mut Criterion) {
     let mut group = c.benchmark_group("gelu");
     group.throughput(Throughput::Elements(1024 * 2048));
     group.bench_function("fused", |bench| bench.iter(|| fused::gelu(x.clone()).into_data()));
-    group.bench_function("burn-flex", |bench| bench.iter(|| activation::gelu(x.clone()).into_data()));
+    group.bench_function("burn-flex", |bench| {
+        bench.iter(|| activation::gelu(x.clone()).into_data())
+    });
     group.finish();
 }
 

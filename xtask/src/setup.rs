@@ -75,6 +75,10 @@ pub fn python(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     }
     let venv = workspace.target_directory.join("venv");
     let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    // Two of us at once must not fill one folder; the second finds the work done.
+    std::fs::create_dir_all(&workspace.target_directory)?;
+    let lock = std::fs::File::create(workspace.target_directory.join("venv.lock"))?;
+    lock.lock().context("waiting for another set-up to end")?;
     // Written last: an installation that was cut short has none, and is made anew.
     let stamp = venv.join("requirements.txt");
     if is_current(&stamp) && succeeds(Command::new(&python).arg("--version")) {

@@ -22,7 +22,8 @@ pub fn run(train: &[Row], test: &[Row], labels: &[String]) -> Result<Baseline, S
     options.tfidf.ngram_range = (1, 2);
     options.tfidf.analyzer = if chinese { tfidf::Analyzer::Char } else { tfidf::Analyzer::Word };
     let texts: Vec<&str> = train.iter().map(|row| row.text.as_str()).collect();
-    let truth: Vec<&str> = train.iter().map(|row| row.label.as_deref().unwrap_or_default()).collect();
+    let truth: Vec<&str> =
+        train.iter().map(|row| row.label.as_deref().unwrap_or_default()).collect();
     let model = text::TextClassifier::fit(&texts, &truth, &options).map_err(|e| e.to_string())?;
     let seconds = begun.elapsed().as_secs_f64();
 

@@ -3,7 +3,6 @@
 use burn::{prelude::*, tensor::TensorData};
 use firebrick_train::{sampler, task::Examples};
 
-
 /// Examples padded to the longest of the batch.
 #[derive(Debug, Clone)]
 pub struct TextBatch {

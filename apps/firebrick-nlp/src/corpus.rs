@@ -81,7 +81,9 @@ pub fn load(data: &DataRecipe, seed: u64, base: &Path, roots: &Roots) -> anyhow:
     match &data.dataset {
         Some(id) => {
             let layout = manifest::layout(id).with_context(|| match manifest::nearest(id) {
-                Some(guess) if guess != id => format!("no data set `{id}`: did you mean `{guess}`?"),
+                Some(guess) if guess != id => {
+                    format!("no data set `{id}`: did you mean `{guess}`?")
+                }
                 _ => format!("`{id}` is not a text classification data set"),
             })?;
             for (split, _) in layout.splits {
@@ -143,8 +145,10 @@ pub fn load(data: &DataRecipe, seed: u64, base: &Path, roots: &Roots) -> anyhow:
         report = leaks::check(&splits, &LeakRules::default())?;
         let leaking = report.rows_of("train").len();
         if data.leaks == Leaks::Error && leaking > 0 {
-            bail!("{leaking} training rows are also, or nearly, in another part; \
-                   `data.leaks = \"drop\"` drops them");
+            bail!(
+                "{leaking} training rows are also, or nearly, in another part; \
+                   `data.leaks = \"drop\"` drops them"
+            );
         }
         let (kept, ledger) = leaks::remove(train, "train", &report);
         train = kept;

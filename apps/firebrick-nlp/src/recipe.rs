@@ -150,6 +150,8 @@ pub struct ModelRecipe {
     pub classifier_dropout: f64,
     /// Deviation of fresh weights.
     pub initializer_range: f64,
+    /// Deviation of fresh word vectors, where it differs.
+    pub embedding_range: Option<f64>,
 }
 
 impl Default for ModelRecipe {
@@ -165,6 +167,7 @@ impl Default for ModelRecipe {
             attention_probs_dropout_prob: 0.1,
             classifier_dropout: 0.1,
             initializer_range: 0.02,
+            embedding_range: None,
         }
     }
 }
@@ -179,11 +182,14 @@ impl Check for Recipe {
         let name = &self.name;
         if name.is_empty() || name.len() > 100 || !name.chars().all(fit) || name.starts_with('.') {
             let shown: String = name.chars().take(60).flat_map(char::escape_default).collect();
-            let problem = format!("is \"{shown}\": only letters, digits, -, _ and . make a folder's name");
+            let problem =
+                format!("is \"{shown}\": only letters, digits, -, _ and . make a folder's name");
             return fail("name", problem);
         }
         match (&self.data.dataset, &self.data.train) {
-            (None, None) => return fail("data.train", "is missing (or name a `data.dataset`)".into()),
+            (None, None) => {
+                return fail("data.train", "is missing (or name a `data.dataset`)".into());
+            }
             (Some(_), Some(_)) => return fail("data.train", "stands beside `data.dataset`".into()),
             _ => {}
         }
@@ -192,10 +198,16 @@ impl Check for Recipe {
             return fail("data.valid_fraction", problem);
         }
         if !(0.0..1.0).contains(&self.data.token_dropout) {
-            return fail("data.token_dropout", format!("is {}, not in [0, 1)", self.data.token_dropout));
+            return fail(
+                "data.token_dropout",
+                format!("is {}, not in [0, 1)", self.data.token_dropout),
+            );
         }
         if !(3..=4096).contains(&self.tokenizer.max_len) {
-            return fail("tokenizer.max_len", format!("is {}, not within 3 and 4096", self.tokenizer.max_len));
+            return fail(
+                "tokenizer.max_len",
+                format!("is {}, not within 3 and 4096", self.tokenizer.max_len),
+            );
         }
         if !(16..=1_000_000).contains(&self.tokenizer.vocab_size) {
             let problem = format!("is {}, not within 16 and 1000000", self.tokenizer.vocab_size);
@@ -233,7 +245,8 @@ impl Recipe {
         let model = &self.model;
         let hidden_act: Activation = serde_json::from_value(model.hidden_act.clone().into())
             .map_err(|_| {
-                let problem = format!("is {:?}, none of gelu, gelu_new, relu, tanh", model.hidden_act);
+                let problem =
+                    format!("is {:?}, none of gelu, gelu_new, relu, tanh", model.hidden_act);
                 RecipeError::value("model.hidden_act", problem)
             })?;
         let byte_bpe = self.tokenizer.kind == TokenizerKind::ByteBpe;
@@ -253,6 +266,7 @@ impl Recipe {
             classifier_dropout: Some(model.classifier_dropout),
             layer_norm_eps: 1e-12,
             initializer_range: model.initializer_range,
+            embedding_range: model.embedding_range,
             pad_token_id: Some(if byte_bpe { 1 } else { 0 }),
             id2label: Default::default(),
         };

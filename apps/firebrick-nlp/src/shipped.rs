@@ -8,7 +8,10 @@ macro_rules! shipped {
             name: $name,
             files: &[
                 ("config.json", include_bytes!(concat!("../models/", $name, "/config.json"))),
-                ("model.safetensors", include_bytes!(concat!("../models/", $name, "/model.safetensors"))),
+                (
+                    "model.safetensors",
+                    include_bytes!(concat!("../models/", $name, "/model.safetensors")),
+                ),
                 ("tokenizer.json", include_bytes!(concat!("../models/", $name, "/tokenizer.json"))),
                 ("firebrick.json", include_bytes!(concat!("../models/", $name, "/firebrick.json"))),
             ],

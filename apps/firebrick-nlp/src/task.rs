@@ -84,7 +84,12 @@ impl Judged {
 
 /// Class probabilities of texts, in their order; texts of like length share a batch.
 /// `model` lies on a device without autodiff.
-pub fn scores(model: &BertClassifier, texts: &[&[u32]], pad_id: u32, batch_size: usize) -> Vec<Vec<f32>> {
+pub fn scores(
+    model: &BertClassifier,
+    texts: &[&[u32]],
+    pad_id: u32,
+    batch_size: usize,
+) -> Vec<Vec<f32>> {
     let device = model.devices().into_iter().next().expect("a model has parameters");
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|i| texts[*i].len());
@@ -104,7 +109,13 @@ pub fn scores(model: &BertClassifier, texts: &[&[u32]], pad_id: u32, batch_size:
 }
 
 /// Judges a model on examples with known labels.
-pub fn judge(model: &BertClassifier, examples: &[Example], classes: usize, pad_id: u32, batch_size: usize) -> Judged {
+pub fn judge(
+    model: &BertClassifier,
+    examples: &[Example],
+    classes: usize,
+    pad_id: u32,
+    batch_size: usize,
+) -> Judged {
     let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
     let scores = scores(model, &texts, pad_id, batch_size);
     let mut confusion = Confusion::new(classes);

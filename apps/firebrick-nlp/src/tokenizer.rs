@@ -7,9 +7,11 @@ use std::{collections::BTreeSet, path::Path};
 
 use firebrick_core::checkpoint::{json, tensors::write_atomically};
 use tokenizers::{
-    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType,
-    PreTokenizedString, PreTokenizer, Tokenizer, TokenizerBuilder, Trainer,
-    decoders::{byte_level::ByteLevel as ByteLevelDecoder, wordpiece::WordPiece as WordPieceDecoder},
+    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer, Tokenizer, TokenizerBuilder, Trainer,
+    decoders::{
+        byte_level::ByteLevel as ByteLevelDecoder, wordpiece::WordPiece as WordPieceDecoder,
+    },
     models::{
         bpe::{BPE, BpeTrainer},
         wordpiece::WordPiece,
@@ -56,13 +58,15 @@ impl TextTokenizer {
         let value = json::parse_strict(bytes).map_err(|e| TokenizerError::Json(e.to_string()))?;
         let structure = check::check(&value)?;
         drop(value);
-        let inner = Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
+        let inner =
+            Tokenizer::from_bytes(bytes).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
         let text_limit = structure.text_limit.unwrap_or(TEXT_LIMIT).min(TEXT_LIMIT);
         Self::new(inner, text_limit)
     }
 
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
-        let bytes = json::read_bytes(path, FILE_LIMIT).map_err(|e| TokenizerError::Json(e.to_string()));
+        let bytes =
+            json::read_bytes(path, FILE_LIMIT).map_err(|e| TokenizerError::Json(e.to_string()));
         bytes.and_then(|bytes| Self::from_bytes(&bytes)).map_err(|problem| TokenizerError::File {
             path: path.to_path_buf(),
             problem: Box::new(problem),
@@ -74,8 +78,11 @@ impl TextTokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
         let find = |names: [&str; 2]| {
-            let found = names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)));
-            found.ok_or_else(|| TokenizerError::Invalid(format!("it has no {} or {}", names[0], names[1])))
+            let found =
+                names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)));
+            found.ok_or_else(|| {
+                TokenizerError::Invalid(format!("it has no {} or {}", names[0], names[1]))
+            })
         };
         let unknown = find(["[UNK]", "<unk>"])?;
         // Padding is masked, so that any token can stand there.
@@ -135,7 +142,8 @@ impl TextTokenizer {
     }
 
     pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
-        let text = self.inner.to_string(false).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
+        let text =
+            self.inner.to_string(false).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
         write_atomically(path, text.as_bytes())
             .map_err(|source| TokenizerError::Write { path: path.to_path_buf(), source })
     }

@@ -1,10 +1,6 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::{
-    path::Path,
-    sync::atomic::AtomicBool,
-    time::Duration,
-};
+use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Context;
 use burn::{module::Module, tensor::Device};
@@ -48,7 +44,9 @@ pub fn prepare(
         (TokenizerKind::Wordpiece, _) => {
             train_wordpiece(texts, wanted.vocab_size, wanted.lowercase, wanted.min_frequency)?
         }
-        (TokenizerKind::ByteBpe, _) => train_byte_bpe(texts, wanted.vocab_size, wanted.min_frequency)?,
+        (TokenizerKind::ByteBpe, _) => {
+            train_byte_bpe(texts, wanted.vocab_size, wanted.min_frequency)?
+        }
         (TokenizerKind::Pretrained, Some(source)) => {
             TextTokenizer::from_bytes(&source.read("tokenizer.json", 64 << 20)?)
                 .with_context(|| source.path("tokenizer.json").display().to_string())?
@@ -152,8 +150,7 @@ pub fn train(
         data_sha256: corpus.sha256.clone(),
         metrics: metrics.clone(),
     };
-    let classifier =
-        TextClassifier { config, model: best.model, tokenizer, labels, max_len };
+    let classifier = TextClassifier { config, model: best.model, tokenizer, labels, max_len };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
     run.info.status = match end {
         End::Finished | End::EarlyStop => Status::Finished,
@@ -176,14 +173,23 @@ pub fn train(
 }
 
 /// Rows whose label the model knows, as token ids.
-pub fn examples(rows: &[Row], labels: &[String], tokenizer: &TextTokenizer, max_len: usize) -> Vec<Example> {
+pub fn examples(
+    rows: &[Row],
+    labels: &[String],
+    tokenizer: &TextTokenizer,
+    max_len: usize,
+) -> Vec<Example> {
     let place = |row: &Row| labels.iter().position(|label| Some(label) == row.label.as_ref());
     let known = rows.iter().filter_map(|row| Some((row, place(row)?)));
     known.map(|(row, label)| Example { ids: tokenizer.encode(&row.text, max_len), label }).collect()
 }
 
 /// Scores of a finished model on rows with labels; rows with unknown labels are counted in the second place.
-pub fn evaluate(classifier: &TextClassifier, rows: &[Row], batch_size: usize) -> (Judged, Metrics, usize) {
+pub fn evaluate(
+    classifier: &TextClassifier,
+    rows: &[Row],
+    batch_size: usize,
+) -> (Judged, Metrics, usize) {
     let examples = examples(rows, &classifier.labels, &classifier.tokenizer, classifier.max_len);
     let skipped = rows.len() - examples.len();
     let pad = classifier.tokenizer.pad_id();

@@ -54,7 +54,16 @@ macro_rules! from {
     )*};
 }
 
-from!(LoadError, DataError, CheckpointError, RunError, DeviceError, TokenizerError, std::io::Error, serde_json::Error);
+from!(
+    LoadError,
+    DataError,
+    CheckpointError,
+    RunError,
+    DeviceError,
+    TokenizerError,
+    std::io::Error,
+    serde_json::Error
+);
 
 fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {

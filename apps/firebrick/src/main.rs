@@ -3,7 +3,6 @@
 //! Only this crate prints, exits and reads the environment.
 #![recursion_limit = "256"]
 
-
 mod cli;
 mod commands;
 mod failure;

@@ -56,7 +56,9 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
     let names = shipped::NAMES.join(", ");
     Err(Failure::text(
         USAGE,
-        format!("no model `{name}`: name a model folder, a run folder, or one of the shipped {names}"),
+        format!(
+            "no model `{name}`: name a model folder, a run folder, or one of the shipped {names}"
+        ),
     ))
 }
 

@@ -2,11 +2,7 @@
 
 use std::path::Path;
 
-use firebrick_nlp::{
-    baseline::Baseline,
-    task::argmax,
-    train::Trained,
-};
+use firebrick_nlp::{baseline::Baseline, task::argmax, train::Trained};
 use firebrick_train::run;
 
 /// Examples of each kind that are shown.
@@ -67,7 +63,8 @@ pub fn html(dir: &Path, trained: &Trained, baseline: &Baseline) -> anyhow::Resul
         })
         .collect();
     let predicted: Vec<String> = labels.iter().map(|label| format!("predicted {label}")).collect();
-    let heads: Vec<&str> = std::iter::once("").chain(predicted.iter().map(String::as_str)).collect();
+    let heads: Vec<&str> =
+        std::iter::once("").chain(predicted.iter().map(String::as_str)).collect();
     page += &table("Rows by true and predicted label", &heads, &rows);
 
     page += &examples("Wrong, the surest first", trained, false);
@@ -80,7 +77,11 @@ pub fn html(dir: &Path, trained: &Trained, baseline: &Baseline) -> anyhow::Resul
             notes.push(vec![part.clone(), format!("{reason:?}").to_lowercase(), count.to_string()]);
         }
     }
-    page += &table("Rows that were dropped (data.ledger.jsonl says why of each)", &["part", "reason", "rows"], &notes);
+    page += &table(
+        "Rows that were dropped (data.ledger.jsonl says why of each)",
+        &["part", "reason", "rows"],
+        &notes,
+    );
     page += &format!("<h2>Recipe</h2><pre>{}</pre>", escape(&recipe));
     page += "<h2>Next</h2><ul>\
         <li><code>firebrick recipe cp sst2 mine.toml</code>: train on a CSV of your own</li>\
@@ -99,13 +100,24 @@ fn examples(title: &str, trained: &Trained, right: bool) -> String {
             let best = argmax(scores);
             ((best == truth) == right).then(|| {
                 let text = row.text.chars().take(300).collect();
-                (scores[best], vec![labels[truth].clone(), labels[best].clone(), format!("{:.3}", scores[best]), text])
+                (
+                    scores[best],
+                    vec![
+                        labels[truth].clone(),
+                        labels[best].clone(),
+                        format!("{:.3}", scores[best]),
+                        text,
+                    ],
+                )
             })
         })
         .collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0));
     let rows: Vec<Vec<String>> = found.into_iter().take(SHOWN).map(|(_, row)| row).collect();
-    format!("<h2>{title}</h2>{}", table("Validation rows", &["true", "predicted", "probability", "text"], &rows))
+    format!(
+        "<h2>{title}</h2>{}",
+        table("Validation rows", &["true", "predicted", "probability", "text"], &rows)
+    )
 }
 
 /// Mean over a window of a fiftieth of the curve, so that the trend shows.
@@ -146,10 +158,19 @@ fn chart(title: &str, curves: &[(&str, &[(f64, f64)])]) -> String {
             "<line x1=\"{left}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\" stroke=\"#ddd\"/>\
              <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{vy:.3}</text>\
              <text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{vx:.0}</text>",
-            width - right, left - 6.0, y(vy) + 4.0, x(vx), height - bottom + 18.0, py = y(vy),
+            width - right,
+            left - 6.0,
+            y(vy) + 4.0,
+            x(vx),
+            height - bottom + 18.0,
+            py = y(vy),
         );
     }
-    svg += &format!("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">step</text>", width / 2.0, height - 6.0);
+    svg += &format!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">step</text>",
+        width / 2.0,
+        height - 6.0
+    );
     for (i, (name, points)) in curves.iter().enumerate() {
         let colour = COLOURS[i % 2];
         let path: Vec<String> = points
@@ -168,8 +189,11 @@ fn chart(title: &str, curves: &[(&str, &[(f64, f64)])]) -> String {
 }
 
 fn table(caption: &str, heads: &[&str], rows: &[Vec<String>]) -> String {
-    let head: String = heads.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
-    let cells = |row: &Vec<String>| row.iter().map(|c| format!("<td>{}</td>", escape(c))).collect::<String>();
+    let head: String =
+        heads.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
+    let cells = |row: &Vec<String>| {
+        row.iter().map(|c| format!("<td>{}</td>", escape(c))).collect::<String>()
+    };
     let body: String = rows.iter().map(|row| format!("<tr>{}</tr>", cells(row))).collect();
     format!("<table><caption>{}</caption><tr>{head}</tr>{body}</table>", escape(caption))
 }

@@ -11,7 +11,10 @@ use serde_json::Value;
 
 fn firebrick(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
-    command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache")).env_remove("FIREBRICK_DATA");
+    command
+        .current_dir(home)
+        .env("XDG_CACHE_HOME", home.join("cache"))
+        .env_remove("FIREBRICK_DATA");
     command
 }
 
@@ -29,8 +32,14 @@ fn text(bytes: &[u8]) -> String {
 
 /// The recipe sst2, cut down to some seconds.
 const SHORT: &[&str] = &[
-    "--set", "train.epochs=0.3", "--set", "train.eval_every=10", "--set", "tokenizer.vocab_size=2000",
-    "--progress", "none",
+    "--set",
+    "train.epochs=0.3",
+    "--set",
+    "train.eval_every=10",
+    "--set",
+    "tokenizer.vocab_size=2000",
+    "--progress",
+    "none",
 ];
 
 fn train(home: &Path, name: &str, code: i32) {
@@ -48,7 +57,9 @@ fn a_run_from_data_to_answers() {
     let home = home.path();
     train(home, "one", 0);
     let folder = home.join("runs/one");
-    for file in ["run.json", "recipe.toml", "recipe.resolved.toml", "metrics.jsonl", "model/config.json"] {
+    for file in
+        ["run.json", "recipe.toml", "recipe.resolved.toml", "metrics.jsonl", "model/config.json"]
+    {
         assert!(folder.join(file).exists(), "{file} is missing");
     }
     // Again: it is finished, and stays as it is.
@@ -58,19 +69,25 @@ fn a_run_from_data_to_answers() {
     let eval = run(home, &["eval", "runs/one", "--json"], 0);
     let eval: Value = serde_json::from_slice(&eval.stdout).unwrap();
     assert_eq!(eval["rows"], 872);
-    let run_json: Value = serde_json::from_slice(&fs::read(folder.join("run.json")).unwrap()).unwrap();
+    let run_json: Value =
+        serde_json::from_slice(&fs::read(folder.join("run.json")).unwrap()).unwrap();
     assert_eq!(eval["metrics"]["accuracy"], run_json["metrics"]["valid"]["accuracy"]);
     let gate = run(home, &["eval", "one", "--require", "accuracy>=0.999"], 4);
     assert!(text(&gate.stderr).contains("gate not met: accuracy is 0."));
 
-    fs::write(home.join("in.jsonl"), "{\"text\": \"good\"}\nnot json\n{\"text\": \"很好\"}\n").unwrap();
+    fs::write(home.join("in.jsonl"), "{\"text\": \"good\"}\nnot json\n{\"text\": \"很好\"}\n")
+        .unwrap();
     let answers = run(home, &["predict", "one", "--input", "in.jsonl"], 5);
     let lines: Vec<Value> =
         text(&answers.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.iter().map(|line| line["id"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
+    assert_eq!(
+        lines.iter().map(|line| line["id"].as_u64()).collect::<Vec<_>>(),
+        [Some(0), Some(1), Some(2)]
+    );
     assert!(lines[1]["error"].is_string() && lines[0]["label"].is_string());
     assert!(text(&answers.stdout).starts_with("{\"id\":0,"), "id comes first");
-    let sum: f64 = lines[0]["scores"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
+    let sum: f64 =
+        lines[0]["scores"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
     assert!((sum - 1.0).abs() < 1e-5);
     assert!(text(&answers.stderr).contains("1 of 3 rows"));
 
@@ -113,14 +130,18 @@ fn interrupted_and_killed_runs_end_in_the_same_weights() {
         assert_eq!(code, Some(130));
         train(home, "interrupted", 0);
     }
-    assert!(weights(home, "straight") == weights(home, "interrupted"), "SIGINT changed the weights");
+    assert!(
+        weights(home, "straight") == weights(home, "interrupted"),
+        "SIGINT changed the weights"
+    );
 
     let mut child = spawn(home, "killed");
     wait_for_step(&home.join("runs/killed"), 1);
     std::thread::sleep(Duration::from_millis(u64::from(std::process::id() % 400)));
     child.kill().unwrap();
     child.wait().unwrap();
-    let finished = fs::read_to_string(home.join("runs/killed/run.json")).unwrap().contains("\"finished\"");
+    let finished =
+        fs::read_to_string(home.join("runs/killed/run.json")).unwrap().contains("\"finished\"");
     if !finished {
         train(home, "killed", 0);
     }
@@ -130,8 +151,12 @@ fn interrupted_and_killed_runs_end_in_the_same_weights() {
 #[track_caller]
 fn check_error(args: &[&str], code: i32, message: &str) {
     let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join("typo.toml"), "version = 1\ntask = \"text-classification\"\nname = \"x\"\n\
-        [data]\ndataset = \"sst2\"\n[train]\nepoch = 3\n").unwrap();
+    fs::write(
+        home.path().join("typo.toml"),
+        "version = 1\ntask = \"text-classification\"\nname = \"x\"\n\
+        [data]\ndataset = \"sst2\"\n[train]\nepoch = 3\n",
+    )
+    .unwrap();
     let output = run(home.path(), args, code);
     let stderr = text(&output.stderr);
     assert!(stderr.contains(message), "{args:?} said: {stderr}");
@@ -140,7 +165,11 @@ fn check_error(args: &[&str], code: i32, message: &str) {
 
 #[test]
 fn errors_say_what_and_what_next() {
-    check_error(&["recipe", "check", "typo.toml"], 2, "typo.toml: line 7: unknown key `epoch`: did you mean `epochs`?");
+    check_error(
+        &["recipe", "check", "typo.toml"],
+        2,
+        "typo.toml: line 7: unknown key `epoch`: did you mean `epochs`?",
+    );
     check_error(&["train", "sst3"], 2, "did you mean `sst2`?");
     check_error(&["eval", "nothing"], 2, "no model `nothing`");
     check_error(&["eval", "sst2", "--require", "accuracy=1"], 2, "--require `accuracy=1`");
@@ -152,7 +181,12 @@ fn errors_say_what_and_what_next() {
 #[test]
 fn shipped_models_answer_in_both_languages() {
     let home = tempfile::tempdir().unwrap();
-    let texts = ["这家酒店很干净", "房间又脏又吵，再也不来了", "a moving and funny film", "a dull , lifeless mess"];
+    let texts = [
+        "这家酒店很干净",
+        "房间又脏又吵，再也不来了",
+        "a moving and funny film",
+        "a dull , lifeless mess",
+    ];
     let output = run(home.path(), &[&["nlp", "sentiment", "--json"][..], &texts].concat(), 0);
     let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
     let said: Vec<&str> = (0..4).map(|i| answers[i]["sentiment"].as_str().unwrap()).collect();
@@ -163,14 +197,20 @@ fn shipped_models_answer_in_both_languages() {
 /// Our models against `transformers`, both ways, on checkpoints drawn from a seed.
 #[test]
 fn transformers_agrees() {
-    let python = std::env::var("FIREBRICK_PYTHON")
-        .expect("set FIREBRICK_PYTHON to a Python with torch and transformers, as `cargo xtask test` does");
+    let python = std::env::var("FIREBRICK_PYTHON").expect(
+        "set FIREBRICK_PYTHON to a Python with torch and transformers, as `cargo xtask test` does",
+    );
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/parity/parity.py");
     let home = tempfile::tempdir().unwrap();
     let cases = home.path().join("cases");
     let python = |args: &[&str]| {
         let output = Command::new(&python).arg(&script).args(args).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
     };
     let dir = cases.to_str().unwrap();
     let families = ["bert-model", "bert-classifier", "roberta-classifier", "distilbert-classifier"];
@@ -188,5 +228,8 @@ fn recipe_reference_is_up_to_date() {
     let printed = text(&run(home.path(), &["recipe", "reference"], 0).stdout);
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/reference/recipe.md");
     let kept = fs::read_to_string(&page).unwrap();
-    assert!(printed == kept, "write it again: firebrick recipe reference > docs/src/reference/recipe.md");
+    assert!(
+        printed == kept,
+        "write it again: firebrick recipe reference > docs/src/reference/recipe.md"
+    );
 }

@@ -51,7 +51,9 @@ pub fn list(run: &Path) -> Result<Vec<usize>, CheckpointError> {
     let mut steps = vec![];
     for entry in fs::read_dir(&dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
-        steps.extend(name.to_string_lossy().strip_prefix("step-").and_then(|n| n.parse::<usize>().ok()));
+        steps.extend(
+            name.to_string_lossy().strip_prefix("step-").and_then(|n| n.parse::<usize>().ok()),
+        );
     }
     steps.sort_unstable();
     Ok(steps)
@@ -118,8 +120,11 @@ pub fn save<M: Module>(
 /// Fills `model` and everything around it from a checkpoint's folder.
 pub fn load<M: Module>(folder: &Path, model: M) -> Result<Restored<M>, CheckpointError> {
     let path = folder.join("state.json");
-    let text = fs::read(&path)
-        .map_err(|source| CheckpointError::Io { path: path.clone(), what: "read", source })?;
+    let text = fs::read(&path).map_err(|source| CheckpointError::Io {
+        path: path.clone(),
+        what: "read",
+        source,
+    })?;
     let counters: Counters =
         serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path, source })?;
     let fill = |model: M, file: &str| {

@@ -77,7 +77,9 @@ pub enum End {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
-    #[error("the loss is {loss} at step {step}: lower `train.learning_rate`, or set `train.max_grad_norm`")]
+    #[error(
+        "the loss is {loss} at step {step}: lower `train.learning_rate`, or set `train.max_grad_norm`"
+    )]
     Diverged { step: usize, loss: f64 },
     #[error("no training examples")]
     NoExamples,
@@ -219,7 +221,14 @@ where
         }
         if counters.step.is_multiple_of(save_every) || last || end != End::Finished {
             run.flush().map_err(FitError::Log)?;
-            checkpoint::save(run.dir(), &model, &optim, &counters, best.as_ref(), plan.checkpoint.keep)?;
+            checkpoint::save(
+                run.dir(),
+                &model,
+                &optim,
+                &counters,
+                best.as_ref(),
+                plan.checkpoint.keep,
+            )?;
             report(Event::Saved { step: counters.step });
         }
         if end != End::Finished {

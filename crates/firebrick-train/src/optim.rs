@@ -135,7 +135,8 @@ impl ModuleMapper for Updater<'_> {
         };
         let (id, tensor, mapper) = param.consume();
         let (device, shape) = (tensor.device(), tensor.shape());
-        let mut weights = tensor.inner().into_data().try_into_vec::<f32>().expect("weights are f32");
+        let mut weights =
+            tensor.inner().into_data().try_into_vec::<f32>().expect("weights are f32");
 
         let zeros = || vec![0.0; grad.len()];
         let first = self.state.first.entry(name.clone()).or_insert_with(zeros);

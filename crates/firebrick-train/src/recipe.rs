@@ -180,7 +180,10 @@ impl Check for EvalRecipe {
 }
 
 /// Reads TOML, applies `key.path=value` overrides in order, deserialises and checks.
-pub fn parse<T: DeserializeOwned + Check>(bytes: &[u8], overrides: &[String]) -> Result<T, RecipeError> {
+pub fn parse<T: DeserializeOwned + Check>(
+    bytes: &[u8],
+    overrides: &[String],
+) -> Result<T, RecipeError> {
     let plain = |message: String| RecipeError { line: None, message };
     if bytes.len() as u64 > RECIPE_LIMIT {
         return Err(plain(format!("{} bytes, above the limit of {RECIPE_LIMIT}", bytes.len())));
@@ -195,9 +198,11 @@ pub fn parse<T: DeserializeOwned + Check>(bytes: &[u8], overrides: &[String]) ->
     too_deep(text)?;
     let mut text = text.to_string();
     if !overrides.is_empty() {
-        let mut document: toml_edit::DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| {
-            RecipeError { line: line_of(&text, e.span()), message: first_line(e.message()) }
-        })?;
+        let mut document: toml_edit::DocumentMut =
+            text.parse().map_err(|e: toml_edit::TomlError| RecipeError {
+                line: line_of(&text, e.span()),
+                message: first_line(e.message()),
+            })?;
         for line in overrides {
             set(&mut document, line)?;
         }
@@ -226,10 +231,13 @@ fn too_deep(text: &str) -> Result<(), RecipeError> {
 
 fn first_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    let clean: String = line.chars().flat_map(|c| match c.is_control() {
-        true => c.escape_default().collect::<Vec<_>>(),
-        false => vec![c],
-    }).collect();
+    let clean: String = line
+        .chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect();
     match clean.char_indices().nth(400) {
         Some((cut, _)) => format!("{}…", &clean[..cut]),
         None => clean,
@@ -260,7 +268,8 @@ fn locate(text: &str, mut error: RecipeError) -> RecipeError {
 /// Adds "did you mean" to serde's "unknown field `x`, expected one of `a`, `b`".
 fn suggest(message: &str) -> String {
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((unknown, known)) = names.split_first().filter(|_| message.starts_with("unknown")) else {
+    let Some((unknown, known)) = names.split_first().filter(|_| message.starts_with("unknown"))
+    else {
         return message.to_string();
     };
     match nearest(unknown, known.iter().copied()) {
@@ -293,8 +302,9 @@ fn edit_distance(a: &str, b: &str) -> usize {
 /// `key.path=value`; the value is TOML, or a bare text.
 fn set(document: &mut toml_edit::DocumentMut, line: &str) -> Result<(), RecipeError> {
     let plain = |message: String| RecipeError { line: None, message };
-    let (path, value) =
-        line.split_once('=').ok_or_else(|| plain(format!("override `{line}` is not key.path=value")))?;
+    let (path, value) = line
+        .split_once('=')
+        .ok_or_else(|| plain(format!("override `{line}` is not key.path=value")))?;
     let value = value.trim();
     let value: toml_edit::Value = match value.parse() {
         Ok(value) => value,

@@ -113,16 +113,18 @@ impl Run {
         }
         fs::create_dir_all(dir.join("checkpoints")).map_err(io("create", dir))?;
         let lock = File::create(dir.join(".lock")).map_err(io("lock", dir))?;
-        lock.try_lock()
-            .map_err(|_| RunError::Locked { path: dir.to_path_buf(), name: name() })?;
+        lock.try_lock().map_err(|_| RunError::Locked { path: dir.to_path_buf(), name: name() })?;
         for (file, text) in [("recipe.toml", recipe), ("recipe.resolved.toml", resolved)] {
             let path = dir.join(file);
             write_atomically(&path, text.as_bytes()).map_err(io("write", &path))?;
         }
         let info = match earlier {
-            Some(earlier) => {
-                RunInfo { status: Status::Running, command: info.command, device: info.device, ..earlier }
-            }
+            Some(earlier) => RunInfo {
+                status: Status::Running,
+                command: info.command,
+                device: info.device,
+                ..earlier
+            },
             None => info,
         };
         let path = dir.join("metrics.jsonl");
@@ -145,8 +147,11 @@ impl Run {
     pub fn save_info(&self) -> Result<(), RunError> {
         let path = self.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&self.info).expect("plain data");
-        write_atomically(&path, &text)
-            .map_err(|source| RunError::Io { path, what: "write", source })
+        write_atomically(&path, &text).map_err(|source| RunError::Io {
+            path,
+            what: "write",
+            source,
+        })
     }
 
     /// Drops what was logged after `step`, which will be run again, and opens the event file.
@@ -172,7 +177,12 @@ impl Run {
         let wall = now();
         if let Some(events) = &mut self.events {
             events.scalar("train/loss", step.step as i64, step.loss as f32, wall)?;
-            events.scalar("train/learning_rate", step.step as i64, step.learning_rate as f32, wall)?;
+            events.scalar(
+                "train/learning_rate",
+                step.step as i64,
+                step.learning_rate as f32,
+                wall,
+            )?;
             events.scalar("train/grad_norm", step.step as i64, step.grad_norm as f32, wall)?;
         }
         Ok(())
@@ -219,8 +229,11 @@ fn lines(path: &Path) -> std::io::Result<Vec<(usize, String)>> {
 /// Reads `run.json`.
 pub fn read(dir: &Path) -> Result<RunInfo, RunError> {
     let path = dir.join("run.json");
-    let text = fs::read(&path)
-        .map_err(|source| RunError::Io { path: path.clone(), what: "read", source })?;
+    let text = fs::read(&path).map_err(|source| RunError::Io {
+        path: path.clone(),
+        what: "read",
+        source,
+    })?;
     serde_json::from_slice(&text).map_err(|source| RunError::Info { path, source })
 }
 

@@ -193,7 +193,8 @@ mod tests {
             let (length, tail) = rest.split_at(8);
             let (crc, tail) = tail.split_at(4);
             assert_eq!(crc, masked_crc(length).to_le_bytes(), "crc of a length");
-            let (data, tail) = tail.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+            let (data, tail) =
+                tail.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
             let (crc, tail) = tail.split_at(4);
             assert_eq!(crc, masked_crc(data).to_le_bytes(), "crc of an event");
             events.push(Event::decode(data).unwrap());
@@ -224,7 +225,10 @@ mod tests {
             })),
         };
         let hex: String = record(&event).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "1a00000000000000129bd82d09000000000000f83f10072a0d0a0b0a046c6f7373150000803ec9d07b8d");
+        assert_eq!(
+            hex,
+            "1a00000000000000129bd82d09000000000000f83f10072a0d0a0b0a046c6f7373150000803ec9d07b8d"
+        );
     }
 
     #[test]

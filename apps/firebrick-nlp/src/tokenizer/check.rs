@@ -82,13 +82,14 @@ pub fn check(file: &Value) -> Result<Structure, TokenizerProblem> {
         check_normalizer(normalizer)?;
     }
     if let Some(pre_tokenizer) = present(file, "pre_tokenizer") {
-        each_part(pre_tokenizer, "pretokenizers", &mut |part| {
-            match part.get("type").and_then(Value::as_str) {
-                Some("FixedLength") if part.get("length") == Some(&Value::from(0)) => {
-                    Err(bad("pre_tokenizer.length", "is 0"))
-                }
-                _ => Ok(()),
+        each_part(pre_tokenizer, "pretokenizers", &mut |part| match part
+            .get("type")
+            .and_then(Value::as_str)
+        {
+            Some("FixedLength") if part.get("length") == Some(&Value::from(0)) => {
+                Err(bad("pre_tokenizer.length", "is 0"))
             }
+            _ => Ok(()),
         })?;
     }
     if let Some(processor) = present(file, "post_processor") {
@@ -122,9 +123,10 @@ fn each_part(
 ) -> Result<(), TokenizerProblem> {
     let Value::Object(object) = part else { return Ok(()) };
     match object.get(list) {
-        Some(Value::Array(parts)) if parts.len() > PARTS_LIMIT => {
-            Err(bad("a sequence", format!("has {} parts, above the limit of {PARTS_LIMIT}", parts.len())))
-        }
+        Some(Value::Array(parts)) if parts.len() > PARTS_LIMIT => Err(bad(
+            "a sequence",
+            format!("has {} parts, above the limit of {PARTS_LIMIT}", parts.len()),
+        )),
         Some(Value::Array(parts)) => parts.iter().try_for_each(|part| each_part(part, list, check)),
         _ => check(object),
     }
@@ -205,7 +207,8 @@ fn scored(vocab: &Value) -> Result<Ids<'_>, TokenizerProblem> {
     let Value::Array(vocab) = vocab else { return Err(bad("model.vocab", "is not an array")) };
     let mut ids = Ids::new();
     for (id, entry) in vocab.iter().enumerate() {
-        let Some([Value::String(token), Value::Number(_)]) = entry.as_array().map(Vec::as_slice) else {
+        let Some([Value::String(token), Value::Number(_)]) = entry.as_array().map(Vec::as_slice)
+        else {
             return Err(bad("model.vocab", format!("entry {id} is not a token and its score")));
         };
         if token.is_empty() || token.len() > UNIGRAM_LIMIT {
@@ -229,19 +232,25 @@ fn shown(value: &Value) -> String {
 
 fn check_merges(model: &Map<String, Value>, ids: &Ids) -> Result<(), TokenizerProblem> {
     if present(model, "dropout").is_some_and(|dropout| dropout.as_f64() != Some(0.0)) {
-        return Err(bad("model.dropout", "is set: the same text would be cut differently each time"));
+        return Err(bad(
+            "model.dropout",
+            "is set: the same text would be cut differently each time",
+        ));
     }
     let merges = match model.get("merges") {
         Some(Value::Array(merges)) => merges,
         Some(_) => return Err(bad("model.merges", "is not an array")),
         None => return Err(TokenizerProblem::Missing("model.merges")),
     };
-    let prefix = present(model, "continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
+    let prefix =
+        present(model, "continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
     for (at, merge) in merges.iter().enumerate() {
         let pair = match merge {
             Value::String(text) => text.split_once(' ').filter(|(_, second)| !second.contains(' ')),
             Value::Array(parts) => match parts.as_slice() {
-                [Value::String(first), Value::String(second)] => Some((first.as_str(), second.as_str())),
+                [Value::String(first), Value::String(second)] => {
+                    Some((first.as_str(), second.as_str()))
+                }
                 _ => None,
             },
             _ => None,
@@ -261,7 +270,10 @@ fn check_merges(model: &Map<String, Value>, ids: &Ids) -> Result<(), TokenizerPr
 
 /// The crate gives an added token the id of a token of that name, or the next number, whatever the
 /// file says.
-fn check_added<'a>(file: &'a Map<String, Value>, ids: &mut Ids<'a>) -> Result<(), TokenizerProblem> {
+fn check_added<'a>(
+    file: &'a Map<String, Value>,
+    ids: &mut Ids<'a>,
+) -> Result<(), TokenizerProblem> {
     let added = match present(file, "added_tokens") {
         Some(Value::Array(added)) => added,
         Some(_) => return Err(bad("added_tokens", "is not an array")),
@@ -278,7 +290,11 @@ fn check_added<'a>(file: &'a Map<String, Value>, ids: &mut Ids<'a>) -> Result<()
         let next = ids.len() as u64;
         let expected = *ids.entry(token).or_insert(next);
         if id.as_u64() != Some(expected) {
-            return Err(TokenizerProblem::AddedId { token: token.clone(), id: shown(id), expected });
+            return Err(TokenizerProblem::AddedId {
+                token: token.clone(),
+                id: shown(id),
+                expected,
+            });
         }
     }
     Ok(())
@@ -288,15 +304,19 @@ fn check_normalizer(normalizer: &Value) -> Result<(), TokenizerProblem> {
     let mut growth: u64 = 1;
     each_part(normalizer, "normalizers", &mut |part| {
         if let Some(Value::String(map)) = part.get("precompiled_charsmap") {
-            return check_charsmap(map).map_err(|problem| bad("normalizer.precompiled_charsmap", problem));
+            return check_charsmap(map)
+                .map_err(|problem| bad("normalizer.precompiled_charsmap", problem));
         }
-        let length = |key: &str| part.get(key).and_then(Value::as_str).map(|text| text.chars().count() as u64);
+        let length = |key: &str| {
+            part.get(key).and_then(Value::as_str).map(|text| text.chars().count() as u64)
+        };
         if length("prepend").is_some_and(|length| length > 64) {
             return Err(bad("normalizer.prepend", "is longer than 64 characters"));
         }
         if let Some(content) = length("content") {
             let pattern = part.get("pattern");
-            let inner = |kind: &str| pattern.and_then(|pattern| pattern.get(kind)).and_then(Value::as_str);
+            let inner =
+                |kind: &str| pattern.and_then(|pattern| pattern.get(kind)).and_then(Value::as_str);
             let factor = match (inner("String"), inner("Regex")) {
                 (Some(""), _) => return Err(bad("normalizer.pattern", "is empty")),
                 (Some(text), _) => content.div_ceil(text.chars().count() as u64),
@@ -306,7 +326,10 @@ fn check_normalizer(normalizer: &Value) -> Result<(), TokenizerProblem> {
             };
             growth = growth.saturating_mul(factor.max(1));
             if growth > GROWTH_LIMIT {
-                return Err(bad("normalizer", format!("makes a text more than {GROWTH_LIMIT} times as long")));
+                return Err(bad(
+                    "normalizer",
+                    format!("makes a text more than {GROWTH_LIMIT} times as long"),
+                ));
             }
         }
         Ok(())
@@ -331,7 +354,10 @@ fn check_processor(part: &Map<String, Value>, ids: &Ids) -> Result<(), Tokenizer
     for (name, token) in special {
         let list = |key: &str| token.get(key).and_then(Value::as_array).map(Vec::as_slice);
         let (Some(tokens), Some(ids)) = (list("tokens"), list("ids")) else {
-            return Err(bad("post_processor.special_tokens", format!("{} has no ids or tokens", quoted(name))));
+            return Err(bad(
+                "post_processor.special_tokens",
+                format!("{} has no ids or tokens", quoted(name)),
+            ));
         };
         let pairs = tokens.iter().zip(ids).all(|(token, id)| sound(token, id));
         if tokens.len() != ids.len() || ids.is_empty() || ids.len() > PARTS_LIMIT || !pairs {
@@ -345,11 +371,13 @@ fn check_processor(part: &Map<String, Value>, ids: &Ids) -> Result<(), Tokenizer
             return Err(bad("post_processor", format!("{field} has {} parts", pieces.len())));
         }
         for piece in pieces {
-            let id = piece.get("SpecialToken").and_then(|token| token.get("id")).and_then(Value::as_str);
+            let id =
+                piece.get("SpecialToken").and_then(|token| token.get("id")).and_then(Value::as_str);
             if let Some(id) = id
                 && !special.contains_key(id)
             {
-                let problem = format!("{field} names {}, which is not in special_tokens", quoted(id));
+                let problem =
+                    format!("{field} names {}, which is not in special_tokens", quoted(id));
                 return Err(bad("post_processor", problem));
             }
         }
@@ -410,7 +438,9 @@ fn check_charsmap(text: &str) -> Result<(), String> {
         }
         for byte in 1..256 {
             let child = base ^ byte;
-            if units[child] & ((1 << 31) | 0xff) == byte && !std::mem::replace(&mut seen[child], true) {
+            if units[child] & ((1 << 31) | 0xff) == byte
+                && !std::mem::replace(&mut seen[child], true)
+            {
                 open.push(child);
             }
         }
@@ -508,13 +538,12 @@ mod tests {
         check_refused("/added_tokens", added(2, "a"), "added token \"a\" has id 2, it should be 1");
         check_refused("/added_tokens", added(7, "<pad>"), "it should be 4");
         check_refused("/added_tokens", added(4, ""), "empty content");
-        let split = |pattern: &str| {
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-        };
+        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
         check_refused("/pre_tokenizer", split("("), "regex");
         check_refused("/pre_tokenizer", split("(a+)+$"), "(a+)+$");
         check_refused("/pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "length is 0");
-        let fifteen = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaa"});
+        let fifteen =
+            json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaaaaa"});
         check_refused("/normalizer", fifteen, "8 times");
         let two = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
         let sequence = json!({"type": "Sequence", "normalizers": vec![two; 4]});
@@ -552,7 +581,8 @@ mod tests {
         const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut text = String::new();
         for chunk in bytes.chunks(3) {
-            let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+            let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
+                << (8 * (3 - chunk.len()));
             for i in 0..4 {
                 let digit = DIGITS[(bits >> (18 - 6 * i) & 63) as usize];
                 text.push(if i <= chunk.len() { digit.into() } else { '=' });
@@ -574,9 +604,8 @@ mod tests {
 
     #[test]
     fn character_maps_stay_inside() {
-        let normalizer = |bytes: &[u8]| {
-            json!({"type": "Precompiled", "precompiled_charsmap": encoded(bytes)})
-        };
+        let normalizer =
+            |bytes: &[u8]| json!({"type": "Precompiled", "precompiled_charsmap": encoded(bytes)});
         let mut file = bpe();
         file["normalizer"] = normalizer(&charsmap(0, 512));
         let tokenizer = TextTokenizer::from_bytes(file.to_string().as_bytes()).unwrap();

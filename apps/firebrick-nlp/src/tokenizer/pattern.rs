@@ -399,10 +399,38 @@ mod tests {
     #[test]
     fn costly_patterns_are_refused() {
         for pattern in [
-            "(a+)+$", "(a|a)*b", "(a|ab|b)*c", "(a*)*", "(a?){50}", "a*a*b", r"\s*\s*\s*x", "(?=a*b)a*c",
-            "(?:a{1,9}){1,9}", "((a{900}){900}){900}", "a{2}+", "a{1,2}{3}", "a**", "(?>a+)+b", r"(a)\1",
-            "(?<x>a)\\g<x>", "(?~a)", "(?{x})", "(?(1)a|b)", "(?x: a )", "(*FAIL)", "a{1,100000}", "*a",
-            "(?:)*", "(?:^)*", "(", ")", "[", "[a", "\\", "(?", "a{2,1}",
+            "(a+)+$",
+            "(a|a)*b",
+            "(a|ab|b)*c",
+            "(a*)*",
+            "(a?){50}",
+            "a*a*b",
+            r"\s*\s*\s*x",
+            "(?=a*b)a*c",
+            "(?:a{1,9}){1,9}",
+            "((a{900}){900}){900}",
+            "a{2}+",
+            "a{1,2}{3}",
+            "a**",
+            "(?>a+)+b",
+            r"(a)\1",
+            "(?<x>a)\\g<x>",
+            "(?~a)",
+            "(?{x})",
+            "(?(1)a|b)",
+            "(?x: a )",
+            "(*FAIL)",
+            "a{1,100000}",
+            "*a",
+            "(?:)*",
+            "(?:^)*",
+            "(",
+            ")",
+            "[",
+            "[a",
+            "\\",
+            "(?",
+            "a{2,1}",
         ] {
             check_refused(pattern);
         }
@@ -415,16 +443,26 @@ mod tests {
 
     #[test]
     fn empty_matches_are_known() {
-        let nullable = [r"a*", r"a?b*", r"(?=a)", r"^", "a|"].map(|pattern| check(pattern).unwrap().nullable);
+        let nullable =
+            [r"a*", r"a?b*", r"(?=a)", r"^", "a|"].map(|pattern| check(pattern).unwrap().nullable);
         assert_eq!(nullable, [true; 5]);
-        let solid = [r"a+", r"a?b", r"\s{2,}", r"(?!b)a"].map(|pattern| check(pattern).unwrap().nullable);
+        let solid =
+            [r"a+", r"a?b", r"\s{2,}", r"(?!b)a"].map(|pattern| check(pattern).unwrap().nullable);
         assert_eq!(solid, [false; 4]);
     }
 
     fn pattern() -> impl Strategy<Value = String> {
-        let leaf = prop_oneof![Just("a"), Just("b"), Just("[ab]"), Just("$"), Just(r"\b"), Just(".")];
+        let leaf =
+            prop_oneof![Just("a"), Just("b"), Just("[ab]"), Just("$"), Just(r"\b"), Just(".")];
         leaf.prop_map(String::from).prop_recursive(5, 24, 3, |inner| {
-            let repeat = prop_oneof![Just("*"), Just("+"), Just("?"), Just("{1,3}"), Just("{2}"), Just("*?")];
+            let repeat = prop_oneof![
+                Just("*"),
+                Just("+"),
+                Just("?"),
+                Just("{1,3}"),
+                Just("{2}"),
+                Just("*?")
+            ];
             prop_oneof![
                 (inner.clone(), repeat).prop_map(|(p, repeat)| format!("(?:{p}){repeat}")),
                 prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| parts.concat()),

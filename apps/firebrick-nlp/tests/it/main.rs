@@ -67,7 +67,8 @@ fn outputs(spec: &str) -> (Vec<f32>, Vec<f32>) {
 #[track_caller]
 fn check_device(spec: &str) {
     let (flex, other) = (outputs("flex"), outputs(spec));
-    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let apart =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let (forward, step) = (apart(&flex.0, &other.0), apart(&flex.1, &other.1));
     assert!(forward < 1e-4, "{spec}: forward differs by {forward}");
     assert!(step < 1e-3, "{spec}: one training step differs by {step}");
@@ -89,11 +90,8 @@ fn wgpu_agrees_with_flex() {
 fn overfits_one_batch() {
     let device = Device::flex().autodiff();
     device.seed(7);
-    let mut model = Classify {
-        model: config().init_classifier(2, &device),
-        label_smoothing: 0.0,
-        r_drop: 0.0,
-    };
+    let mut model =
+        Classify { model: config().init_classifier(2, &device), label_smoothing: 0.0, r_drop: 0.0 };
     let (examples, rows) = (examples(), (0..8).collect::<Vec<_>>());
     let (mut optim, recipe) = (OptimState::default(), TrainRecipe::default());
     for step in 0..60 {

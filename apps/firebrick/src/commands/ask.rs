@@ -14,12 +14,8 @@ use firebrick_data::{
 };
 use firebrick_metrics::interval::wilson_interval;
 use firebrick_nlp::{
-    baseline::is_chinese,
-    classifier::TextClassifier,
-    corpus,
-    recipe::Recipe,
-    tokenizer::TextTokenizer,
-    train::evaluate,
+    baseline::is_chinese, classifier::TextClassifier, corpus, recipe::Recipe,
+    tokenizer::TextTokenizer, train::evaluate,
 };
 use serde_json::{Value, json};
 
@@ -55,22 +51,35 @@ fn rows(args: &EvalArgs, global: &Global) -> anyhow::Result<(String, Vec<Row>)> 
     if let Some(layout) = manifest::layout(data) {
         let last = layout.splits.last().map_or("test", |(name, _)| *name);
         let split = split.unwrap_or(last);
-        return Ok((format!("{data}/{split}"), corpus::read_split(&places::roots(), data, split)?.rows));
+        return Ok((
+            format!("{data}/{split}"),
+            corpus::read_split(&places::roots(), data, split)?.rows,
+        ));
     }
     let path = PathBuf::from(data);
     if !path.exists() && !data.contains(['/', '.']) {
-        let guess = manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
+        let guess =
+            manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
         bail!("`{data}` is neither a file nor a text classification set{guess}");
     }
     let table = read(&path, &options(&args.columns, true))?.usable(&path)?;
     if !table.bad.is_empty() {
-        eprintln!("{}: {} rows set aside; the first: {}", path.display(), table.bad.len(), table.bad[0]);
+        eprintln!(
+            "{}: {} rows set aside; the first: {}",
+            path.display(),
+            table.bad.len(),
+            table.bad[0]
+        );
     }
     Ok((data.clone(), table.rows))
 }
 
 /// The test part (or the named one) of the data that a model was trained on.
-fn recipe_rows(model: &str, split: Option<&str>, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
+fn recipe_rows(
+    model: &str,
+    split: Option<&str>,
+    global: &Global,
+) -> anyhow::Result<(String, Vec<Row>)> {
     let dirs = [PathBuf::from(model), global.runs.join(model)];
     let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
     let (recipe, base): (Recipe, PathBuf) = match dir {
@@ -99,10 +108,16 @@ pub fn eval(args: &EvalArgs, global: &Global) -> Outcome {
     let (data, rows) = rows(args, global)?;
     let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
     if skipped > 0 {
-        eprintln!("{skipped} rows have a label that the model does not know ({})", classifier.labels.join(", "));
+        eprintln!(
+            "{skipped} rows have a label that the model does not know ({})",
+            classifier.labels.join(", ")
+        );
     }
     if skipped == rows.len() {
-        return Err(Failure::text(BAD_FILE, format!("{data}: no row has a label that the model knows")));
+        return Err(Failure::text(
+            BAD_FILE,
+            format!("{data}: no row has a label that the model knows"),
+        ));
     }
     let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let mut text = format!("{data}: {} rows\n", judged.confusion.total());
@@ -141,7 +156,10 @@ impl Gate {
             Some(Self { score: score.trim().into(), at_least, value: value.trim().parse().ok()? })
         });
         parsed.ok_or_else(|| {
-            Failure::text(USAGE, format!("--require `{text}` is not like accuracy>=0.9 or loss<=0.5"))
+            Failure::text(
+                USAGE,
+                format!("--require `{text}` is not like accuracy>=0.9 or loss<=0.5"),
+            )
         })
     }
 
@@ -181,13 +199,19 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         text.push(b'\n');
     }
     match &args.output {
-        Some(path) => write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?,
+        Some(path) => {
+            write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
+        }
         None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
     }
     match table.bad.len() {
         0 => Ok(()),
         bad => {
-            let message = format!("{}: {bad} of {} rows could not be read", args.input.display(), lines.len());
+            let message = format!(
+                "{}: {bad} of {} rows could not be read",
+                args.input.display(),
+                lines.len()
+            );
             Err(Failure::text(BAD_FILE, message))
         }
     }
@@ -203,7 +227,9 @@ pub fn nlp(command: NlpCommand, global: &Global) -> Outcome {
 fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcome {
     let texts = match texts.is_empty() {
         false => texts,
-        true => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin")?,
+        true => {
+            std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin")?
+        }
     };
     let mut opened: BTreeMap<&str, TextClassifier> = BTreeMap::new();
     let mut answers = vec![];

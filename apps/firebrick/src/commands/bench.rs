@@ -4,8 +4,15 @@ use std::time::Instant;
 
 use burn::{prelude::*, tensor::TensorData};
 use firebrick_core::arch::bert::BertConfig;
-use firebrick_nlp::{batch::{Example, TextExamples}, task::Classify};
-use firebrick_train::{fit::gradients, optim::{OptimState, global_norm}, recipe::TrainRecipe};
+use firebrick_nlp::{
+    batch::{Example, TextExamples},
+    task::Classify,
+};
+use firebrick_train::{
+    fit::gradients,
+    optim::{OptimState, global_norm},
+    recipe::TrainRecipe,
+};
 use serde_json::json;
 
 use super::Outcome;
@@ -42,9 +49,16 @@ fn bert_b1(device: &Device) {
     let ids: Vec<i32> = (0..128).map(|i| 1000 + i * 37 % 20_000).collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 128]), device);
     let pad = ids.clone().equal_elem(-1);
-    measure("bert-b1", "latency", "ms", 1, |seconds| seconds * 1e3, || {
-        model.forward(ids.clone(), None, pad.clone()).into_data();
-    });
+    measure(
+        "bert-b1",
+        "latency",
+        "ms",
+        1,
+        |seconds| seconds * 1e3,
+        || {
+            model.forward(ids.clone(), None, pad.clone()).into_data();
+        },
+    );
 }
 
 /// Tokens a second of whole optimiser steps: forward, backward, clipping, AdamW.
@@ -57,7 +71,9 @@ fn train(device: &Device, name: &str, config: BertConfig, batch: usize, tokens: 
         r_drop: 0.0,
     });
     let example = |i: usize| Example {
-        ids: (0..tokens).map(|t| ((i * 131 + t * 37) % (config.vocab_size - 5) + 5) as u32).collect(),
+        ids: (0..tokens)
+            .map(|t| ((i * 131 + t * 37) % (config.vocab_size - 5) + 5) as u32)
+            .collect(),
         label: i % 2,
     };
     let examples = TextExamples {
@@ -69,12 +85,19 @@ fn train(device: &Device, name: &str, config: BertConfig, batch: usize, tokens: 
     let recipe = TrainRecipe::default();
     let (mut optim, indices) = (OptimState::default(), (0..batch).collect::<Vec<_>>());
     let count = (batch * tokens) as f64;
-    measure(name, "throughput", "tokens/s", 3, |seconds| count / seconds, || {
-        let before = model.take().expect("put back below");
-        let (_, grads) = gradients(&before, &examples, &indices, 1, 7);
-        let norm = global_norm(&grads);
-        model = Some(optim.step(before, &grads, norm, 1e-4, &recipe));
-    });
+    measure(
+        name,
+        "throughput",
+        "tokens/s",
+        3,
+        |seconds| count / seconds,
+        || {
+            let before = model.take().expect("put back below");
+            let (_, grads) = gradients(&before, &examples, &indices, 1, 7);
+            let norm = global_norm(&grads);
+            model = Some(optim.step(before, &grads, norm, 1e-4, &recipe));
+        },
+    );
 }
 
 /// Five repeats after `warmup` runs; what takes less than 0.2 s is repeated inside.

@@ -28,7 +28,11 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
         DataCommand::Ls => ls(global),
         DataCommand::Fetch { id } => {
             let folder = corpus::fetch(&places::roots(), &id)?;
-            super::print(global, &json!({"id": id, "folder": folder}), &folder.display().to_string());
+            super::print(
+                global,
+                &json!({"id": id, "folder": folder}),
+                &folder.display().to_string(),
+            );
             Ok(())
         }
         DataCommand::Show { target, columns } => show(&target, &columns, global),
@@ -37,7 +41,11 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
         }
         DataCommand::Unpack { archive, folder } => {
             let files = archive::unpack(&archive, &folder, archive::Limits::default())?;
-            super::print(global, &json!({"files": files}), &format!("{files} files in {}", folder.display()));
+            super::print(
+                global,
+                &json!({"files": files}),
+                &format!("{files} files in {}", folder.display()),
+            );
             Ok(())
         }
     }
@@ -63,17 +71,25 @@ fn ls(global: &Global) -> Outcome {
 }
 
 /// The parts of a known set, or the one part of a file.
-fn parts(target: &str, columns: &ColumnArgs, strict: bool, integer: bool) -> anyhow::Result<Vec<(String, Table)>> {
+fn parts(
+    target: &str,
+    columns: &ColumnArgs,
+    strict: bool,
+    integer: bool,
+) -> anyhow::Result<Vec<(String, Table)>> {
     if let Some(layout) = manifest::layout(target) {
         let roots = places::roots();
-        let parts = layout.splits.iter().map(|(split, _)| {
-            Ok((split.to_string(), corpus::read_split(&roots, target, split)?))
-        });
+        let parts = layout
+            .splits
+            .iter()
+            .map(|(split, _)| Ok((split.to_string(), corpus::read_split(&roots, target, split)?)));
         return parts.collect();
     }
     let path = PathBuf::from(target);
     if !path.exists() && manifest::data_set(target).is_some() {
-        bail!("`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`");
+        bail!(
+            "`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`"
+        );
     }
     let mut options = ask::options(columns, true);
     options.strict = strict;
@@ -94,7 +110,11 @@ fn show(target: &str, columns: &ColumnArgs, global: &Global) -> Outcome {
     let mut counts = serde_json::Map::new();
     if manifest::data_set(target).is_none() || manifest::layout(target).is_some() {
         for (name, table) in parts(target, columns, false, false)? {
-            text.push_str(&format!("\n{name}: {} rows, {} unreadable\n", table.rows.len(), table.bad.len()));
+            text.push_str(&format!(
+                "\n{name}: {} rows, {} unreadable\n",
+                table.rows.len(),
+                table.bad.len()
+            ));
             for row in table.rows.iter().take(3) {
                 let label = row.label.as_deref().unwrap_or("-");
                 text.push_str(&format!("  {label}  {}\n", quoted(&row.text)));
@@ -139,23 +159,38 @@ fn check(
         all.dropped.extend(ledger.dropped);
         cleaned.push((name, rows));
     }
-    let splits: Vec<(&str, &[Row])> = cleaned.iter().map(|(n, rows)| (n.as_str(), rows.as_slice())).collect();
+    let splits: Vec<(&str, &[Row])> =
+        cleaned.iter().map(|(n, rows)| (n.as_str(), rows.as_slice())).collect();
     let leaks = leaks::check(&splits, &LeakRules::default())?;
     if splits.len() > 1 {
-        text.push_str(&format!("leaks: {} pairs of like rows in different parts\n", leaks.pairs.len()));
+        text.push_str(&format!(
+            "leaks: {} pairs of like rows in different parts\n",
+            leaks.pairs.len()
+        ));
         for leak in leaks.pairs.iter().take(3) {
             text.push_str(&format!(
                 "  {} {} ~ {} {} ({:.2}): {}\n",
-                leak.split_a, leak.row_a, leak.split_b, leak.row_b, leak.similarity, quoted(&leak.excerpt)
+                leak.split_a,
+                leak.row_a,
+                leak.split_b,
+                leak.row_b,
+                leak.similarity,
+                quoted(&leak.excerpt)
             ));
         }
     }
     if let Some(path) = ledger_file {
         all.write_jsonl(&path)?;
     }
-    super::print(global, &json!({"target": target, "parts": report, "leaks": leaks.pairs.len()}), &text);
+    super::print(
+        global,
+        &json!({"target": target, "parts": report, "leaks": leaks.pairs.len()}),
+        &text,
+    );
     match readable {
-        0 => Err(Failure::text(crate::failure::BAD_FILE, format!("{target}: no row could be read"))),
+        0 => {
+            Err(Failure::text(crate::failure::BAD_FILE, format!("{target}: no row could be read")))
+        }
         _ => Ok(()),
     }
 }

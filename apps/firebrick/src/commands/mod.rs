@@ -27,7 +27,12 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Start(args) => start::run(&args, global),
         Command::Doctor => doctor::run(global),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "firebrick", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "firebrick",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
         Command::Recipe(command) => recipe::run(command),

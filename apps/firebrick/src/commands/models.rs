@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use anyhow::{Context, anyhow};
 use firebrick_core::{
     arch::bert,
-    checkpoint::{Source, folder, header, json as strict, tensors::{SaveType, write_atomically}},
+    checkpoint::{
+        Source, folder, header, json as strict,
+        tensors::{SaveType, write_atomically},
+    },
 };
 use firebrick_nlp::shipped;
 use serde_json::json;
@@ -23,7 +26,9 @@ pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
             Ok(())
         }
         ModelsCommand::Inspect { path } => inspect(&path, global),
-        ModelsCommand::Convert { source, target, dtype } => convert(&source, &target, &dtype, global),
+        ModelsCommand::Convert { source, target, dtype } => {
+            convert(&source, &target, &dtype, global)
+        }
     }
 }
 
@@ -67,7 +72,8 @@ fn inspect(path: &Path, global: &Global) -> Outcome {
 fn inspect_config(path: &Path, global: &Global) -> Outcome {
     let bad = |problem: String| Failure::text(BAD_FILE, format!("{}: {problem}", path.display()));
     let config = strict::read_strict(path, 4 << 20).map_err(|e| bad(e.to_string()))?;
-    firebrick_core::checkpoint::config_check::check_config(&config).map_err(|e| bad(e.to_string()))?;
+    firebrick_core::checkpoint::config_check::check_config(&config)
+        .map_err(|e| bad(e.to_string()))?;
     let text = serde_json::to_string_pretty(&config).context("printing a configuration")?;
     super::print(global, &config, &text);
     Ok(())
@@ -89,7 +95,8 @@ fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcom
     let mut config = folder.config()?;
     let sizes = bert::BertConfig::read(&folder)?;
     let weights = target.join("model.safetensors");
-    let create = || fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()));
+    let create =
+        || fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()));
     match forward::classifier(&folder, &device)? {
         Some(model) => {
             create()?;
@@ -107,10 +114,17 @@ fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcom
     let text = serde_json::to_string_pretty(&config).context("printing a configuration")?;
     write_atomically(&target.join("config.json"), text.as_bytes())
         .with_context(|| format!("writing {}", target.display()))?;
-    for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "firebrick.json"] {
+    for file in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+        "firebrick.json",
+    ] {
         let from = source.join(file);
         if from.is_file() {
-            fs::copy(&from, target.join(file)).with_context(|| format!("copying {}", from.display()))?;
+            fs::copy(&from, target.join(file))
+                .with_context(|| format!("copying {}", from.display()))?;
         }
     }
     super::print(global, &json!({"target": target}), &target.display().to_string());

@@ -57,11 +57,17 @@ fn shipped(name: &str) -> Result<&'static str, Failure> {
     }
     let guess = nearest(name, SHIPPED.iter().map(|(name, _)| *name));
     let guess = guess.map_or(String::new(), |guess| format!("; did you mean `{guess}`?"));
-    Err(Failure::text(USAGE, format!("no recipe `{name}`{guess} (`firebrick recipe ls` lists them)")))
+    Err(Failure::text(
+        USAGE,
+        format!("no recipe `{name}`{guess} (`firebrick recipe ls` lists them)"),
+    ))
 }
 
 /// A recipe by file or shipped name: parsed, its text, and the folder that its paths are relative to.
-pub fn open(name: &str, overrides: &[String]) -> Result<(Recipe, String, std::path::PathBuf), Failure> {
+pub fn open(
+    name: &str,
+    overrides: &[String],
+) -> Result<(Recipe, String, std::path::PathBuf), Failure> {
     let path = Path::new(name);
     if path.exists() || name.ends_with(".toml") {
         let (recipe, text) = read(path, overrides)?;
@@ -92,7 +98,10 @@ fn reference() -> String {
 }
 
 /// Follows a `$ref` into the schema's definitions.
-fn resolve<'a>(schema: &'a serde_json::Value, mut node: &'a serde_json::Value) -> &'a serde_json::Value {
+fn resolve<'a>(
+    schema: &'a serde_json::Value,
+    mut node: &'a serde_json::Value,
+) -> &'a serde_json::Value {
     if let Some(inner) = node["allOf"].get(0).or_else(|| node["anyOf"].get(0)) {
         node = inner;
     }
@@ -113,24 +122,31 @@ fn keys(schema: &serde_json::Value, table: &serde_json::Value, title: &str) -> S
         if target["properties"].is_object() {
             continue; // a table of its own
         }
-        let about = node["description"].as_str().or(target["description"].as_str()).unwrap_or_default();
+        let about =
+            node["description"].as_str().or(target["description"].as_str()).unwrap_or_default();
         let choices: Vec<String> = target["oneOf"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|choice| {
-                let about = choice["description"].as_str().map_or(String::new(), |d| format!(": {d}"));
+                let about =
+                    choice["description"].as_str().map_or(String::new(), |d| format!(": {d}"));
                 Some(format!("`{}`{about}", choice["const"].as_str()?))
             })
             .collect();
         let names = target["enum"].as_array().into_iter().flatten().filter_map(|v| v.as_str());
-        let choices: Vec<String> = choices.into_iter().chain(names.map(|n| format!("`{n}`"))).collect();
-        let choices = if choices.is_empty() { String::new() } else { format!(" {}", choices.join("; ")) };
+        let choices: Vec<String> =
+            choices.into_iter().chain(names.map(|n| format!("`{n}`"))).collect();
+        let choices =
+            if choices.is_empty() { String::new() } else { format!(" {}", choices.join("; ")) };
         let default = match &node["default"] {
             serde_json::Value::Null => "-".to_string(),
             value => format!("`{value}`"),
         };
-        text.push_str(&format!("| `{key}` | {default} | {} |\n", (about.to_string() + &choices).replace('\n', " ")));
+        text.push_str(&format!(
+            "| `{key}` | {default} | {} |\n",
+            (about.to_string() + &choices).replace('\n', " ")
+        ));
     }
     text
 }

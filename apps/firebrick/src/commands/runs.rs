@@ -72,8 +72,13 @@ fn show(name: &str, global: &Global) -> Outcome {
     let steps = checkpoint::list(&dir)?;
     let mut text = format!(
         "{}\nstatus   {:?}\ncommand  {}\ndevice   {}\nseed     {}\nsteps    {}\nseconds  {:.1}\n",
-        dir.display(), info.status, info.command.join(" "), info.device, info.seed,
-        info.counters.step, info.counters.seconds
+        dir.display(),
+        info.status,
+        info.command.join(" "),
+        info.device,
+        info.seed,
+        info.counters.step,
+        info.counters.seconds
     );
     if let Some((step, score)) = info.counters.best {
         text.push_str(&format!("best     {score:.4} at step {step}\n"));
@@ -106,7 +111,8 @@ fn compare(first: &str, second: &str, global: &Global) -> Outcome {
             scores.insert(format!("{part} {name}"), json!([x, y]));
         }
     }
-    let read = |dir: &PathBuf| fs::read_to_string(dir.join("recipe.resolved.toml")).unwrap_or_default();
+    let read =
+        |dir: &PathBuf| fs::read_to_string(dir.join("recipe.resolved.toml")).unwrap_or_default();
     let (x, y) = (read(&a), read(&b));
     let differ: Vec<(&str, &str)> = x.lines().zip(y.lines()).filter(|(x, y)| x != y).collect();
     for (x, y) in &differ {

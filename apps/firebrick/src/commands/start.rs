@@ -25,7 +25,8 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
     let ours = trained.valid.confusion.accuracy().unwrap_or_default();
     let theirs = baseline.confusion.accuracy().unwrap_or_default();
     let (low, high) =
-        wilson_interval(trained.valid.confusion.correct(), trained.valid.confusion.total()).unwrap_or_default();
+        wilson_interval(trained.valid.confusion.correct(), trained.valid.confusion.total())
+            .unwrap_or_default();
     let report = dir.join("report.html");
     let html = crate::report::html(&dir, &trained, &baseline)?;
     std::fs::write(&report, html).with_context(|| format!("writing {}", report.display()))?;
@@ -38,9 +39,17 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
          firebrick nlp sentiment \"a moving and funny film\" --model {}\n  \
          firebrick recipe cp sst2 mine.toml    # then train on a CSV of your own\n  \
          firebrick train sst2-minilm           # fine-tunes a pretrained encoder: some 8 points more\n",
-        trained.seconds, global.device, 100.0 * ours, 100.0 * low, 100.0 * high,
-        trained.valid.confusion.total(), 100.0 * theirs, baseline.features, baseline.seconds,
-        report.display(), dir.display(),
+        trained.seconds,
+        global.device,
+        100.0 * ours,
+        100.0 * low,
+        100.0 * high,
+        trained.valid.confusion.total(),
+        100.0 * theirs,
+        baseline.features,
+        baseline.seconds,
+        report.display(),
+        dir.display(),
     );
     let json = json!({
         "run": dir, "seconds": trained.seconds, "accuracy": ours, "accuracy_95": [low, high],

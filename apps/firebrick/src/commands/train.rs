@@ -112,7 +112,8 @@ pub fn train(job: &Job, global: &Global) -> Result<(PathBuf, nlp::Trained), Fail
 }
 
 fn say_data(corpus: &firebrick_nlp::corpus::Corpus, progress: &Progress) {
-    let mut parts = vec![format!("train {}", corpus.train.len()), format!("valid {}", corpus.valid.len())];
+    let mut parts =
+        vec![format!("train {}", corpus.train.len()), format!("valid {}", corpus.valid.len())];
     parts.extend(corpus.test.as_ref().map(|rows| format!("test {}", rows.len())));
     progress.line(&format!("rows: {}", parts.join(", ")));
     for (part, count) in corpus.unreadable.iter().filter(|(_, count)| *count > 0) {
@@ -121,12 +122,17 @@ fn say_data(corpus: &firebrick_nlp::corpus::Corpus, progress: &Progress) {
     for (part, ledger) in &corpus.ledgers {
         let counts = ledger.counts();
         if !counts.is_empty() {
-            let counts: Vec<String> = counts.iter().map(|(reason, n)| format!("{n} {reason:?}")).collect();
-            progress.line(&format!("{part}: dropped {} (data.ledger.jsonl says why)", counts.join(", ")));
+            let counts: Vec<String> =
+                counts.iter().map(|(reason, n)| format!("{n} {reason:?}")).collect();
+            progress.line(&format!(
+                "{part}: dropped {} (data.ledger.jsonl says why)",
+                counts.join(", ")
+            ));
         }
     }
     if !corpus.leaks.pairs.is_empty() {
-        progress.line(&format!("{} pairs of like rows in different parts", corpus.leaks.pairs.len()));
+        progress
+            .line(&format!("{} pairs of like rows in different parts", corpus.leaks.pairs.len()));
     }
 }
 
@@ -160,5 +166,7 @@ fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 /// The recipe's text as resolved in a run folder.
 pub fn resolved(dir: &Path) -> anyhow::Result<Recipe> {
     let path = dir.join("recipe.resolved.toml");
-    Ok(Recipe::read(&path, &[]).map_err(|error| anyhow::Error::new(error).context(path.display().to_string()))?.0)
+    Ok(Recipe::read(&path, &[])
+        .map_err(|error| anyhow::Error::new(error).context(path.display().to_string()))?
+        .0)
 }

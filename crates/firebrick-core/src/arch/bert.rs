@@ -79,6 +79,10 @@ pub struct BertConfig {
     /// Deviation of freshly initialised weights.
     #[serde(default = "default_std")]
     pub initializer_range: f64,
+    /// Deviation of fresh word vectors where it differs; larger than the positions', a small model learns
+    /// words before order.
+    #[serde(skip)]
+    pub embedding_range: Option<f64>,
     #[serde(default)]
     pub pad_token_id: Option<usize>,
     /// Label names by class index, as text: `{"0": "negative", "1": "positive"}`.
@@ -114,6 +118,7 @@ impl BertConfig {
             classifier_dropout: None,
             layer_norm_eps: 1e-12,
             initializer_range: 0.02,
+            embedding_range: None,
             pad_token_id: Some(0),
             id2label: BTreeMap::new(),
         }
@@ -135,10 +140,8 @@ impl BertConfig {
     /// Reads `config.json` and checks every size.
     pub fn read(source: &Source) -> Result<Self, LoadError> {
         let value = source.config()?;
-        Self::from_json(&value).map_err(|problem| LoadError::Config {
-            path: source.path("config.json"),
-            problem,
-        })
+        Self::from_json(&value)
+            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })
     }
 
     fn from_json(value: &Value) -> Result<Self, String> {
@@ -155,7 +158,12 @@ impl BertConfig {
         config::size("num_attention_heads", self.num_attention_heads, 1_024)?;
         config::size("intermediate_size", self.intermediate_size, 1_048_576)?;
         config::size("max_position_embeddings", self.max_position_embeddings, 1_048_576)?;
-        config::divides("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)?;
+        config::divides(
+            "hidden_size",
+            self.hidden_size,
+            "num_attention_heads",
+            self.num_attention_heads,
+        )?;
         config::probability("hidden_dropout_prob", self.hidden_dropout_prob)?;
         config::probability("attention_probs_dropout_prob", self.attention_probs_dropout_prob)?;
         config::probability("classifier_dropout", self.classifier_dropout.unwrap_or(0.0))?;
@@ -164,7 +172,10 @@ impl BertConfig {
             return Err(format!("type_vocab_size is {}, above 1024", self.type_vocab_size));
         }
         if let Some(pad) = self.pad_token_id.filter(|pad| *pad >= self.vocab_size) {
-            return Err(format!("pad_token_id is {pad}, outside the vocabulary of {}", self.vocab_size));
+            return Err(format!(
+                "pad_token_id is {pad}, outside the vocabulary of {}",
+                self.vocab_size
+            ));
         }
         if self.longest() == 0 {
             return Err("max_position_embeddings leaves no position for a token".into());
@@ -202,7 +213,9 @@ impl BertConfig {
         let (architecture, mut value) = match self.model_type {
             ModelType::Bert => ("BertForSequenceClassification", json!(self)),
             ModelType::Roberta => ("RobertaForSequenceClassification", json!(self)),
-            ModelType::Distilbert => ("DistilBertForSequenceClassification", self.distilbert_json()),
+            ModelType::Distilbert => {
+                ("DistilBertForSequenceClassification", self.distilbert_json())
+            }
         };
         value["architectures"] = json!([architecture]);
         value["label2id"] = json!(label2id);
@@ -232,7 +245,7 @@ impl BertConfig {
     fn encoder(&self, device: &Device) -> Encoder {
         let (c, std) = (self.hidden_size, self.initializer_range);
         Encoder {
-            tokens: embedding(self.vocab_size, c, std, device),
+            tokens: embedding(self.vocab_size, c, self.embedding_range.unwrap_or(std), device),
             positions: embedding(self.max_position_embeddings, c, std, device),
             segments: (self.type_vocab_size > 0)
                 .then(|| embedding(self.type_vocab_size, c, std, device)),
@@ -520,8 +533,10 @@ pub fn load_pretrained(
     // A bare encoder's tensors have no family prefix; one with a head's have.
     let bare = !weights.names().any(|name| name.starts_with(family.prefix()));
     let model = config.init_classifier(labels.len(), device);
-    let coverage =
-        Coverage { ignored: &[IGNORED, &["classifier."]].concat(), fresh: &["dense.", "classifier."] };
+    let coverage = Coverage {
+        ignored: &[IGNORED, &["classifier."]].concat(),
+        fresh: &["dense.", "classifier."],
+    };
     let model = tensors::fill(model, &weights, &coverage, |field| {
         if field.starts_with("classifier.") {
             return None; // a new task: its labels are not the checkpoint's
@@ -538,7 +553,8 @@ pub fn load_model(source: &Source, device: &Device) -> Result<(BertConfig, BertM
     let weights = source.weights()?;
     let coverage = Coverage { ignored: IGNORED, fresh: &[] };
     let names = config.model_type.names();
-    let model = tensors::fill(config.init(device), &weights, &coverage, |field| rename(names, field))?;
+    let model =
+        tensors::fill(config.init(device), &weights, &coverage, |field| rename(names, field))?;
     Ok((config, model))
 }
 

@@ -41,21 +41,61 @@ pub enum ConfigProblem {
 
 /// Families whose configurations are read; own ones begin with `firebrick-`.
 const MODEL_TYPES: &[&str] = &[
-    "albert", "bart", "bert", "clip", "deberta-v2", "distilbert", "electra", "falcon", "gemma", "gemma2",
-    "gemma3_text", "gpt2", "gpt_neox", "hubert", "llama", "marian", "mbart", "mistral", "mobilebert",
-    "modernbert", "mpnet", "opt", "phi", "phi3", "qwen2", "qwen3", "roberta", "t5", "vit", "wav2vec2",
-    "whisper", "xlm-roberta",
+    "albert",
+    "bart",
+    "bert",
+    "clip",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "falcon",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "hubert",
+    "llama",
+    "marian",
+    "mbart",
+    "mistral",
+    "mobilebert",
+    "modernbert",
+    "mpnet",
+    "opt",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "roberta",
+    "t5",
+    "vit",
+    "wav2vec2",
+    "whisper",
+    "xlm-roberta",
 ];
 
 /// One size under the names that it goes by.
 const WIDTH: &[&str] = &["hidden_size", "n_embd", "dim", "d_model"];
-const LAYERS: &[&str] = &["num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"];
+const LAYERS: &[&str] =
+    &["num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"];
 const HEADS: &[&str] =
     &["num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"];
 
 const DTYPES: &[&str] = &[
-    "auto", "bfloat16", "bool", "float16", "float32", "float64", "float8_e4m3fn", "float8_e5m2", "int16",
-    "int32", "int64", "int8", "uint8",
+    "auto",
+    "bfloat16",
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int16",
+    "int32",
+    "int64",
+    "int8",
+    "uint8",
 ];
 
 /// Sizes beside those above, with the largest that is believed.
@@ -100,7 +140,9 @@ pub fn check_config(config: &Value) -> Result<(), ConfigProblem> {
     for (key, limit) in SIZES {
         size(config, key, *limit)?;
     }
-    if let (Some((key, value)), Some((part_key, part)), None) = (width, heads, config.get("head_dim")) {
+    if let (Some((key, value)), Some((part_key, part)), None) =
+        (width, heads, config.get("head_dim"))
+    {
         divides(key, value, part_key, part)?;
     }
     let kv_heads = size(config, "num_key_value_heads", 4096)?;
@@ -117,7 +159,10 @@ pub fn check_config(config: &Value) -> Result<(), ConfigProblem> {
             token_ids(key, value, vocab_size)?;
         } else if key.ends_with("_eps") || key.ends_with("_epsilon") {
             number(key, value, |x| x > 0.0 && x <= 1.0, "in (0, 1]")?;
-        } else if key.ends_with("dropout") || key.ends_with("dropout_prob") || key.ends_with("pdrop") {
+        } else if key.ends_with("dropout")
+            || key.ends_with("dropout_prob")
+            || key.ends_with("pdrop")
+        {
             number(key, value, |x| (0.0..1.0).contains(&x), "in [0, 1)")?;
         } else if key == "rope_theta" || key == "rope_local_base_freq" {
             number(key, value, |x| x > 0.0, "above 0")?;
@@ -189,7 +234,12 @@ fn size(
     }
 }
 
-fn divides(key: &'static str, value: u64, part_key: &'static str, part: u64) -> Result<(), ConfigProblem> {
+fn divides(
+    key: &'static str,
+    value: u64,
+    part_key: &'static str,
+    part: u64,
+) -> Result<(), ConfigProblem> {
     match value.is_multiple_of(part) {
         true => Ok(()),
         false => Err(ConfigProblem::NotDivisible { key, value, part_key, part }),
@@ -209,7 +259,11 @@ fn token_ids(key: &str, found: &Value, vocab_size: Option<u64>) -> Result<(), Co
         if let Some(vocab_size) = vocab_size
             && id >= vocab_size
         {
-            return Err(ConfigProblem::OutsideVocabulary { key: key.into(), value: id, vocab_size });
+            return Err(ConfigProblem::OutsideVocabulary {
+                key: key.into(),
+                value: id,
+                vocab_size,
+            });
         }
     }
     Ok(())

@@ -57,7 +57,11 @@ pub enum FolderProblem {
     #[error("shard {} lacks tensor {}, which {INDEX} places there", quoted(shard), quoted(tensor))]
     Lacks { shard: String, tensor: String },
 
-    #[error("shard {} holds tensor {}, which {INDEX} does not place there", quoted(shard), quoted(tensor))]
+    #[error(
+        "shard {} holds tensor {}, which {INDEX} does not place there",
+        quoted(shard),
+        quoted(tensor)
+    )]
     Unlisted { shard: String, tensor: String },
 
     #[error("{INDEX}: total_size is {said}, the tensors take {found} bytes")]
@@ -100,9 +104,12 @@ fn check_file(root: &Path, dir: &Path, name: &str) -> Result<(), FolderProblem> 
         false => problem(format!("cannot be read: {error}")),
     })?;
     if !target.starts_with(root) {
-        return Err(problem("is a link that leads outside the folder: put the file itself there".into()));
+        return Err(problem(
+            "is a link that leads outside the folder: put the file itself there".into(),
+        ));
     }
-    let meta = fs::metadata(&target).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let meta =
+        fs::metadata(&target).map_err(|error| problem(format!("cannot be read: {error}")))?;
     match irregular(&meta) {
         Some(what) => Err(problem(format!("is {what}, not a regular file"))),
         None => Ok(()),
@@ -159,7 +166,10 @@ fn unsafe_name(name: &str) -> Option<&'static str> {
 }
 
 /// Index and headers must agree both ways.
-fn pair_up(map: &Map<String, Value>, headers: &BTreeMap<&str, Header>) -> Result<(), FolderProblem> {
+fn pair_up(
+    map: &Map<String, Value>,
+    headers: &BTreeMap<&str, Header>,
+) -> Result<(), FolderProblem> {
     let mut held = 0;
     for (shard, header) in headers {
         for tensor in &header.tensors {
@@ -212,7 +222,10 @@ fn absent(dir: &Path) -> Result<FolderProblem, FolderProblem> {
             return Ok(FolderProblem::Unsupported { file, what });
         }
         if file.starts_with(SINGLE) {
-            half_written = Some(format!(", only {}, which a save that was cut off left behind", quoted(&file)));
+            half_written = Some(format!(
+                ", only {}, which a save that was cut off left behind",
+                quoted(&file)
+            ));
         }
     }
     Ok(FolderProblem::Missing(half_written.unwrap_or_default()))
@@ -229,12 +242,14 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(i, name)| {
-                let layout = json!({"dtype": "U8", "shape": [4], "data_offsets": [4 * i, 4 * i + 4]});
+                let layout =
+                    json!({"dtype": "U8", "shape": [4], "data_offsets": [4 * i, 4 * i + 4]});
                 (name.to_string(), layout)
             })
             .collect();
         let header = Value::from(header).to_string();
-        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; 4 * names.len()]].concat()
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; 4 * names.len()]]
+            .concat()
     }
 
     #[track_caller]
@@ -276,7 +291,8 @@ mod tests {
         check_refused(at("m.safetensors"), &[("m.safetensors", &["b"])], "holds tensor \"b\"");
         let two = json!({"weight_map": {"a": "m.safetensors", "b": "m.safetensors"}});
         check_refused(two, &[("m.safetensors", &["a"])], "lacks tensor \"b\"");
-        let total = json!({"metadata": {"total_size": 1u64 << 62}, "weight_map": {"a": "m.safetensors"}});
+        let total =
+            json!({"metadata": {"total_size": 1u64 << 62}, "weight_map": {"a": "m.safetensors"}});
         check_refused(total, &[("m.safetensors", &["a"])], "total_size");
         check_refused(json!({"weight_map": ["m.safetensors"]}), &[], "weight_map is not an object");
         check_refused(json!({"weight_map": {"a": 1}}), &[], "weight_map");

@@ -243,7 +243,9 @@ pub(super) fn foreign(start: &[u8], path: &Path) -> Option<&'static str> {
 /// The checked length of the header.
 fn header_size(bytes: &[u8], len: u64) -> Result<usize, HeaderProblem> {
     let Some(size) = bytes.first_chunk::<8>() else {
-        return Err(HeaderProblem::Truncated(format!("{len} bytes, the header length alone takes 8")));
+        return Err(HeaderProblem::Truncated(format!(
+            "{len} bytes, the header length alone takes 8"
+        )));
     };
     let size = u64::from_le_bytes(*size);
     if size > HEADER_LIMIT {
@@ -251,7 +253,9 @@ fn header_size(bytes: &[u8], len: u64) -> Result<usize, HeaderProblem> {
     }
     if size > len.saturating_sub(8) {
         let held = len.saturating_sub(8);
-        return Err(HeaderProblem::Truncated(format!("a header of {size} bytes, the file holds {held}")));
+        return Err(HeaderProblem::Truncated(format!(
+            "a header of {size} bytes, the file holds {held}"
+        )));
     }
     if size < 2 {
         return Err(HeaderProblem::BadHeader("its length is below 2, too short for an object"));
@@ -427,14 +431,18 @@ pub fn scan(path: &Path, header: &Header) -> Result<Vec<Finding>, HeaderProblem>
             Dtype::BOOL => |_| [0, 0],
             _ => continue,
         };
-        file.seek(SeekFrom::Start(header.data_start + tensor.begin)).map_err(HeaderProblem::Read)?;
+        file.seek(SeekFrom::Start(header.data_start + tensor.begin))
+            .map_err(HeaderProblem::Read)?;
         let len = tensor.end - tensor.begin;
         let (mut nan, mut infinite, mut done) = (0, 0, 0);
         while done < len {
             let size = (len - done).min(BLOCK as u64) as usize;
             let found = read_up_to(&mut file, &mut block[..size]).map_err(HeaderProblem::Read)?;
             if found < size {
-                return Err(HeaderProblem::Truncated(format!("tensor {} is cut", quoted(&tensor.name))));
+                return Err(HeaderProblem::Truncated(format!(
+                    "tensor {} is cut",
+                    quoted(&tensor.name)
+                )));
             }
             let block = &block[..size];
             if tensor.dtype == Dtype::BOOL
@@ -531,8 +539,13 @@ mod tests {
 
     #[test]
     fn defects_are_named() {
-        let one = |dtype: &str, shape: Value, offsets: Value| json!({"w": tensor(dtype, shape, offsets)});
-        check_refused(one("F33", json!([4]), json!([0, 16])), 16, "tensor \"w\": unknown dtype \"F33\"");
+        let one =
+            |dtype: &str, shape: Value, offsets: Value| json!({"w": tensor(dtype, shape, offsets)});
+        check_refused(
+            one("F33", json!([4]), json!([0, 16])),
+            16,
+            "tensor \"w\": unknown dtype \"F33\"",
+        );
         check_refused(one("F32", json!([4]), json!([0, 16])), 20, "4 bytes after the last tensor");
         check_refused(one("F32", json!([4]), json!([0, 16])), 12, "data_offsets end at 16");
         check_refused(one("F32", json!([4]), json!([16, 0])), 16, "backwards");
@@ -540,16 +553,26 @@ mod tests {
         check_refused(one("F32", json!([4]), json!([0.5, 16.5])), 16, "holds 0.5");
         check_refused(one("F32", json!([4]), json!([0, 16, 16])), 16, "has 3 entries");
         check_refused(one("F32", json!([4]), json!([0, 1.8e19])), 16, "data_offsets");
-        check_refused(one("F32", json!([3, 3]), json!([0, 16])), 16, "takes 36 bytes, data_offsets hold 16");
+        check_refused(
+            one("F32", json!([3, 3]), json!([0, 16])),
+            16,
+            "takes 36 bytes, data_offsets hold 16",
+        );
         check_refused(one("F32", json!(vec![1; 17]), json!([0, 4])), 4, "17 dimensions");
-        check_refused(one("F32", json!([4194305, 4194305, 211106198978564u64]), json!([0, 16])), 16, "overflows");
+        check_refused(
+            one("F32", json!([4194305, 4194305, 211106198978564u64]), json!([0, 16])),
+            16,
+            "overflows",
+        );
         check_refused(json!({"w": {"dtype": "F32", "shape": [1]}}), 4, "data_offsets is missing");
         check_refused(json!({"w": [1]}), 4, "is not an object");
         check_refused(json!({"__metadata__": {"step": 5}}), 0, "__metadata__");
-        let two = |begin: u64| json!({
-            "a": tensor("U8", json!([4]), json!([0, 4])),
-            "b": tensor("U8", json!([4]), json!([begin, begin + 4])),
-        });
+        let two = |begin: u64| {
+            json!({
+                "a": tensor("U8", json!([4]), json!([0, 4])),
+                "b": tensor("U8", json!([4]), json!([begin, begin + 4])),
+            })
+        };
         check_refused(two(2), 8, "\"b\": overlaps");
         check_refused(two(6), 10, "\"b\": a hole");
     }
@@ -586,7 +609,8 @@ mod tests {
     fn scan_counts_what_is_not_finite() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
-        let mut data: Vec<u8> = [f32::NAN, 1.0, f32::NEG_INFINITY].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut data: Vec<u8> =
+            [f32::NAN, 1.0, f32::NEG_INFINITY].iter().flat_map(|x| x.to_le_bytes()).collect();
         data.extend([0x00, 0x7e, 0x00, 0x7c, 0x00, 0x3c]); // f16: NaN, infinity, 1
         data.extend([0xc0, 0x7f, 0x80, 0xff, 0x80, 0x3f]); // bf16: NaN, -infinity, 1
         data.extend([f64::NAN, f64::INFINITY].iter().flat_map(|x| x.to_le_bytes()));

@@ -49,7 +49,10 @@ impl Source {
                 let meta = std::fs::metadata(&path)
                     .map_err(|source| LoadError::Read { path: path.clone(), source })?;
                 if !meta.is_file() {
-                    return Err(LoadError::Checkpoint { path, problem: "is not a regular file".into() });
+                    return Err(LoadError::Checkpoint {
+                        path,
+                        problem: "is not a regular file".into(),
+                    });
                 }
                 if meta.len() > limit {
                     let problem = format!("{} bytes, above the limit of {limit}", meta.len());

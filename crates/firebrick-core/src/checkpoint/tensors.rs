@@ -110,7 +110,9 @@ impl Weights {
         let entry = &self.entries[name];
         let bytes = self.bytes(entry)?;
         let floats: Vec<f32> = match entry.dtype {
-            header::Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(array(b))).collect(),
+            header::Dtype::F32 => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(array(b))).collect()
+            }
             header::Dtype::F16 => {
                 bytes.chunks_exact(2).map(|b| f16::from_le_bytes(array(b)).to_f32()).collect()
             }
@@ -326,7 +328,8 @@ pub fn save<M: Module>(
     dtype: SaveType,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
-    let mut collector = Collector { at: Place::default(), name_of, dtype, tensors: vec![], nameless: vec![] };
+    let mut collector =
+        Collector { at: Place::default(), name_of, dtype, tensors: vec![], nameless: vec![] };
     model.visit(&mut collector);
     if !collector.nameless.is_empty() {
         return Err(LoadError::Unmatched {
@@ -336,9 +339,8 @@ pub fn save<M: Module>(
         });
     }
     let metadata = Some([("format".to_string(), "pt".to_string())].into());
-    let bytes = safetensors::serialize(collector.tensors, metadata).map_err(|e| {
-        LoadError::Checkpoint { path: path.to_path_buf(), problem: e.to_string() }
-    })?;
+    let bytes = safetensors::serialize(collector.tensors, metadata)
+        .map_err(|e| LoadError::Checkpoint { path: path.to_path_buf(), problem: e.to_string() })?;
     write_atomically(path, &bytes)
         .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
 }
@@ -352,10 +354,8 @@ pub fn save_vectors<'a>(
         let bytes = x.iter().flat_map(|x| x.to_le_bytes()).collect();
         (name, Saved { dtype: Dtype::F32, shape: vec![x.len()], bytes })
     });
-    let bytes = safetensors::serialize(tensors, None).map_err(|e| LoadError::Checkpoint {
-        path: path.to_path_buf(),
-        problem: e.to_string(),
-    })?;
+    let bytes = safetensors::serialize(tensors, None)
+        .map_err(|e| LoadError::Checkpoint { path: path.to_path_buf(), problem: e.to_string() })?;
     write_atomically(path, &bytes)
         .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
 }
@@ -431,9 +431,10 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
             SaveType::F16 => {
                 (Dtype::F16, floats.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect())
             }
-            SaveType::Bf16 => {
-                (Dtype::BF16, floats.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect())
-            }
+            SaveType::Bf16 => (
+                Dtype::BF16,
+                floats.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+            ),
         };
         self.tensors.push((name, Saved { dtype, shape, bytes }));
     }
