@@ -208,9 +208,9 @@ pub fn parse<T: DeserializeOwned + Check>(
         }
         text = document.to_string();
     }
-    let recipe: T = toml::from_str(&text).map_err(|e| RecipeError {
-        line: line_of(&text, e.span()),
-        message: suggest(&first_line(e.message())),
+    let recipe: T = toml::from_str(&text).map_err(|e| {
+        let line = line_of(&text, e.span());
+        RecipeError { line, message: suggest(&named(&text, line, first_line(e.message()))) }
     })?;
     recipe.check().map_err(|error| locate(&text, error))?;
     Ok(recipe)
@@ -247,6 +247,17 @@ fn first_line(message: &str) -> String {
 fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> Option<usize> {
     let start = span?.start.min(text.len());
     Some(text.as_bytes()[..start].iter().filter(|b| **b == b'\n').count() + 1)
+}
+
+/// Puts the line's key before a message that names none.
+fn named(text: &str, line: Option<usize>, message: String) -> String {
+    let line = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
+    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    match plain && key.len() < 80 && !message.contains(key) && !message.starts_with("unknown") {
+        true => format!("`{key}`: {message}"),
+        false => message,
+    }
 }
 
 /// Finds the line of the key that a check complained of.

@@ -411,7 +411,7 @@ fn check_charsmap(text: &str) -> Result<(), String> {
     let bytes = base64(text).ok_or("is not base64")?;
     let (size, rest) = bytes.split_first_chunk::<4>().ok_or("is cut")?;
     let size = u32::from_le_bytes(*size) as usize;
-    if size > rest.len() || size % 4 != 0 || size == 0 {
+    if size > rest.len() || !size.is_multiple_of(4) || size == 0 {
         return Err(format!("says that its table has {size} bytes, {} follow", rest.len()));
     }
     let (table, texts) = rest.split_at(size);
