@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod fit;
 pub mod optim;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod sampler;
 pub mod schedule;

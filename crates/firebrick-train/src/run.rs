@@ -167,7 +167,8 @@ impl Run {
         self.metrics = BufWriter::new(OpenOptions::new().append(true).open(&path)?);
         let wall = now();
         let name = format!("events.out.tfevents.{:010}.step-{step}", wall as u64);
-        let events = EventWriter::create(&self.dir, &name, wall)?;
+        let mut events = EventWriter::append(&self.dir, &name, wall)?;
+        events.restart(step as i64 + 1, wall)?; // readers forget what will be run again
         self.events = Some(events);
         Ok(())
     }
