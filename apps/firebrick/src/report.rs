@@ -17,7 +17,8 @@ pub fn html(dir: &Path, trained: &Trained, baseline: &Baseline) -> anyhow::Resul
     let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
         Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
     };
-    let chart = |title: &str, y: &str, curves| (title.to_string(), "step".into(), y.to_string(), curves);
+    let chart =
+        |title: &str, y: &str, curves| (title.to_string(), "step".into(), y.to_string(), curves);
     let (ours, theirs) = (percent(&trained.valid.confusion), percent(&baseline.confusion));
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
@@ -35,7 +36,11 @@ pub fn html(dir: &Path, trained: &Trained, baseline: &Baseline) -> anyhow::Resul
              The validation rows also chose the weights, so expect somewhat less on new text."
         ),
         curves: vec![
-            chart("Loss", "loss", vec![curve("training", "loss")?, curve("validation", "valid/loss")?]),
+            chart(
+                "Loss",
+                "loss",
+                vec![curve("training", "loss")?, curve("validation", "valid/loss")?],
+            ),
             chart("Validation accuracy", "accuracy", vec![curve("accuracy", "valid/accuracy")?]),
         ],
         confusion: Some((
@@ -70,9 +75,12 @@ fn data_notes(trained: &Trained) -> Vec<(String, String)> {
     let corpus = &trained.corpus;
     let dropped = corpus.ledgers.iter().flat_map(|(part, ledger)| {
         let counts = ledger.counts().into_iter();
-        counts.map(move |(reason, n)| (format!("{part}: dropped, {reason:?}").to_lowercase(), n.to_string()))
+        counts.map(move |(reason, n)| {
+            (format!("{part}: dropped, {reason:?}").to_lowercase(), n.to_string())
+        })
     });
-    let leaks = ("pairs of like rows in different parts".into(), corpus.leaks.pairs.len().to_string());
+    let leaks =
+        ("pairs of like rows in different parts".into(), corpus.leaks.pairs.len().to_string());
     dropped.chain([leaks]).collect()
 }
 

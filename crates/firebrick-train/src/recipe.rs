@@ -253,7 +253,8 @@ fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> Option<usize> {
 fn named(text: &str, line: Option<usize>, message: String) -> String {
     let line = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
     let key = line.split_once('=').map_or("", |(key, _)| key.trim());
-    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    let plain =
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
     match plain && key.len() < 80 && !message.contains(key) && !message.starts_with("unknown") {
         true => format!("`{key}`: {message}"),
         false => message,

@@ -38,7 +38,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
          What to try next:\n  \
          firebrick nlp sentiment \"a moving and funny film\" --model {}\n  \
          firebrick recipe cp sst2 mine.toml    # then train on a CSV of your own\n  \
-         firebrick train sst2-minilm           # fine-tunes a pretrained encoder: some 8 points more\n",
+         firebrick train sst2-minilm           # fine-tunes a pretrained encoder\n",
         trained.seconds,
         global.device,
         100.0 * ours,
