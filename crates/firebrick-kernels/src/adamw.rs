@@ -28,7 +28,7 @@ pub fn step(weights: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut 
     let correction2 = (1.0 - s.beta2.powi(s.time as i32)).sqrt();
     let keep = 1.0 - s.learning_rate * s.weight_decay;
     let rate = s.learning_rate / correction1;
-    let block = |(((w, g), m), v): (((&mut [f32], &[f32]), &mut [f32]), &mut [f32])| {
+    let block = |w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]| {
         for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
             let g = g * s.scale;
             *m = s.beta1 * *m + (1.0 - s.beta1) * g;
@@ -41,7 +41,7 @@ pub fn step(weights: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut 
         .zip(grads.par_chunks(BLOCK))
         .zip(first.par_chunks_mut(BLOCK))
         .zip(second.par_chunks_mut(BLOCK))
-        .for_each(block);
+        .for_each(|(((w, g), m), v)| block(w, g, m, v));
 }
 
 #[cfg(test)]
