@@ -5,8 +5,8 @@
 use std::{env, process::Command, time::Instant};
 
 use burn::prelude::*;
-use firebrick_benches::TrainStep;
 use firebrick_core::arch::bert::BertConfig;
+use firebrick_nlp::workload::TrainStep;
 
 /// Tells the child what to measure.
 const VARIANT: &str = "FIREBRICK_BENCH_ALLOCATOR";

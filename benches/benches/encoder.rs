@@ -3,8 +3,8 @@
 
 use burn::prelude::*;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use firebrick_benches::TrainStep;
 use firebrick_core::arch::bert::BertConfig;
+use firebrick_nlp::workload::TrainStep;
 
 /// Sizes of the recipes that train from scratch.
 fn small() -> BertConfig {

@@ -10,3 +10,4 @@ pub mod shipped;
 pub mod task;
 pub mod tokenizer;
 pub mod train;
+pub mod workload;

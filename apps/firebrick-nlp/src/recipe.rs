@@ -136,7 +136,7 @@ impl Default for TokenizerRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
-    /// Folder or name of a BERT, RoBERTa or DistilBERT checkpoint; the sizes below are then its own.
+    /// Folder or name of a BERT, RoBERTa or DistilBERT checkpoint; the sizes and dropouts below are then its own.
     pub pretrained: Option<String>,
     pub hidden_size: usize,
     pub num_hidden_layers: usize,

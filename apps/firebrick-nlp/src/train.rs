@@ -87,8 +87,7 @@ pub fn train(
     device.seed(recipe.seed);
     let (config, model) = match &pretrained {
         Some(source) => {
-            let mut loaded = bert::load_pretrained(source, &labels, &device)?;
-            loaded.config.hidden_dropout_prob = recipe.model.hidden_dropout_prob;
+            let loaded = bert::load_pretrained(source, &labels, &device)?;
             (loaded.config, loaded.model.materialize())
         }
         None => {

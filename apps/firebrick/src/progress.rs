@@ -23,7 +23,7 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     plain: bool,
     last: Option<Instant>,
-    /// Since the last plain line.
+    /// Moving average.
     tokens_per_second: f64,
 }
 

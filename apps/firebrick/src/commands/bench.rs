@@ -4,15 +4,7 @@ use std::time::Instant;
 
 use burn::{prelude::*, tensor::TensorData};
 use firebrick_core::arch::bert::BertConfig;
-use firebrick_nlp::{
-    batch::{Example, TextExamples},
-    task::Classify,
-};
-use firebrick_train::{
-    fit::gradients,
-    optim::{OptimState, global_norm},
-    recipe::TrainRecipe,
-};
+use firebrick_nlp::workload::TrainStep;
 use serde_json::json;
 
 use super::Outcome;
@@ -25,8 +17,8 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
     let device = global.device.open()?;
     match args.workload.as_str() {
         "bert-b1" => bert_b1(&device),
-        "train-bert-b8" => train(&device, "train-bert-b8", BertConfig::base(), 8, 128),
-        "train-sst2" => train(&device, "train-sst2", small(), 32, 24),
+        "train-bert-b8" => train(&device, "train-bert-b8", &BertConfig::base(), 8, 128),
+        "train-sst2" => train(&device, "train-sst2", &small(), 32, 24),
         other => {
             let message = format!("no workload `{other}`: bert-b1, train-bert-b8, train-sst2");
             return Err(Failure::text(USAGE, message));
@@ -62,42 +54,10 @@ fn bert_b1(device: &Device) {
 }
 
 /// Tokens a second of whole optimiser steps: forward, backward, clipping, AdamW.
-fn train(device: &Device, name: &str, config: BertConfig, batch: usize, tokens: usize) {
-    let device = device.clone().autodiff();
-    device.seed(0);
-    let mut model = Some(Classify {
-        model: config.init_classifier(2, &device),
-        label_smoothing: 0.0,
-        r_drop: 0.0,
-    });
-    let example = |i: usize| Example {
-        ids: (0..tokens)
-            .map(|t| ((i * 131 + t * 37) % (config.vocab_size - 5) + 5) as u32)
-            .collect(),
-        label: i % 2,
-    };
-    let examples = TextExamples {
-        examples: (0..batch).map(example).collect(),
-        pad_id: 0,
-        unknown_id: 1,
-        token_dropout: 0.0,
-    };
-    let recipe = TrainRecipe::default();
-    let (mut optim, indices) = (OptimState::default(), (0..batch).collect::<Vec<_>>());
-    let count = (batch * tokens) as f64;
-    measure(
-        name,
-        "throughput",
-        "tokens/s",
-        3,
-        |seconds| count / seconds,
-        || {
-            let before = model.take().expect("put back below");
-            let (_, grads) = gradients(&before, &examples, &indices, 1, 7);
-            let norm = global_norm(&grads);
-            model = Some(optim.step(before, &grads, norm, 1e-4, &recipe));
-        },
-    );
+fn train(device: &Device, name: &str, config: &BertConfig, rows: usize, tokens: usize) {
+    let mut step = TrainStep::new(config, rows, tokens, device);
+    let count = (rows * tokens) as f64;
+    measure(name, "throughput", "tokens/s", 3, |seconds| count / seconds, || step.run());
 }
 
 /// Five repeats after `warmup` runs; what takes less than 0.2 s is repeated inside.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::hash::sha256_bytes;
 use firebrick_nlp::{recipe::Recipe, train as nlp};
 use firebrick_train::{
@@ -147,7 +148,7 @@ fn write_ledger(dir: &Path, corpus: &firebrick_nlp::corpus::Corpus) -> anyhow::R
         }
     }
     let path = dir.join("data.ledger.jsonl");
-    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    write_atomically(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Set by Ctrl-C or a termination signal; a second one ends the process at once.

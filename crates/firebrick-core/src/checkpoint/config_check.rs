@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::json::quoted;
+use super::json::{quoted, shown};
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -192,16 +192,6 @@ fn value(key: &str, problem: impl Into<String>) -> ConfigProblem {
     let plain = key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
     let key = if plain && key.len() <= 80 { key.into() } else { quoted(key) };
     ConfigProblem::Value { key, problem: problem.into() }
-}
-
-/// A number as it stands in the file; another value by its kind.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "an array".into(),
-        Value::Object(_) => "an object".into(),
-        Value::String(text) => quoted(text),
-        other => other.to_string(),
-    }
 }
 
 /// The first of `keys` that is there, `1..=limit`.

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::json::{JsonProblem, irregular, parse_strict, quoted};
+use super::json::{JsonProblem, irregular, parse_strict, quoted, shown};
 
 /// Longest header of the reference implementation.
 const HEADER_LIMIT: u64 = 100_000_000;
@@ -386,16 +386,6 @@ fn numbers(field: &'static str, value: Value) -> Result<Vec<u64>, TensorProblem>
         item.as_u64().ok_or_else(|| bad(format!("holds {}, not a size of 64 bits", shown(item))))
     };
     items.iter().map(number).collect()
-}
-
-/// A value in a message.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "an array".into(),
-        Value::Object(_) => "an object".into(),
-        Value::String(text) => quoted(text),
-        other => other.to_string(),
-    }
 }
 
 /// What a sound file holds that its user should know.

@@ -94,6 +94,16 @@ pub(super) fn irregular(meta: &std::fs::Metadata) -> Option<&'static str> {
     }
 }
 
+/// A value in a message: a number as it stands in the file, a container by its kind.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    }
+}
+
 /// Parses one JSON value.
 ///
 /// ```

@@ -45,21 +45,10 @@ impl Source {
     pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>, LoadError> {
         let path = self.path(file);
         match self {
-            Self::Folder(_) => {
-                let meta = std::fs::metadata(&path)
-                    .map_err(|source| LoadError::Read { path: path.clone(), source })?;
-                if !meta.is_file() {
-                    return Err(LoadError::Checkpoint {
-                        path,
-                        problem: "is not a regular file".into(),
-                    });
-                }
-                if meta.len() > limit {
-                    let problem = format!("{} bytes, above the limit of {limit}", meta.len());
-                    return Err(LoadError::Checkpoint { path, problem });
-                }
-                std::fs::read(&path).map_err(|source| LoadError::Read { path, source })
-            }
+            Self::Folder(_) => json::read_bytes(&path, limit).map_err(|problem| match problem {
+                json::JsonProblem::Read(source) => LoadError::Read { path, source },
+                other => LoadError::Checkpoint { path, problem: other.to_string() },
+            }),
             Self::Embedded { files, .. } => {
                 let found = files.iter().find(|(name, _)| *name == file);
                 found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| LoadError::Read {

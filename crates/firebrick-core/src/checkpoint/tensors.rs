@@ -55,8 +55,23 @@ enum Storage {
 impl Weights {
     /// `model.safetensors`, or the shards that `model.safetensors.index.json` names.
     pub fn open(dir: &Path) -> Result<Self, LoadError> {
-        let problem = |problem: String| LoadError::Checkpoint { path: dir.to_path_buf(), problem };
-        let files = folder::weight_files(dir).map_err(|e| problem(e.to_string()))?;
+        let files = folder::weight_files(dir).map_err(|e| LoadError::Checkpoint {
+            path: dir.to_path_buf(),
+            problem: e.to_string(),
+        })?;
+        let path = match files.as_slice() {
+            [one] => one.clone(),
+            _ => dir.to_path_buf(),
+        };
+        Self::of_files(path, files)
+    }
+
+    /// One safetensors file by its path.
+    pub fn open_file(path: &Path) -> Result<Self, LoadError> {
+        Self::of_files(path.to_path_buf(), vec![path.to_path_buf()])
+    }
+
+    fn of_files(path: PathBuf, files: Vec<PathBuf>) -> Result<Self, LoadError> {
         let mut entries = BTreeMap::new();
         for (index, path) in files.iter().enumerate() {
             let header = header::read_header(path).map_err(|e| LoadError::Checkpoint {
@@ -65,26 +80,7 @@ impl Weights {
             })?;
             add(&mut entries, index, header);
         }
-        let path = match files.as_slice() {
-            [one] => one.clone(),
-            _ => dir.to_path_buf(),
-        };
         Ok(Self { path, entries, bytes: Storage::Files(files) })
-    }
-
-    /// One safetensors file by its path.
-    pub fn open_file(path: &Path) -> Result<Self, LoadError> {
-        let header = header::read_header(path).map_err(|e| LoadError::Checkpoint {
-            path: path.to_path_buf(),
-            problem: e.to_string(),
-        })?;
-        let mut entries = BTreeMap::new();
-        add(&mut entries, 0, header);
-        Ok(Self {
-            path: path.to_path_buf(),
-            entries,
-            bytes: Storage::Files(vec![path.to_path_buf()]),
-        })
     }
 
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, LoadError> {
