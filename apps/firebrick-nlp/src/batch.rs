@@ -10,8 +10,8 @@ pub struct TextBatch {
     pub ids: Tensor<2, Int>,
     /// `[B, T]`; true where padding
     pub pad: Tensor<2, Bool>,
-    /// `[B]`; class index
-    pub labels: Tensor<1, Int>,
+    /// `[B, L]`; probability of each class
+    pub targets: Tensor<2>,
 }
 
 /// A text as token ids, with its class.
@@ -38,9 +38,12 @@ pub fn pad(texts: &[&[u32]], pad_id: u32, device: &Device) -> (Tensor<2, Int>, T
     )
 }
 
-/// The training rows as the loop wants them.
+/// The training texts as the loop wants them.
 pub struct TextExamples {
-    pub examples: Vec<Example>,
+    texts: Vec<Vec<u32>>,
+    /// By text, the probability of each class.
+    targets: Vec<Vec<f32>>,
+    /// What a batch is filled up with; hidden from the model.
     pub pad_id: u32,
     /// What a dropped token is replaced by.
     pub unknown_id: u32,
@@ -48,15 +51,35 @@ pub struct TextExamples {
     pub token_dropout: f64,
 }
 
+impl TextExamples {
+    /// `label_smoothing` is taken from the true class and spread over all (Szegedy et al. 2016).
+    pub fn new(examples: Vec<Example>, classes: usize, label_smoothing: f64) -> Self {
+        let target = |label: usize| {
+            let mut target = vec![(label_smoothing / classes as f64) as f32; classes];
+            target[label] += (1.0 - label_smoothing) as f32;
+            target
+        };
+        let targets = examples.iter().map(|e| target(e.label)).collect();
+        let texts = examples.into_iter().map(|e| e.ids).collect();
+        Self { texts, targets, pad_id: 0, unknown_id: 0, token_dropout: 0.0 }
+    }
+
+    /// A text with what somebody else thinks of it.
+    pub fn push(&mut self, ids: Vec<u32>, target: Vec<f32>) {
+        self.texts.push(ids);
+        self.targets.push(target);
+    }
+}
+
 impl Examples for TextExamples {
     type Batch = TextBatch;
 
     fn len(&self) -> usize {
-        self.examples.len()
+        self.texts.len()
     }
 
     fn size(&self, index: usize) -> usize {
-        self.examples[index].ids.len()
+        self.texts[index].len()
     }
 
     fn batch(&self, indices: &[usize], seed: u64, device: &Device) -> TextBatch {
@@ -64,7 +87,7 @@ impl Examples for TextExamples {
         let texts: Vec<Vec<u32>> = indices
             .iter()
             .map(|i| {
-                let mut ids = self.examples[*i].ids.clone();
+                let mut ids = self.texts[*i].clone();
                 let inner = ids.len().saturating_sub(2);
                 for id in ids.iter_mut().skip(1).take(inner) {
                     if self.token_dropout > 0.0 && rng.toss(self.token_dropout) {
@@ -76,8 +99,8 @@ impl Examples for TextExamples {
             .collect();
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
         let (ids, pad) = pad(&texts, self.pad_id, device);
-        let labels: Vec<i32> = indices.iter().map(|i| self.examples[*i].label as i32).collect();
-        let labels = Tensor::from_data(TensorData::new(labels, [indices.len()]), device);
-        TextBatch { ids, pad, labels }
+        let targets: Vec<f32> = indices.iter().flat_map(|i| &self.targets[*i]).copied().collect();
+        let shape = [indices.len(), targets.len() / indices.len().max(1)];
+        TextBatch { ids, pad, targets: Tensor::from_data(TensorData::new(targets, shape), device) }
     }
 }

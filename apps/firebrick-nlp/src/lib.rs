@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod batch;
 pub mod classifier;
 pub mod corpus;
+pub mod distill;
 pub mod recipe;
 pub mod shipped;
 pub mod task;

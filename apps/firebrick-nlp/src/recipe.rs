@@ -30,6 +30,8 @@ pub struct Recipe {
     #[serde(default)]
     pub model: ModelRecipe,
     #[serde(default)]
+    pub distill: DistillRecipe,
+    #[serde(default)]
     pub train: TrainRecipe,
     #[serde(default)]
     pub checkpoint: CheckpointRecipe,
@@ -172,6 +174,35 @@ impl Default for ModelRecipe {
     }
 }
 
+/// `[distill]`: learn also from the answers of a linear teacher (NB-SVM, fitted on the training rows) to
+/// texts that are spliced from the training rows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistillRecipe {
+    /// Spliced texts for each training row; 0 has no teacher. An epoch passes over all of them.
+    pub texts_per_row: usize,
+}
+
+impl ModelRecipe {
+    /// Beside a checkpoint, which brings its own sizes, a size of the recipe would do nothing.
+    fn check_pretrained(&self) -> Result<(), RecipeError> {
+        let table = |model: &Self| {
+            toml::Table::try_from(model).map_err(|e| RecipeError::value("model", e.to_string()))
+        };
+        let (given, plain) = (table(self)?, table(&Self::default())?);
+        let idle = given
+            .iter()
+            .find(|(key, value)| *key != "pretrained" && plain.get(*key) != Some(*value));
+        match idle {
+            None => Ok(()),
+            Some((key, _)) => Err(RecipeError::value(
+                &format!("model.{key}"),
+                "stands beside `model.pretrained`, whose checkpoint has its own",
+            )),
+        }
+    }
+}
+
 impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
@@ -213,12 +244,19 @@ impl Check for Recipe {
             let problem = format!("is {}, not within 16 and 1000000", self.tokenizer.vocab_size);
             return fail("tokenizer.vocab_size", problem);
         }
+        if self.distill.texts_per_row > 1000 {
+            let problem = format!("is {}, above 1000", self.distill.texts_per_row);
+            return fail("distill.texts_per_row", problem);
+        }
         if (self.tokenizer.kind == TokenizerKind::Pretrained) != self.model.pretrained.is_some() {
             let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";
             return fail("tokenizer.kind", problem.into());
         }
-        if self.model.pretrained.is_none() {
-            self.bert(self.tokenizer.vocab_size)?;
+        match &self.model.pretrained {
+            None => {
+                self.bert(self.tokenizer.vocab_size)?;
+            }
+            Some(_) => self.model.check_pretrained()?,
         }
         self.train.check()?;
         self.checkpoint.check()?;
@@ -289,6 +327,17 @@ pub const SHIPPED: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_beside_a_checkpoint_are_an_error() {
+        let (_, text) = SHIPPED.iter().find(|(name, _)| *name == "sst2-minilm").unwrap();
+        let wider = ["model.hidden_size=64".to_string()];
+        let error = parse::<Recipe>(text.as_bytes(), &wider).unwrap_err().to_string();
+        assert!(error.contains("`model.hidden_size` stands beside"), "{error}");
+        let recipe: Recipe = parse(text.as_bytes(), &[]).unwrap();
+        let resolved = toml::to_string_pretty(&recipe).unwrap();
+        assert_eq!(parse::<Recipe>(resolved.as_bytes(), &[]).unwrap(), recipe);
+    }
 
     /// Every recipe in the tree parses: a renamed key breaks the build, not a run at night.
     #[test]

@@ -15,9 +15,6 @@ use crate::batch::{Example, TextBatch, pad};
 #[derive(Module, Debug)]
 pub struct Classify {
     pub model: BertClassifier,
-    /// Probability mass taken from the true label and spread over all (Szegedy et al. 2016).
-    #[module(skip)]
-    pub label_smoothing: f64,
     /// Weight of R-Drop (Liang et al. 2021, <https://arxiv.org/abs/2106.14448>): every text goes
     /// through twice, under different dropout, and the two answers are drawn together. 0 is off.
     #[module(skip)]
@@ -28,9 +25,9 @@ impl Task for Classify {
     type Batch = TextBatch;
 
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
-        let TextBatch { ids, pad, labels } = batch;
+        let TextBatch { ids, pad, targets } = batch;
         if self.r_drop == 0.0 {
-            return self.cross_entropy(log_softmax(self.model.forward(ids, None, pad), 1), labels);
+            return cross_entropy(log_softmax(self.model.forward(ids, None, pad), 1), targets);
         }
         let [b, _] = ids.dims();
         let twice = Tensor::cat(vec![ids.clone(), ids], 0); // [2B, T]
@@ -40,18 +37,14 @@ impl Task for Classify {
         // (KL(p || q) + KL(q || p)) / 2 = sum (p - q) (log p - log q) / 2
         let apart = first.clone() - second.clone();
         let kl = ((first.exp() - second.exp()) * apart).sum_dim(1).mean() / 2.0;
-        let labels = Tensor::cat(vec![labels.clone(), labels], 0);
-        self.cross_entropy(log_p, labels) + kl * self.r_drop
+        let targets = Tensor::cat(vec![targets.clone(), targets], 0);
+        cross_entropy(log_p, targets) + kl * self.r_drop
     }
 }
 
-impl Classify {
-    /// `log_p`: `[B, L]`; `labels`: `[B]`
-    fn cross_entropy(&self, log_p: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
-        let truth = log_p.clone().gather(1, labels.unsqueeze_dim(1)); // [B, 1]
-        let s = self.label_smoothing;
-        -(truth.mean() * (1.0 - s) + log_p.mean() * s)
-    }
+/// `log_p`, `targets`: `[B, L]`
+fn cross_entropy(log_p: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    -(targets * log_p).sum_dim(1).mean()
 }
 
 /// What a model said of each example, in order.

@@ -18,6 +18,7 @@ use crate::{
     batch::{Example, TextExamples},
     classifier::{Origin, TextClassifier},
     corpus::{self, Corpus},
+    distill::Taught,
     recipe::{Recipe, TokenizerKind},
     task::{Classify, Judged, judge},
     tokenizer::{TextTokenizer, train_byte_bpe, train_wordpiece},
@@ -27,10 +28,12 @@ use crate::{
 pub struct Prepared {
     pub corpus: Corpus,
     pub tokenizer: TextTokenizer,
+    /// What the teacher said, if the recipe has one.
+    pub taught: Option<Taught>,
     pretrained: Option<Source>,
 }
 
-/// Reads the data and trains (or reads) the tokenizer.
+/// Reads the data, trains (or reads) the tokenizer, asks the teacher.
 pub fn prepare(
     recipe: &Recipe,
     base: &Path,
@@ -55,7 +58,11 @@ pub fn prepare(
             anyhow::bail!("the recipe's `model.pretrained` was not opened")
         }
     };
-    Ok(Prepared { corpus, tokenizer, pretrained })
+    let taught = match recipe.distill.texts_per_row {
+        0 => None,
+        n => Some(Taught::new(&corpus.train, &corpus.valid, &corpus.labels, n, recipe.seed)?),
+    };
+    Ok(Prepared { corpus, tokenizer, taught, pretrained })
 }
 
 /// A trained model and what was measured of it.
@@ -81,7 +88,7 @@ pub fn train(
     stop: &AtomicBool,
     report: impl FnMut(Event),
 ) -> anyhow::Result<Trained> {
-    let Prepared { corpus, tokenizer, pretrained } = prepared;
+    let Prepared { corpus, tokenizer, taught, pretrained } = prepared;
     let labels = corpus.labels.clone();
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
@@ -100,21 +107,19 @@ pub fn train(
     let max_len = recipe.tokenizer.max_len.min(config.longest());
     let encode = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
     let valid = encode(&corpus.valid);
-    let data = TextExamples {
-        examples: encode(&corpus.train),
-        pad_id: tokenizer.pad_id(),
-        unknown_id: tokenizer.unknown_id(),
-        token_dropout: recipe.data.token_dropout,
-    };
+    let smoothing = recipe.train.label_smoothing;
+    let mut data = TextExamples::new(encode(&corpus.train), labels.len(), smoothing);
+    data.pad_id = tokenizer.pad_id();
+    data.unknown_id = tokenizer.unknown_id();
+    data.token_dropout = recipe.data.token_dropout;
+    for (text, target) in taught.map_or_else(Vec::new, |taught| taught.texts) {
+        data.push(tokenizer.encode(&text, max_len), target);
+    }
     let judge = |model: &Classify, examples: &[Example]| {
         judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
     };
 
-    let model = Classify {
-        model,
-        label_smoothing: recipe.train.label_smoothing,
-        r_drop: recipe.train.r_drop,
-    };
+    let model = Classify { model, r_drop: recipe.train.r_drop };
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,
@@ -171,6 +176,15 @@ pub fn train(
     })
 }
 
+/// Rows whose label is among `labels`, with its place there.
+pub fn with_known_label<'a>(
+    rows: &'a [Row],
+    labels: &'a [String],
+) -> impl Iterator<Item = (&'a Row, usize)> {
+    let place = |row: &Row| labels.iter().position(|label| Some(label) == row.label.as_ref());
+    rows.iter().filter_map(move |row| Some((row, place(row)?)))
+}
+
 /// Rows whose label the model knows, as token ids.
 pub fn examples(
     rows: &[Row],
@@ -178,9 +192,9 @@ pub fn examples(
     tokenizer: &TextTokenizer,
     max_len: usize,
 ) -> Vec<Example> {
-    let place = |row: &Row| labels.iter().position(|label| Some(label) == row.label.as_ref());
-    let known = rows.iter().filter_map(|row| Some((row, place(row)?)));
-    known.map(|(row, label)| Example { ids: tokenizer.encode(&row.text, max_len), label }).collect()
+    with_known_label(rows, labels)
+        .map(|(row, label)| Example { ids: tokenizer.encode(&row.text, max_len), label })
+        .collect()
 }
 
 /// Scores of a finished model on rows with labels; rows with unknown labels are counted in the second place.

@@ -8,10 +8,7 @@ use firebrick_train::{
     recipe::TrainRecipe,
 };
 
-use crate::{
-    batch::{Example, TextExamples},
-    task::Classify,
-};
+use crate::{batch::TextExamples, task::Classify};
 
 /// Forward, backward, clipping and AdamW over a fixed batch.
 pub struct TrainStep {
@@ -26,18 +23,16 @@ impl TrainStep {
     pub fn new(config: &BertConfig, rows: usize, tokens: usize, device: &Device) -> Self {
         let device = device.clone().autodiff();
         device.seed(0);
-        let model = Classify {
-            model: config.init_classifier(2, &device),
-            label_smoothing: 0.0,
-            r_drop: 0.0,
-        };
+        let model = Classify { model: config.init_classifier(2, &device), r_drop: 0.0 };
         let id = |i: usize, t: usize| ((i * 131 + t * 37) % (config.vocab_size - 5) + 5) as u32;
-        let example = |i| Example { ids: (0..tokens).map(|t| id(i, t)).collect(), label: i % 2 };
-        let examples = (0..rows).map(example).collect();
+        let text = |i| (0..tokens).map(|t| id(i, t)).collect();
+        let target = |i| vec![(i % 2) as f32, ((i + 1) % 2) as f32];
+        let mut examples = TextExamples::new(vec![], 2, 0.0);
+        (0..rows).for_each(|i| examples.push(text(i), target(i)));
         Self {
             model: Some(model),
             optim: OptimState::default(),
-            examples: TextExamples { examples, pad_id: 0, unknown_id: 1, token_dropout: 0.0 },
+            examples,
             rows: (0..rows).collect(),
         }
     }

@@ -1,40 +1,131 @@
-//! What `report.html` says about one run; how it looks is `firebrick_train::report`'s.
+//! What a finished run leaves beside its model: `report.html`, `plots/*.svg`, `eval/`. How they look is
+//! `firebrick_train::report`'s.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context;
+use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_metrics::confusion::Confusion;
-use firebrick_nlp::{baseline::Baseline, task::argmax, train::Trained};
+use firebrick_nlp::{
+    baseline::Baseline,
+    task::{Judged, argmax},
+    train::{Trained, with_known_label},
+};
 use firebrick_train::{
-    report::{Example, Report, plots::Curve, render},
+    report::{
+        Example, Report,
+        plots::{Curve, confusion_svg, line_chart_svg},
+        render,
+    },
     run,
 };
+use serde_json::json;
 
 /// Examples of each kind that are shown.
 const SHOWN: usize = 10;
 
-/// The page of a finished run, with the baseline that was trained beside it.
-pub fn html(dir: &Path, trained: &Trained, baseline: &Baseline) -> anyhow::Result<String> {
+/// Writes page, plots and evaluation of a run; returns the page's path.
+pub fn write(
+    dir: &Path,
+    trained: &Trained,
+    baseline: Option<&Baseline>,
+) -> anyhow::Result<PathBuf> {
+    let report = describe(dir, trained, baseline)?;
+    for ((title, x, y, curves), file) in report.curves.iter().zip(["loss", "accuracy"]) {
+        let svg = line_chart_svg(title, x, y, curves);
+        put(&dir.join("plots").join(format!("{file}.svg")), &svg)?;
+    }
+    if let Some((labels, counts)) = &report.confusion {
+        put(&dir.join("plots/confusion.svg"), &confusion_svg(labels, counts))?;
+    }
+    put(&dir.join("eval/valid.json"), &evaluation(&trained.valid, &trained.corpus.labels)?)?;
+    put(&dir.join("eval/valid.jsonl"), &answers(trained))?;
+    if let Some(test) = &trained.test {
+        put(&dir.join("eval/test.json"), &evaluation(test, &trained.corpus.labels)?)?;
+    }
+    let page = dir.join("report.html");
+    put(&page, &render(&report))?;
+    Ok(page)
+}
+
+fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(path.parent().context("a file lies in a folder")?)
+        .and_then(|()| write_atomically(path, text.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Scores and counts by class, as JSON.
+fn evaluation(judged: &Judged, labels: &[String]) -> anyhow::Result<String> {
+    let counts: Vec<_> = judged.confusion.rows().collect();
+    let value = json!({
+        "rows": judged.confusion.total(), "metrics": judged.metrics(),
+        "labels": labels, "confusion": counts,
+    });
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+/// What the model says of every validation row, as `predict` writes it, with the truth beside it.
+fn answers(trained: &Trained) -> String {
+    let labels = &trained.corpus.labels;
+    let rows = with_known_label(&trained.corpus.valid, labels).zip(&trained.valid.scores);
+    rows.map(|((row, truth), scores)| {
+        let scores_by_label: serde_json::Map<_, _> =
+            labels.iter().zip(scores).map(|(label, p)| (label.clone(), json!(p))).collect();
+        let value = json!({
+            "id": row.row, "label": labels[argmax(scores)], "truth": labels[truth],
+            "scores": scores_by_label,
+        });
+        format!("{value}\n")
+    })
+    .collect()
+}
+
+fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyhow::Result<Report> {
     let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
         Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
     };
     let chart =
         |title: &str, y: &str, curves| (title.to_string(), "step".into(), y.to_string(), curves);
-    let (ours, theirs) = (percent(&trained.valid.confusion), percent(&baseline.confusion));
+    let ours = percent(&trained.valid.confusion);
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let report = Report {
+    let mut facts = vec![
+        ("validation accuracy".into(), ours.clone()),
+        ("validation rows".into(), trained.valid.confusion.total().to_string()),
+        ("training rows".into(), trained.corpus.train.len().to_string()),
+        ("seconds".into(), format!("{:.0}", trained.seconds)),
+        ("tokens".into(), trained.tokens.to_string()),
+    ];
+    let caution =
+        "The validation rows also chose the weights, so expect somewhat less on new text.";
+    let mut verdict = format!("{ours} on the validation rows. {caution}");
+    if let Some(test) = &trained.test {
+        let theirs = percent(&test.confusion);
+        facts.insert(0, ("test accuracy".into(), theirs.clone()));
+        verdict = format!("{theirs} on {} test rows, which chose nothing.", test.confusion.total());
+    }
+    let mut comparison = vec![];
+    if let Some(baseline) = baseline {
+        let theirs = percent(&baseline.confusion);
+        verdict = format!(
+            "{ours} on the validation rows, {theirs} for TF-IDF with logistic regression. {caution}"
+        );
+        comparison = vec![
+            ("this model".into(), ours, format!("{:.0} s", trained.seconds)),
+            (
+                "TF-IDF + logistic regression".into(),
+                theirs,
+                format!("{} features, {:.1} s", baseline.features, baseline.seconds),
+            ),
+        ];
+    }
+    Ok(Report {
         title: format!("Run {name}"),
         subtitle: "Every number on this page was measured in this run.".into(),
-        facts: vec![
-            ("accuracy".into(), ours.clone()),
-            ("validation rows".into(), trained.valid.confusion.total().to_string()),
-            ("training rows".into(), trained.corpus.train.len().to_string()),
-            ("seconds".into(), format!("{:.0}", trained.seconds)),
-            ("tokens".into(), trained.tokens.to_string()),
-        ],
-        verdict: format!(
-            "{ours} on the validation rows, {theirs} for TF-IDF with logistic regression. \
-             The validation rows also chose the weights, so expect somewhat less on new text."
-        ),
+        facts,
+        verdict,
         curves: vec![
             chart(
                 "Loss",
@@ -47,24 +138,19 @@ pub fn html(dir: &Path, trained: &Trained, baseline: &Baseline) -> anyhow::Resul
             trained.corpus.labels.clone(),
             trained.valid.confusion.rows().map(<[u64]>::to_vec).collect(),
         )),
-        comparison: vec![
-            ("this model".into(), ours, format!("{:.0} s", trained.seconds)),
-            (
-                "TF-IDF + logistic regression".into(),
-                theirs,
-                format!("{} features, {:.1} s", baseline.features, baseline.seconds),
-            ),
-        ],
+        comparison,
         right: examples(trained, true),
         wrong: examples(trained, false),
         data_notes: data_notes(trained),
-        recipe_toml: std::fs::read_to_string(dir.join("recipe.toml"))?,
+        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![
+            (
+                format!("firebrick nlp sentiment TEXT --model {}", dir.display()),
+                "ask the model".into(),
+            ),
             ("firebrick recipe cp sst2 mine.toml".into(), "train on a CSV of your own".into()),
-            ("firebrick train sst2-minilm".into(), "fine-tune a pretrained encoder".into()),
         ],
-    };
-    Ok(render(&report))
+    })
 }
 
 fn percent(confusion: &Confusion) -> String {
@@ -87,10 +173,7 @@ fn data_notes(trained: &Trained) -> Vec<(String, String)> {
 /// The surest answers, right or wrong.
 fn examples(trained: &Trained, right: bool) -> Vec<Example> {
     let labels = &trained.corpus.labels;
-    let known = trained.corpus.valid.iter().filter_map(|row| {
-        Some((row, labels.iter().position(|label| Some(label) == row.label.as_ref())?))
-    });
-    let mut found: Vec<Example> = known
+    let mut found: Vec<Example> = with_known_label(&trained.corpus.valid, labels)
         .zip(&trained.valid.scores)
         .filter_map(|((row, truth), scores)| {
             let best = argmax(scores);

@@ -11,5 +11,6 @@ pub mod csr;
 pub mod error;
 mod lbfgs;
 pub mod logistic;
+pub mod nbsvm;
 pub mod text;
 pub mod tfidf;

@@ -1,12 +1,12 @@
 //! Exact GELU (Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>): `x * cdf(x)` of the normal
 //! distribution, and its derivative.
-//!
-//! The error function is the rational approximation of `torch.erf`'s vector path (Eigen's
-//! `generic_fast_erf_float`): absolute error below 2e-7, no branch, so the loop vectorises.
 
 use rayon::prelude::*;
 
-use crate::BLOCK;
+use crate::{
+    BLOCK,
+    math::{erf, exp},
+};
 
 /// `y[i] = gelu(x[i])`
 pub fn forward(x: &[f32], y: &mut [f32]) {
@@ -21,43 +21,6 @@ pub fn backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
         .zip(x.par_chunks(BLOCK))
         .zip(dy.par_chunks(BLOCK))
         .for_each(|((dx, x), dy)| dispatch_backward(x, dy, dx));
-}
-
-#[inline(always)]
-fn erf(x: f32) -> f32 {
-    // Beyond 4 the function is 1 in f32.
-    let x = x.clamp(-4.0, 4.0);
-    let x2 = x * x;
-    let mut p = -2.726_142_e-10_f32;
-    for c in [
-        2.770_681_7e-8,
-        -2.101_024e-6,
-        -5.692_506e-5,
-        -7.349_906e-4,
-        -2.954_600_1e-3,
-        -1.609_603_8e-2,
-    ] {
-        p = p * x2 + c;
-    }
-    let mut q = -1.456_607_2e-5_f32;
-    for c in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474_5e-2] {
-        q = q * x2 + c;
-    }
-    x * p / q
-}
-
-/// `exp(x)` for `x` in `[-87, 0]`, relative error below 2e-7 (Cephes).
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    let x = x.max(-87.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let mut p = 1.987_569_2e-4_f32;
-    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + c;
-    }
-    let p = p * r * r + r + 1.0;
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
 #[inline(always)]

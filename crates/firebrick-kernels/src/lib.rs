@@ -6,8 +6,13 @@
 
 pub mod adamw;
 pub mod allocator;
+pub mod attention;
 mod cpu;
+pub mod dropout;
 pub mod gelu;
+mod math;
+pub mod matmul;
+pub mod norm;
 pub mod reduce;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.

@@ -42,6 +42,16 @@ impl Coins {
     pub fn toss(&mut self, p: f64) -> bool {
         self.0.random_bool(p)
     }
+
+    /// One of `0..n`, all alike; `n` is not 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0.random_range(0..n)
+    }
+
+    /// Within `low` and `high`, all alike.
+    pub fn within(&mut self, low: f64, high: f64) -> f64 {
+        self.0.random_range(low..high)
+    }
 }
 
 #[cfg(test)]

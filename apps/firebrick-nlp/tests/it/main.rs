@@ -15,10 +15,9 @@ use firebrick_train::{
 };
 use proptest::prelude::*;
 
-fn examples() -> TextExamples {
+fn examples() -> Vec<Example> {
     let text = |i: usize| (0..4 + i % 5).map(|t| (5 + (i * 31 + t * 7) % 59) as u32).collect();
-    let examples = (0..8).map(|i| Example { ids: text(i), label: i % 2 }).collect();
-    TextExamples { examples, pad_id: 0, unknown_id: 1, token_dropout: 0.0 }
+    (0..8).map(|i| Example { ids: text(i), label: i % 2 }).collect()
 }
 
 /// Weights large enough that a wrong mask or a swapped layer shows.
@@ -52,13 +51,13 @@ fn outputs(spec: &str) -> (Vec<f32>, Vec<f32>) {
     let device = spec.open().unwrap_or_else(|e| panic!("{e}")).autodiff();
     let source = firebrick_core::checkpoint::Source::folder(home.path());
     let model = firebrick_core::arch::bert::load_classifier(&source, &device).unwrap().model;
-    let model = Classify { model, label_smoothing: 0.1, r_drop: 0.0 };
+    let model = Classify { model, r_drop: 0.0 };
     let examples = examples();
-    let texts: Vec<&[u32]> = examples.examples.iter().map(|e| e.ids.as_slice()).collect();
+    let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
     let ask = |model: &Classify| scores(&model.valid().model, &texts, 0, 8).concat();
     let before = ask(&model);
     let rows: Vec<usize> = (0..8).collect();
-    let (_, grads) = gradients(&model, &examples, &rows, 1, 1);
+    let (_, grads) = gradients(&model, &TextExamples::new(examples.clone(), 2, 0.1), &rows, 1, 1);
     let norm = global_norm(&grads);
     let model = OptimState::default().step(model, &grads, norm, 1e-3, &TrainRecipe::default());
     (before, ask(&model))
@@ -90,16 +89,16 @@ fn wgpu_agrees_with_flex() {
 fn overfits_one_batch() {
     let device = Device::flex().autodiff();
     device.seed(7);
-    let mut model =
-        Classify { model: config().init_classifier(2, &device), label_smoothing: 0.0, r_drop: 0.0 };
-    let (examples, rows) = (examples(), (0..8).collect::<Vec<_>>());
+    let mut model = Classify { model: config().init_classifier(2, &device), r_drop: 0.0 };
+    let rows: Vec<usize> = (0..8).collect();
+    let data = TextExamples::new(examples(), 2, 0.0);
     let (mut optim, recipe) = (OptimState::default(), TrainRecipe::default());
     for step in 0..60 {
-        let (_, grads) = gradients(&model, &examples, &rows, 1, step);
+        let (_, grads) = gradients(&model, &data, &rows, 1, step);
         let norm = global_norm(&grads);
         model = optim.step(model, &grads, norm, 1e-2, &recipe);
     }
-    let judged = judge(&model.valid().model, &examples.examples, 2, 0, 8);
+    let judged = judge(&model.valid().model, &examples(), 2, 0, 8);
     assert_eq!(judged.confusion.accuracy(), Some(1.0));
     assert!(judged.loss < 0.05, "{}", judged.loss);
 }

@@ -1,7 +1,5 @@
 //! `firebrick start`: the first minutes. Trains, compares with a baseline, writes a report.
 
-use anyhow::Context;
-use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_metrics::interval::wilson_interval;
 use firebrick_nlp::baseline;
 use serde_json::json;
@@ -28,10 +26,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
     let (low, high) =
         wilson_interval(trained.valid.confusion.correct(), trained.valid.confusion.total())
             .unwrap_or_default();
-    let report = dir.join("report.html");
-    let html = crate::report::html(&dir, &trained, &baseline)?;
-    write_atomically(&report, html.as_bytes())
-        .with_context(|| format!("writing {}", report.display()))?;
+    let report = crate::report::write(&dir, &trained, Some(&baseline))?;
     let text = format!(
         "trained in      {:.0} s on {}\n\
          accuracy        {:.2} %  (95 % between {:.1} and {:.1}; SST-2 dev, {} rows; these rows also chose the weights)\n\

@@ -35,6 +35,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         max_time: args.max_seconds.map(Duration::from_secs),
     };
     let (dir, trained) = train(&job, global)?;
+    crate::report::write(&dir, &trained, None)?;
     let mut text = format!("{}\n", dir.display());
     for (part, metrics) in &trained.origin.metrics {
         for (name, value) in metrics {
@@ -76,6 +77,12 @@ pub fn train(job: &Job, global: &Global) -> Result<(PathBuf, nlp::Trained), Fail
     };
     let prepared = nlp::prepare(&recipe, &base, &places::roots(), pretrained)?;
     say_data(&prepared.corpus, &progress);
+    if let Some(taught) = &prepared.taught {
+        let right = 100.0 * taught.valid.accuracy().unwrap_or_default();
+        let count = taught.texts.len();
+        progress
+            .line(&format!("teacher: {right:.2} % of the validation rows; {count} spliced texts"));
+    }
 
     let resolved = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
     let info = RunInfo {

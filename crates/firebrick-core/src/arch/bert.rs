@@ -10,11 +10,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn::{
-    module::Module,
-    nn::{Embedding, Linear},
-    prelude::*,
-};
+use burn::{module::Module, nn::Embedding, prelude::*};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,7 +24,7 @@ use crate::{
         activation::Activation,
         attention::SelfAttention,
         dropout::Dropout,
-        linear::{embedding, linear},
+        linear::{Linear, embedding},
         norm::LayerNorm,
     },
 };
@@ -265,8 +261,8 @@ impl BertConfig {
         Layer {
             attention: SelfAttention::new(c, heads, self.attention_probs_dropout_prob, std, device),
             attention_norm: LayerNorm::new(c, self.layer_norm_eps, device),
-            up: linear(c, f, std, device),
-            down: linear(f, c, std, device),
+            up: Linear::new(c, f, std, device),
+            down: Linear::new(f, c, std, device),
             feed_forward_norm: LayerNorm::new(c, self.layer_norm_eps, device),
             dropout: Dropout::new(self.hidden_dropout_prob),
             activation: self.hidden_act,
@@ -278,7 +274,7 @@ impl BertConfig {
         let c = self.hidden_size;
         BertModel {
             encoder: self.encoder(device),
-            pooler: linear(c, c, self.initializer_range, device),
+            pooler: Linear::new(c, c, self.initializer_range, device),
         }
     }
 
@@ -287,8 +283,8 @@ impl BertConfig {
         let (c, std) = (self.hidden_size, self.initializer_range);
         BertClassifier {
             encoder: self.encoder(device),
-            dense: linear(c, c, std, device),
-            classifier: linear(c, labels, std, device),
+            dense: Linear::new(c, c, std, device),
+            classifier: Linear::new(c, labels, std, device),
             dropout: Dropout::new(self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)),
             family: self.model_type,
         }
@@ -356,10 +352,10 @@ impl Layer {
     /// `x`: `[B, T, C]`, `pad`: `[B, T]` -> `[B, T, C]`
     fn forward(&self, x: Tensor<3>, pad: Tensor<2, Bool>) -> Tensor<3> {
         let attended = self.attention.forward(x.clone(), pad);
-        let x = self.attention_norm.forward(x + self.dropout.forward(attended));
+        let x = self.attention_norm.residual(x, attended, &self.dropout);
         let wide = self.activation.forward(self.up.forward(x.clone())); // [B, T, F]
         let fed = self.down.forward(wide); // [B, T, C]
-        self.feed_forward_norm.forward(x + self.dropout.forward(fed))
+        self.feed_forward_norm.residual(x, fed, &self.dropout)
     }
 }
 

@@ -21,7 +21,8 @@ pub enum Activation {
 impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => fused::gelu(x),
+            Self::Gelu if fused::applies(&x) => fused::gelu(x),
+            Self::Gelu => activation::gelu(x),
             Self::GeluNew => activation::gelu_approximate(x),
             Self::Relu => activation::relu(x),
             Self::Tanh => activation::tanh(x),

@@ -2,9 +2,9 @@
 //!
 //! Axis letters: `B` batch, `T` tokens, `C` channels, `H` heads, `D = C / H` channels of a head.
 
-use burn::{module::Module, nn::Linear, prelude::*, tensor::activation::softmax};
+use burn::{module::Module, prelude::*, tensor::activation::softmax};
 
-use super::{dropout::Dropout, linear::linear};
+use super::{dropout::Dropout, fused, linear::Linear};
 
 /// Every token looks at every token that is not padding.
 #[derive(Module, Debug)]
@@ -21,7 +21,7 @@ pub struct SelfAttention {
 impl SelfAttention {
     /// `width` must be divisible by `heads`; `dropout` is on the attention weights.
     pub fn new(width: usize, heads: usize, dropout: f64, std: f64, device: &Device) -> Self {
-        let square = || linear(width, width, std, device);
+        let square = || Linear::new(width, width, std, device);
         Self {
             query: square(),
             key: square(),
@@ -34,18 +34,33 @@ impl SelfAttention {
 
     /// `x`: `[B, T, C]`; `pad`: `[B, T]`, true where padding -> `[B, T, C]`
     pub fn forward(&self, x: Tensor<3>, pad: Tensor<2, Bool>) -> Tensor<3> {
-        let [b, t, c] = x.dims();
-        let (h, d) = (self.heads, c / self.heads);
-        let split = |x: Tensor<3>| x.reshape([b, t, h, d]).swap_dims(1, 2); // [B, H, T, D]
-        let q = split(self.query.forward(x.clone()));
-        let k = split(self.key.forward(x.clone()));
-        let v = split(self.value.forward(x));
+        let q = self.query.forward(x.clone());
+        let k = self.key.forward(x.clone());
+        let v = self.value.forward(x);
+        let mixed = if fused::applies(&q) {
+            let dropout = self.dropout.draw(&q.device());
+            fused::attention(q, k, v, pad, self.heads, dropout)
+        } else {
+            self.composed(q, k, v, pad)
+        };
+        self.output.forward(mixed)
+    }
 
+    fn composed(
+        &self,
+        q: Tensor<3>,
+        k: Tensor<3>,
+        v: Tensor<3>,
+        pad: Tensor<2, Bool>,
+    ) -> Tensor<3> {
+        let [b, t, c] = q.dims();
+        let (h, d) = (self.heads, c / self.heads);
+        let [q, k, v] = [q, k, v].map(|x| x.reshape([b, t, h, d]).swap_dims(1, 2)); // [B, H, T, D]
         let scores = q.matmul(k.swap_dims(2, 3)) / (d as f64).sqrt(); // [B, H, T, T]
         let hidden = pad.reshape([b, 1, 1, t]).expand([b, h, t, t]);
         // Not -inf: a row that is all padding must stay finite.
         let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3);
         let mixed = self.dropout.forward(weights).matmul(v); // [B, H, T, D]
-        self.output.forward(mixed.swap_dims(1, 2).reshape([b, t, c]))
+        mixed.swap_dims(1, 2).reshape([b, t, c])
     }
 }

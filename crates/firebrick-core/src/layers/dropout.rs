@@ -1,20 +1,48 @@
 //! Dropout (Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>).
 
-use burn::{module::Module, nn, prelude::*};
+use burn::{module::Module, prelude::*, tensor::Distribution};
+use firebrick_kernels::dropout as kernel;
 
-/// Zeroes each element with probability `p` in training and scales the rest by `1 / (1 - p)`.
+use super::fused;
+
+/// Zeroes each element with probability `rate` in training and scales the rest by `1 / (1 - rate)`.
 /// Off on a device without autodiff.
 #[derive(Module, Debug)]
 pub struct Dropout {
-    inner: nn::Dropout,
+    #[module(skip)]
+    rate: f64,
 }
 
 impl Dropout {
-    pub fn new(p: f64) -> Self {
-        Self { inner: nn::DropoutConfig::new(p).init() }
+    pub fn new(rate: f64) -> Self {
+        Self { rate }
     }
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.inner.forward(x)
+        let device = x.device();
+        if !self.applies(&device) {
+            return x;
+        }
+        if fused::applies(&x) {
+            return fused::dropout(x, self.draw(&device));
+        }
+        let kept = x.random_like(Distribution::Bernoulli(1.0 - self.rate));
+        x * kept / (1.0 - self.rate)
+    }
+
+    fn applies(&self, device: &Device) -> bool {
+        self.rate > 0.0 && device.is_autodiff()
+    }
+
+    /// What a kernel of [`fused`] is to drop this time. Its seed is drawn from the device's.
+    pub(super) fn draw(&self, device: &Device) -> kernel::Dropout {
+        if !self.applies(device) {
+            return kernel::Dropout::NONE;
+        }
+        const HALF: u32 = 1 << 30;
+        let uniform = Distribution::Uniform(0.0, f64::from(HALF));
+        let draws = Tensor::<1, Int>::random([2], uniform, &device.clone().inner()).into_data();
+        let seed = draws.iter::<u64>().fold(0, |seed, half| (seed << 32) | half);
+        kernel::Dropout::new(self.rate, seed)
     }
 }

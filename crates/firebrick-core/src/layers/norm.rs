@@ -6,6 +6,8 @@ use burn::{
     prelude::*,
 };
 
+use super::{dropout::Dropout, fused};
+
 /// Over the last axis: zero mean, unit variance, then a learned scale and shift.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
@@ -26,6 +28,28 @@ impl LayerNorm {
 
     /// `[.., C]` -> `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if fused::applies(&x) {
+            return fused::norm(x, self.weight.val(), self.bias.val(), self.eps);
+        }
+        self.composed(x)
+    }
+
+    /// The norm of `x + dropout(branch)`, as after each half of a post-norm layer.
+    pub fn residual<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        branch: Tensor<D>,
+        dropout: &Dropout,
+    ) -> Tensor<D> {
+        if fused::applies(&x) {
+            let dropout = dropout.draw(&x.device());
+            let (weight, bias) = (self.weight.val(), self.bias.val());
+            return fused::residual_norm(x, branch, weight, bias, self.eps, dropout);
+        }
+        self.composed(x + dropout.forward(branch))
+    }
+
+    fn composed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let centred = x.clone() - x.mean_dim(D - 1);
         let variance = centred.clone().square().mean_dim(D - 1); // [.., 1]
         let normal = centred / (variance + self.eps).sqrt();

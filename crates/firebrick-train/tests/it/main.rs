@@ -5,11 +5,10 @@ use std::{fs, path::Path, sync::atomic::AtomicBool};
 
 use burn::{
     module::Module,
-    nn::Linear,
     prelude::*,
     tensor::{TensorData, activation::log_softmax},
 };
-use firebrick_core::layers::{dropout::Dropout, linear::linear};
+use firebrick_core::layers::{dropout::Dropout, linear::Linear};
 use firebrick_train::{
     checkpoint,
     fit::{Counters, End, Event, Fitted, Metrics, Plan, fit, gradients},
@@ -30,9 +29,9 @@ impl Corners {
     fn new(dropout: f64, device: &Device) -> Self {
         device.seed(3);
         Self {
-            hidden: linear(2, 16, 0.5, device),
+            hidden: Linear::new(2, 16, 0.5, device),
             dropout: Dropout::new(dropout),
-            output: linear(16, 4, 0.5, device),
+            output: Linear::new(16, 4, 0.5, device),
         }
         .materialize()
     }

@@ -1,0 +1,179 @@
+//! Learning from a linear teacher (Hinton et al. 2015, <https://arxiv.org/abs/1503.02531>) on texts that nobody wrote.
+//!
+//! On a few thousand rows a linear model of n-grams beats a small Transformer: it has few ways to overfit.
+//! The Transformer comes level when it sees the teacher's probabilities for many more texts than there are
+//! rows. They are spliced from the training rows, as in the n-gram sampling of Tang et al. 2019,
+//! <https://arxiv.org/abs/1903.12136>.
+
+use firebrick_classic::{
+    error::FitError,
+    logistic,
+    nbsvm::NbSvm,
+    tfidf::{self, Analyzer},
+};
+use firebrick_data::table::Row;
+use firebrick_metrics::confusion::Confusion;
+use firebrick_train::sampler::{Coins, mix};
+
+use crate::{baseline::is_chinese, task::argmax, train::with_known_label};
+
+/// Spliced texts with the teacher's probability of each class.
+pub struct Taught {
+    pub texts: Vec<(String, Vec<f32>)>,
+    /// The teacher's own answers to the validation rows.
+    pub valid: Confusion,
+}
+
+impl Taught {
+    pub fn new(
+        train: &[Row],
+        valid: &[Row],
+        labels: &[String],
+        texts_per_row: usize,
+        seed: u64,
+    ) -> Result<Self, FitError> {
+        let (rows, classes): (Vec<&Row>, Vec<usize>) = with_known_label(train, labels).unzip();
+        let rows: Vec<&str> = rows.into_iter().map(|row| row.text.as_str()).collect();
+        let chinese = rows.iter().take(200).filter(|text| is_chinese(text)).count() > 100;
+        let teacher = Teacher::fit(&rows, &classes, labels.len(), chinese)?;
+
+        let mut confusion = Confusion::new(labels.len());
+        let (asked, truth): (Vec<&Row>, Vec<usize>) = with_known_label(valid, labels).unzip();
+        let asked: Vec<&str> = asked.into_iter().map(|row| row.text.as_str()).collect();
+        for (truth, answer) in truth.into_iter().zip(teacher.answers(&asked)) {
+            confusion.add(truth, argmax(&answer));
+        }
+
+        let mut coins = Coins::new(mix(seed, 0xd15_7111));
+        let pieces: Vec<Vec<&str>> = rows.iter().map(|text| units(text, chinese)).collect();
+        let between = if chinese { "" } else { " " };
+        let count = rows.len() * texts_per_row;
+        let texts: Vec<String> = (0..count).map(|_| splice(&pieces, between, &mut coins)).collect();
+        let answers = teacher.answers(&texts);
+        Ok(Self { texts: texts.into_iter().zip(answers).collect(), valid: confusion })
+    }
+}
+
+/// The mean of linear models over different terms.
+struct Teacher {
+    models: Vec<NbSvm>,
+}
+
+impl Teacher {
+    fn fit(
+        texts: &[&str],
+        classes: &[usize],
+        count: usize,
+        chinese: bool,
+    ) -> Result<Self, FitError> {
+        let terms = |analyzer, ngram_range, min_df| tfidf::Options {
+            analyzer,
+            ngram_range,
+            min_df,
+            ..tfidf::Options::default()
+        };
+        let terms = match chinese {
+            true => vec![terms(Analyzer::Char, (1, 2), 1), terms(Analyzer::Char, (1, 3), 2)],
+            false => vec![terms(Analyzer::Word, (1, 2), 1), terms(Analyzer::Char, (2, 5), 2)],
+        };
+        // Between what cross-validation picks for the training rows of sst2 and hotel (16) and of waimai (4).
+        let c = 8.0;
+        let logistic = logistic::Options { c, max_iter: 200, tolerance: 1e-5 };
+        let fit = |terms| NbSvm::fit(texts, classes, count, &terms, &logistic);
+        Ok(Self { models: terms.into_iter().map(fit).collect::<Result<_, _>>()? })
+    }
+
+    /// Probabilities by class, in the order of the texts.
+    fn answers<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Vec<Vec<f32>> {
+        let by_model: Vec<_> = self.models.iter().map(|model| model.predict_proba(texts)).collect();
+        let mean = |text: usize, class: usize| {
+            by_model.iter().map(|answers| answers[text][class]).sum::<f64>() / by_model.len() as f64
+        };
+        (0..texts.len())
+            .map(|text| (0..by_model[0][text].len()).map(|c| mean(text, c) as f32).collect())
+            .collect()
+    }
+}
+
+/// Words with the space after them; clauses with their punctuation where no spaces part the words.
+fn units(text: &str, clauses: bool) -> Vec<&str> {
+    let ends = |c: char| c.is_whitespace() || (clauses && "，。！？；、：,.!?;:~～…".contains(c));
+    let mut units = vec![];
+    let (mut start, mut ended) = (0, false);
+    for (at, c) in text.char_indices() {
+        if ended && !ends(c) {
+            units.push(&text[start..at]);
+            start = at;
+        }
+        ended = ends(c);
+    }
+    units.push(&text[start..]);
+    units
+}
+
+/// One to three runs of units, each from a row of its own, about as long together as another row.
+fn splice(rows: &[Vec<&str>], between: &str, coins: &mut Coins) -> String {
+    let pick = |coins: &mut Coins| &rows[coins.below(rows.len())];
+    let length = pick(coins).len() as f64;
+    let parts = [1, 2, 2, 3][coins.below(4)];
+    let mut text = String::new();
+    for _ in 0..parts {
+        let row = pick(coins);
+        let wanted = (length / f64::from(parts) * coins.within(0.5, 1.5)).round() as usize;
+        let count = wanted.clamp(1, row.len());
+        let first = coins.below(row.len() - count + 1);
+        if !text.is_empty() && !text.ends_with(char::is_whitespace) {
+            text.push_str(between);
+        }
+        row[first..first + count].iter().for_each(|unit| text.push_str(unit));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_words_and_clauses() {
+        assert_eq!(units("a fine  film .", false), ["a ", "fine  ", "film ", "."]);
+        assert_eq!(units("很好！！下次，还来", true), ["很好！！", "下次，", "还来"]);
+        assert_eq!(units("", true), [""]);
+    }
+
+    #[test]
+    fn splices_are_made_of_the_rows() {
+        let texts = ["one two three four", "five six seven", "eight"];
+        let rows: Vec<Vec<&str>> = texts.iter().map(|text| units(text, false)).collect();
+        let mut coins = Coins::new(1);
+        let made: Vec<String> = (0..200).map(|_| splice(&rows, " ", &mut coins)).collect();
+        let known: Vec<&str> = texts.iter().flat_map(|text| text.split(' ')).collect();
+        for text in &made {
+            assert!(text.split_whitespace().all(|word| known.contains(&word)), "{text:?}");
+        }
+        assert!(made.iter().any(|text| text.contains("two three")));
+        assert!(made.iter().any(|text| text.contains("two") && text.contains("seven")));
+    }
+
+    #[test]
+    fn the_teacher_knows_what_the_rows_say() {
+        let row = |(i, (text, label)): (usize, &(&str, &str))| Row {
+            row: i,
+            text: text.to_string(),
+            label: Some(label.to_string()),
+        };
+        let rows =
+            [("a fine film", "1"), ("a bad film", "0"), ("fine fun", "1"), ("bad luck", "0")];
+        let rows: Vec<Row> = rows.iter().enumerate().map(row).collect();
+        let labels = ["0".to_string(), "1".to_string()];
+        let taught = Taught::new(&rows, &rows, &labels, 5, 7).unwrap();
+        assert_eq!(taught.valid.accuracy(), Some(1.0));
+        assert_eq!(taught.texts.len(), 20);
+        for (text, p) in &taught.texts {
+            assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            if text.contains("fine") && !text.contains("bad") {
+                assert!(p[1] > p[0], "{text}: {p:?}");
+            }
+        }
+    }
+}
