@@ -1,10 +1,12 @@
 //! Functions of one number without a branch, so that a loop over them vectorises, and reductions over
 //! sixteen lanes, which the compiler may not reorder by itself.
 
-/// `exp(x)` for `x <= 0`, relative error below 2e-7 (Cephes); below -87 it is `exp(-87)`.
+/// `exp(x)` for `x <= 0`, relative error below 2e-7 (Cephes); below -87 it is 0, not a number that is slow to
+/// multiply with.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.max(-87.0);
+pub(crate) fn exp(from: f32) -> f32 {
+    const LEAST: f32 = -87.0;
+    let x = from.max(LEAST);
     let n = (x * std::f32::consts::LOG2_E).round_ties_even();
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let mut p = 1.987_569_2e-4_f32;
@@ -12,7 +14,7 @@ pub(crate) fn exp(x: f32) -> f32 {
         p = p * r + c;
     }
     let p = p * r * r + r + 1.0;
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    if from > LEAST { p * f32::from_bits(((n as i32 + 127) as u32) << 23) } else { 0.0 }
 }
 
 /// Absolute error below 2e-7; the rational approximation of `torch.erf`'s vector path (Eigen's
