@@ -17,7 +17,7 @@ pub struct Baseline {
 /// Fits on `train`, scores on `test`. Word uni- and bigrams; characters where the text is Chinese.
 pub fn run(train: &[Row], test: &[Row], labels: &[String]) -> Result<Baseline, String> {
     let begun = Instant::now();
-    let chinese = train.iter().take(200).filter(|row| is_chinese(&row.text)).count() > 100;
+    let chinese = mostly_chinese(train.iter().map(|row| row.text.as_str()));
     let mut options = text::Options::default();
     options.tfidf.ngram_range = (1, 2);
     options.tfidf.analyzer = if chinese { tfidf::Analyzer::Char } else { tfidf::Analyzer::Word };
@@ -37,6 +37,11 @@ pub fn run(train: &[Row], test: &[Row], labels: &[String]) -> Result<Baseline, S
         }
     }
     Ok(Baseline { confusion, seconds, features: model.tfidf().terms().len() })
+}
+
+/// Whether more than 100 of the first 200 texts have Chinese characters.
+pub fn mostly_chinese<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
+    texts.take(200).filter(|text| is_chinese(text)).count() > 100
 }
 
 /// Whether a text has Chinese characters.

@@ -15,7 +15,7 @@ use firebrick_data::table::Row;
 use firebrick_metrics::confusion::Confusion;
 use firebrick_train::sampler::{Coins, mix};
 
-use crate::{baseline::is_chinese, task::argmax, train::with_known_label};
+use crate::{baseline::mostly_chinese, task::argmax, train::with_known_label};
 
 /// Spliced texts with the teacher's probability of each class.
 pub struct Taught {
@@ -34,7 +34,7 @@ impl Taught {
     ) -> Result<Self, FitError> {
         let (rows, classes): (Vec<&Row>, Vec<usize>) = with_known_label(train, labels).unzip();
         let rows: Vec<&str> = rows.into_iter().map(|row| row.text.as_str()).collect();
-        let chinese = rows.iter().take(200).filter(|text| is_chinese(text)).count() > 100;
+        let chinese = mostly_chinese(rows.iter().copied());
         let teacher = Teacher::fit(&rows, &classes, labels.len(), chinese)?;
 
         let mut confusion = Confusion::new(labels.len());

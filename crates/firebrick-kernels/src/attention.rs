@@ -107,14 +107,6 @@ fn softmax(scores: &mut [f32], pad: &[u8], scale: f32) {
     }
 }
 
-/// `out[i] = weights[i] * factor(first + i)`
-#[inline(always)]
-fn drop(weights: &[f32], dropout: Dropout, first: u32, out: &mut [f32]) {
-    for (i, (out, weight)) in out.iter_mut().zip(weights).enumerate() {
-        *out = weight * dropout.factor(first.wrapping_add(i as u32));
-    }
-}
-
 /// The softmax's gradient by row: `slopes = weights * (slopes - <slopes, weights>) * scale`, where `slopes` comes
 /// in as the gradient of the dropped weights; zero under padding.
 #[inline(always)]
@@ -139,7 +131,6 @@ fn softmax_gradient(
 }
 
 crate::for_this_cpu!(dispatch_softmax = softmax(scores: &mut [f32], pad: &[u8], scale: f32));
-crate::for_this_cpu!(dispatch_drop = drop(weights: &[f32], dropout: Dropout, first: u32, out: &mut [f32]));
 crate::for_this_cpu!(dispatch_gradient = softmax_gradient(
     weights: &[f32], dropout: Dropout, first: u32, pad: &[u8], scale: f32, slopes: &mut [f32]
 ));
@@ -166,7 +157,7 @@ pub fn forward(a: &Attention, out: &mut [f32]) {
             let kept = if a.dropout == Dropout::NONE {
                 &weights
             } else {
-                dispatch_drop(&weights, a.dropout, a.index(b, h, first), &mut dropped);
+                a.dropout.apply_from(a.index(b, h, first), &weights, &mut dropped);
                 &dropped
             };
             let value = a.head(a.value, b, h, 0, t);
@@ -199,7 +190,7 @@ pub fn backward(a: &Attention, dy: &[f32], dq: &mut [f32], dk: &mut [f32], dv: &
                 let dy = a.head(dy, b, h, first, rows);
 
                 a.weights(b, h, first, &hidden, weights);
-                dispatch_drop(weights, a.dropout, index, dropped);
+                a.dropout.apply_from(index, weights, dropped);
                 let add = first > 0;
                 product(&mut dv[h * d..], c, add, a.tile(dropped).transposed(), dy);
                 product(slopes, stride, false, dy, a.head(a.value, b, h, 0, t).transposed());

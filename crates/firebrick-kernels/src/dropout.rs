@@ -41,7 +41,12 @@ impl Dropout {
         y.par_chunks_mut(BLOCK)
             .zip(x.par_chunks(BLOCK))
             .enumerate()
-            .for_each(|(block, (y, x))| dispatch(x, y, *self, (block * BLOCK) as u32));
+            .for_each(|(block, (y, x))| self.apply_from((block * BLOCK) as u32, x, y));
+    }
+
+    /// As [`Self::apply`], on this thread, for elements counted from `first`.
+    pub(crate) fn apply_from(&self, first: u32, x: &[f32], y: &mut [f32]) {
+        dispatch(x, y, *self, first);
     }
 }
 

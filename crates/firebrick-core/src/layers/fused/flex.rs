@@ -33,10 +33,7 @@ impl FusedOps for Flex {
     }
 
     fn fused_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, eps: f32) -> FlexTensor {
-        let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.to_contiguous());
-        let mut y = like(&x);
-        norm::forward(floats(&x), None, of(&weight, &bias, eps), y.storage_mut());
-        y
+        normalised(x, None, weight, bias, eps)
     }
 
     fn fused_residual_norm(
@@ -47,12 +44,7 @@ impl FusedOps for Flex {
         eps: f32,
         dropout: Dropout,
     ) -> FlexTensor {
-        let (x, branch) = (x.to_contiguous(), branch.to_contiguous());
-        let (weight, bias) = (weight.to_contiguous(), bias.to_contiguous());
-        let mut y = like(&x);
-        let branch = Some((floats(&branch), dropout));
-        norm::forward(floats(&x), branch, of(&weight, &bias, eps), y.storage_mut());
-        y
+        normalised(x, Some((branch, dropout)), weight, bias, eps)
     }
 
     fn fused_attention(
@@ -96,6 +88,22 @@ pub(super) fn linear_bias_gradient(dy: &FlexTensor) -> FlexTensor {
     let mut db = FlexTensor::empty(Shape::new([width(dy)]), DType::F32);
     sum_rows(floats(dy), db.storage_mut());
     db
+}
+
+/// Both norms.
+fn normalised(
+    x: FlexTensor,
+    branch: Option<(FlexTensor, Dropout)>,
+    weight: FlexTensor,
+    bias: FlexTensor,
+    eps: f32,
+) -> FlexTensor {
+    let [x, weight, bias] = [x, weight, bias].map(|x| x.to_contiguous());
+    let branch = branch.map(|(branch, dropout)| (branch.to_contiguous(), dropout));
+    let mut y = like(&x);
+    let branch = branch.as_ref().map(|(branch, dropout)| (floats(branch), *dropout));
+    norm::forward(floats(&x), branch, of(&weight, &bias, eps), y.storage_mut());
+    y
 }
 
 /// Gradients of both norms: of `x`, of the branch if there is one, of the weight, of the bias.
