@@ -56,7 +56,7 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
-    fn from_row(self, first: usize, rows: usize) -> Self {
+    fn block_of_rows(self, first: usize, rows: usize) -> Self {
         let data = &self.data[first * self.row_stride..];
         Self::strided(data, rows, self.cols, self.row_stride, self.col_stride)
     }
@@ -130,7 +130,7 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
     let rows = a.rows.div_ceil(tasks).next_multiple_of(16);
     out.par_chunks_mut(n * rows).enumerate().for_each(|(block, out)| {
         start(out);
-        let part = a.from_row(block * rows, out.len() / n);
+        let part = a.block_of_rows(block * rows, out.len() / n);
         product(out, n, bias.is_some(), part, b);
     });
 }

@@ -39,7 +39,7 @@ pub fn forward(x: &[f32], branch: Branch, norm: Norm, y: &mut [f32]) {
     assert!(x.len() == y.len() && branch.is_none_or(|(b, _)| b.len() == x.len()));
     let size = norm.block();
     y.par_chunks_mut(size).enumerate().for_each(|(block, y)| {
-        dispatch_forward(x, branch, norm, block * size, y);
+        dispatch_forward(Block { x, branch, norm, first: block * size }, y);
     });
 }
 
@@ -60,7 +60,8 @@ pub fn backward(x: &[f32], branch: Branch, norm: Norm, dy: &[f32], out: Gradient
     let n = norm.width();
     let one = |block: usize, dx: &mut [f32], dbranch: &mut [f32]| {
         let mut sums = vec![0.0; 2 * n];
-        dispatch_backward(x, branch, norm, dy, block * size, dx, dbranch, &mut sums);
+        let block = Block { x, branch, norm, first: block * size };
+        dispatch_backward(block, dy, dx, dbranch, &mut sums);
         sums
     };
     let blocks = out.x.par_chunks_mut(size).enumerate();
@@ -78,6 +79,15 @@ pub fn backward(x: &[f32], branch: Branch, norm: Norm, dy: &[f32], out: Gradient
         add(out.weight, &part[..n]);
         add(out.bias, &part[n..]);
     }
+}
+
+/// Whole rows of the input, from element `first`.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    x: &'a [f32],
+    branch: Branch<'a>,
+    norm: Norm<'a>,
+    first: usize,
 }
 
 /// Writes `x + dropout(branch)` of one row into `sum` and returns its mean and `1 / deviation`.
@@ -99,7 +109,8 @@ fn residual_row(x: &[f32], branch: Branch, first: usize, eps: f32, row: &mut [f3
 }
 
 #[inline(always)]
-fn forward_block(x: &[f32], branch: Branch, norm: Norm, first: usize, y: &mut [f32]) {
+fn forward_block(block: Block, y: &mut [f32]) {
+    let Block { x, branch, norm, first } = block;
     let n = norm.width();
     for (r, y) in y.chunks_exact_mut(n).enumerate() {
         let (mean, inverse) = residual_row(x, branch, first + r * n, norm.eps, y);
@@ -112,17 +123,8 @@ fn forward_block(x: &[f32], branch: Branch, norm: Norm, first: usize, y: &mut [f
 
 /// `dbranch` is empty where it is not asked for; `sums` is the gradient of the weight, then of the bias.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one pass makes four gradients")]
-fn backward_block(
-    x: &[f32],
-    branch: Branch,
-    norm: Norm,
-    dy: &[f32],
-    first: usize,
-    dx: &mut [f32],
-    dbranch: &mut [f32],
-    sums: &mut [f32],
-) {
+fn backward_block(block: Block, dy: &[f32], dx: &mut [f32], dbranch: &mut [f32], sums: &mut [f32]) {
+    let Block { x, branch, norm, first } = block;
     let n = norm.width();
     let mut normal = vec![0.0; n];
     let (dweight, dbias) = sums.split_at_mut(n);
@@ -153,12 +155,9 @@ fn backward_block(
     }
 }
 
-crate::for_this_cpu!(dispatch_forward = forward_block(
-    x: &[f32], branch: Branch, norm: Norm, first: usize, y: &mut [f32]
-));
+crate::for_this_cpu!(dispatch_forward = forward_block(block: Block, y: &mut [f32]));
 crate::for_this_cpu!(dispatch_backward = backward_block(
-    x: &[f32], branch: Branch, norm: Norm, dy: &[f32], first: usize,
-    dx: &mut [f32], dbranch: &mut [f32], sums: &mut [f32]
+    block: Block, dy: &[f32], dx: &mut [f32], dbranch: &mut [f32], sums: &mut [f32]
 ));
 
 #[cfg(test)]
