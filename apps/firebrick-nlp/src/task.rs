@@ -27,12 +27,15 @@ impl Task for Classify {
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
         let TextBatch { ids, pad, targets } = batch;
         if self.r_drop == 0.0 {
-            return cross_entropy(log_softmax(self.model.forward(ids, None, pad), 1), targets);
+            return cross_entropy(
+                log_softmax(self.model.forward(ids, None, Some(pad)), 1),
+                targets,
+            );
         }
         let [b, _] = ids.dims();
         let twice = Tensor::cat(vec![ids.clone(), ids], 0); // [2B, T]
         let pads = Tensor::cat(vec![pad.clone(), pad], 0);
-        let log_p = log_softmax(self.model.forward(twice, None, pads), 1); // [2B, L]
+        let log_p = log_softmax(self.model.forward(twice, None, Some(pads)), 1); // [2B, L]
         let [first, second] = [log_p.clone().narrow(0, 0, b), log_p.clone().narrow(0, b, b)];
         // (KL(p || q) + KL(q || p)) / 2 = sum (p - q) (log p - log q) / 2
         let apart = first.clone() - second.clone();
@@ -90,7 +93,7 @@ pub fn scores(
     for part in order.chunks(batch_size) {
         let batch: Vec<&[u32]> = part.iter().map(|i| texts[*i]).collect();
         let (ids, pad) = pad(&batch, pad_id, &device);
-        let p = softmax(model.forward(ids, None, pad), 1); // [B, L]
+        let p = softmax(model.forward(ids, None, Some(pad)), 1); // [B, L]
         let [_, labels] = p.dims();
         let p = p.into_data().convert_dtype(burn::tensor::DType::F32);
         let p = p.try_into_vec::<f32>().expect("just converted to f32");

@@ -66,6 +66,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Raw arrays through a model: .npz in, .npz out
     Forward(ForwardArgs),
+    /// Token ids through a model that writes: .npz in, .npz out
+    Generate(GenerateArgs),
     /// Model folders: list, inspect, convert
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -159,11 +161,33 @@ pub struct ForwardArgs {
     /// Model folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Arrays by the names that `transformers` uses: input_ids, attention_mask, token_type_ids
+    /// Arrays by the names that `transformers` uses: input_ids, attention_mask, pixel_values, ..
     #[arg(long, value_name = "FILE.npz")]
     pub inputs: PathBuf,
     #[arg(long, value_name = "FILE.npz")]
     pub outputs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Model folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// input_ids and attention_mask of the prompts, padded on their left; or of the source text
+    #[arg(long, value_name = "FILE.npz")]
+    pub inputs: PathBuf,
+    /// Gets `sequences`: prompt or start token, then what was written
+    #[arg(long, value_name = "FILE.npz")]
+    pub outputs: PathBuf,
+    /// At most so many; the model's generation_config.json says otherwise
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// 1: greedy; more: beam search
+    #[arg(long, value_name = "B")]
+    pub num_beams: Option<usize>,
+    /// Draw tokens by their probability, by --seed
+    #[arg(long)]
+    pub sample: bool,
 }
 
 #[derive(Debug, Args)]

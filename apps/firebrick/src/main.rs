@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod failure;
+mod npz;
 mod places;
 mod progress;
 mod report;

@@ -1,4 +1,4 @@
-//! Models: devices by name, layers, families, checkpoints.
+//! Models: devices by name, layers, families, checkpoints, generation.
 //!
 //! This crate turns a `config.json` and a `model.safetensors` into a module on a device and back.
 //! It never tokenises, downloads, logs or prints.
@@ -7,4 +7,5 @@
 pub mod arch;
 pub mod checkpoint;
 pub mod device;
+pub mod generate;
 pub mod layers;

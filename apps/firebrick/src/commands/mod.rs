@@ -41,6 +41,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Eval(args) => ask::eval(&args, global),
         Command::Predict(args) => ask::predict(&args, global),
         Command::Forward(args) => forward::run(&args, global),
+        Command::Generate(args) => forward::generate(&args, global),
         Command::Models(command) => models::run(command, global),
         Command::Runs(command) => runs::run(command, global),
         Command::Bench(args) => bench::run(&args, global),

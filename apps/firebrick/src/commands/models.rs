@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, anyhow};
 use firebrick_core::{
-    arch::bert,
+    arch,
     checkpoint::{
         Source, folder, header, json as strict,
         tensors::{SaveType, write_atomically},
@@ -13,7 +13,7 @@ use firebrick_core::{
 use firebrick_nlp::shipped;
 use serde_json::json;
 
-use super::{Outcome, forward};
+use super::Outcome;
 use crate::{
     cli::{Global, ModelsCommand},
     failure::{BAD_FILE, Failure, USAGE},
@@ -93,21 +93,9 @@ fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcom
     let device = global.device.open()?;
     // Everything is read before anything is written.
     let mut config = folder.config()?;
-    let sizes = bert::BertConfig::read(&folder)?;
-    let weights = target.join("model.safetensors");
-    let create =
-        || fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()));
-    match forward::classifier(&folder, &device)? {
-        Some(model) => {
-            create()?;
-            bert::save_classifier(&model, &sizes, &weights, dtype)?;
-        }
-        None => {
-            let (sizes, model) = bert::load_model(&folder, &device)?;
-            create()?;
-            bert::save_model(&model, &sizes, &weights, dtype)?;
-        }
-    }
+    let model = arch::open(&folder, &device)?;
+    fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
+    model.save(&target.join("model.safetensors"), dtype)?;
     let object = config.as_object_mut().ok_or_else(|| anyhow!("config.json is not an object"))?;
     let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     object.insert(key.into(), name.into());

@@ -14,6 +14,10 @@ use burn::{module::Module, nn::Embedding, prelude::*};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::{
+    AnyModel, Output, architecture,
+    inputs::{InputError, Inputs, check_length},
+};
 use crate::{
     checkpoint::{
         LoadError, Source, config,
@@ -22,7 +26,7 @@ use crate::{
     },
     layers::{
         activation::Activation,
-        attention::SelfAttention,
+        attention::{AttentionConfig, Mask, MultiHeadAttention},
         dropout::Dropout,
         linear::{Linear, embedding},
         norm::LayerNorm,
@@ -257,9 +261,13 @@ impl BertConfig {
 
     fn layer(&self, device: &Device) -> Layer {
         let (c, f, std) = (self.hidden_size, self.intermediate_size, self.initializer_range);
-        let heads = self.num_attention_heads;
+        let attention = AttentionConfig {
+            dropout: self.attention_probs_dropout_prob,
+            std,
+            ..AttentionConfig::new(c, self.num_attention_heads)
+        };
         Layer {
-            attention: SelfAttention::new(c, heads, self.attention_probs_dropout_prob, std, device),
+            attention: attention.init(device),
             attention_norm: LayerNorm::new(c, self.layer_norm_eps, device),
             up: Linear::new(c, f, std, device),
             down: Linear::new(f, c, std, device),
@@ -308,13 +316,13 @@ pub struct Encoder {
 impl Encoder {
     /// - `ids`: `[B, T]`, each below `vocab_size`
     /// - `segments`: `[B, T]`, each below `type_vocab_size`; `None` is all zero
-    /// - `pad`: `[B, T]`, true where the position is padding
+    /// - `pad`: `[B, T]`, true where the position is padding; `None` where none is
     /// - returns `[B, T, C]`; rows under padding hold no meaning
     pub fn forward(
         &self,
         ids: Tensor<2, Int>,
         segments: Option<Tensor<2, Int>>,
-        pad: Tensor<2, Bool>,
+        pad: Option<Tensor<2, Bool>>,
     ) -> Tensor<3> {
         let [_, t] = ids.dims();
         let positions = match self.padding_index {
@@ -331,14 +339,15 @@ impl Encoder {
             x = x + table.forward(segments);
         }
         let x = self.dropout.forward(self.norm.forward(x));
-        self.layers.iter().fold(x, |x, layer| layer.forward(x, pad.clone()))
+        let mask = Mask::padding(pad);
+        self.layers.iter().fold(x, |x, layer| layer.forward(x, &mask))
     }
 }
 
 /// Self-attention, then feed-forward; each with a residual and a norm after it.
 #[derive(Module, Debug)]
 struct Layer {
-    attention: SelfAttention,
+    attention: MultiHeadAttention,
     attention_norm: LayerNorm,
     up: Linear,
     down: Linear,
@@ -349,9 +358,9 @@ struct Layer {
 }
 
 impl Layer {
-    /// `x`: `[B, T, C]`, `pad`: `[B, T]` -> `[B, T, C]`
-    fn forward(&self, x: Tensor<3>, pad: Tensor<2, Bool>) -> Tensor<3> {
-        let attended = self.attention.forward(x.clone(), pad);
+    /// `[B, T, C]` -> `[B, T, C]`
+    fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
+        let attended = self.attention.forward(x.clone(), mask);
         let x = self.attention_norm.residual(x, attended, &self.dropout);
         let wide = self.activation.forward(self.up.forward(x.clone())); // [B, T, F]
         let fed = self.down.forward(wide); // [B, T, C]
@@ -397,7 +406,7 @@ impl BertClassifier {
         &self,
         ids: Tensor<2, Int>,
         segments: Option<Tensor<2, Int>>,
-        pad: Tensor<2, Bool>,
+        pad: Option<Tensor<2, Bool>>,
     ) -> Tensor<2> {
         let x = first_token(self.encoder.forward(ids, segments, pad)); // [B, C]
         let x = match self.family {
@@ -574,4 +583,69 @@ pub fn save_model(
 ) -> Result<(), LoadError> {
     let names = config.model_type.names();
     tensors::save(model, path, dtype, |field| rename(names, field))
+}
+
+/// Opens a folder with any architecture of the families: a classifier, or a bare encoder.
+pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
+    let known = [
+        "BertForSequenceClassification",
+        "RobertaForSequenceClassification",
+        "DistilBertForSequenceClassification",
+        "BertModel",
+        "RobertaModel",
+    ];
+    let name = architecture(&source.config()?, &known)
+        .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+    if name.ends_with("Model") {
+        let (config, model) = load_model(source, device)?;
+        return Ok(Box::new(AnyBert { config, head: Head::Pooler(model) }));
+    }
+    let LoadedClassifier { config, model, .. } = load_classifier(source, device)?;
+    Ok(Box::new(AnyBert { config, head: Head::Classifier(model) }))
+}
+
+struct AnyBert {
+    config: BertConfig,
+    head: Head,
+}
+
+enum Head {
+    Classifier(BertClassifier),
+    Pooler(BertModel),
+}
+
+impl AnyModel for AnyBert {
+    fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
+        let ids = inputs.ids("input_ids", self.config.vocab_size)?;
+        check_length(ids.dims()[1], self.config.longest())?;
+        let pad = inputs.padding("attention_mask", ids.dims())?;
+        let segments = match inputs.has("token_type_ids") && self.config.type_vocab_size > 0 {
+            true => Some(inputs.ids("token_type_ids", self.config.type_vocab_size)?),
+            false => None,
+        };
+        if let Some(segments) = segments.as_ref().filter(|s| s.dims() != ids.dims()) {
+            let (name, found) = ("token_type_ids".into(), segments.dims().to_vec());
+            return Err(InputError::Shape { name, found, expected: format!("{:?}", ids.dims()) });
+        }
+        Ok(match &self.head {
+            Head::Classifier(model) => {
+                vec![("logits", model.forward(ids, segments, pad).into_data())]
+            }
+            Head::Pooler(model) => {
+                let hidden = model.encoder.forward(ids, segments, pad);
+                let pooled = model.pool(hidden.clone());
+                vec![
+                    ("last_hidden_state", hidden.into_data()),
+                    ("pooler_output", pooled.into_data()),
+                ]
+            }
+        })
+    }
+
+    fn save(&self, path: &Path, dtype: tensors::SaveType) -> Result<(), LoadError> {
+        match &self.head {
+            Head::Classifier(model) => save_classifier(model, &self.config, path, dtype),
+            Head::Pooler(model) => save_model(model, &self.config, path, dtype),
+        }
+    }
 }

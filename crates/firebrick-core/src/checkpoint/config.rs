@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::json::quoted;
+use super::json::{quoted, shown};
 
 /// `model_type` must be one of `known`.
 pub fn check_model_type(config: &Value, known: &[&str]) -> Result<(), String> {
@@ -20,6 +20,29 @@ pub fn check_model_type(config: &Value, known: &[&str]) -> Result<(), String> {
 /// Deserialises; a message names the key.
 pub fn parse<T: DeserializeOwned>(config: &Value) -> Result<T, String> {
     T::deserialize(config).map_err(|error| error.to_string())
+}
+
+/// Options that are built for one value only: each must be absent, null, or that value.
+///
+/// ```
+/// use firebrick_core::checkpoint::config::only;
+/// use serde_json::json;
+///
+/// let config = json!({"position_embedding_type": "relative_key"});
+/// let problem = only(&config, &[("position_embedding_type", json!("absolute"))]).unwrap_err();
+/// assert_eq!(problem, r#"position_embedding_type is "relative_key"; only "absolute" is supported"#);
+/// ```
+pub fn only(config: &Value, options: &[(&str, Value)]) -> Result<(), String> {
+    for (key, supported) in options {
+        match config.get(key) {
+            None | Some(Value::Null) => {}
+            Some(found) if found == supported => {}
+            Some(found) => {
+                return Err(format!("{key} is {}; only {supported} is supported", shown(found)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `1..=limit`.

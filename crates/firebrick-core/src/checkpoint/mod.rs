@@ -13,7 +13,10 @@ pub mod json;
 pub mod names;
 pub mod tensors;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 pub use error::LoadError;
 use serde_json::Value;
@@ -51,10 +54,9 @@ impl Source {
             }),
             Self::Embedded { files, .. } => {
                 let found = files.iter().find(|(name, _)| *name == file);
-                found.map(|(_, bytes)| bytes.to_vec()).ok_or_else(|| LoadError::Read {
-                    path,
-                    source: std::io::ErrorKind::NotFound.into(),
-                })
+                found
+                    .map(|(_, bytes)| bytes.to_vec())
+                    .ok_or_else(|| LoadError::Read { path, source: ErrorKind::NotFound.into() })
             }
         }
     }
@@ -68,6 +70,21 @@ impl Source {
         })
     }
 
+    /// Another JSON file, strictly parsed; `None` when there is none.
+    pub fn json(&self, file: &str) -> Result<Option<Value>, LoadError> {
+        let bytes = match self.read(file, CONFIG_LIMIT) {
+            Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            bytes => bytes?,
+        };
+        let value = json::parse_strict(&bytes).map_err(|problem| LoadError::Config {
+            path: self.path(file),
+            problem: problem.to_string(),
+        })?;
+        Ok(Some(value))
+    }
+
     /// The tensors, opened and checked but not yet read.
     pub fn weights(&self) -> Result<tensors::Weights, LoadError> {
         match self {
@@ -77,7 +94,7 @@ impl Source {
                 let found = files.iter().find(|(name, _)| *name == "model.safetensors");
                 let (_, bytes) = found.ok_or_else(|| LoadError::Read {
                     path: path.clone(),
-                    source: std::io::ErrorKind::NotFound.into(),
+                    source: ErrorKind::NotFound.into(),
                 })?;
                 tensors::Weights::embedded(&path, bytes)
             }

@@ -13,8 +13,15 @@ pub enum Activation {
     /// Exact, with the error function.
     Gelu,
     /// The tanh approximation.
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
     GeluNew,
+    /// `x sigmoid(1.702 x)`, as in CLIP.
+    QuickGelu,
     Relu,
+    /// `min(relu(x), 6)`, as in MobileNet.
+    Relu6,
+    #[serde(alias = "swish")]
+    Silu,
     Tanh,
 }
 
@@ -24,7 +31,10 @@ impl Activation {
             Self::Gelu if fused::applies(&x) => fused::gelu(x),
             Self::Gelu => activation::gelu(x),
             Self::GeluNew => activation::gelu_approximate(x),
+            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
             Self::Relu => activation::relu(x),
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Silu => activation::silu(x),
             Self::Tanh => activation::tanh(x),
         }
     }

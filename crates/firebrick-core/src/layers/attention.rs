@@ -1,66 +1,213 @@
-//! Multi-head self-attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
+//! Multi-head attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
 //!
-//! Axis letters: `B` batch, `T` tokens, `C` channels, `H` heads, `D = C / H` channels of a head.
+//! Axis letters: `B` batch, `T` tokens (`Tq` queries, `Tk` keys), `C` channels, `H` heads, `G` heads of keys
+//! and values, `D` channels of a head.
 
 use burn::{module::Module, prelude::*, tensor::activation::softmax};
 
-use super::{dropout::Dropout, fused, linear::Linear};
+use super::{cache::KeyValue, dropout::Dropout, fused, linear::Linear};
 
-/// Every token looks at every token that is not padding.
+/// Which keys a query sees. The default sees all.
+#[derive(Debug, Clone, Default)]
+pub struct Mask {
+    /// `[B, Tk]`, true where the key is padding.
+    pub pad: Option<Tensor<2, Bool>>,
+    /// The queries are the last `Tq` of `Tk` positions, and see nothing after their own.
+    pub causal: bool,
+    /// A query sees only so many positions back, its own included.
+    pub window: Option<usize>,
+    /// `[1 or B, H, Tq, Tk]`, added to the scores.
+    pub bias: Option<Tensor<4>>,
+}
+
+impl Mask {
+    pub fn padding(pad: Option<Tensor<2, Bool>>) -> Self {
+        Self { pad, ..Self::default() }
+    }
+
+    pub fn causal(pad: Option<Tensor<2, Bool>>) -> Self {
+        Self { pad, causal: true, ..Self::default() }
+    }
+}
+
+/// How queries share keys, and how their products are scaled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heads {
+    /// `H`
+    pub query: usize,
+    /// `G`: divides `H`; fewer than `H` is grouped-query attention (Ainslie et al. 2023).
+    pub key_value: usize,
+    /// Usually `1 / sqrt(D)`.
+    pub scale: f64,
+}
+
+impl Heads {
+    /// `heads` of `head_dim` channels, each with keys of its own.
+    pub fn new(heads: usize, head_dim: usize) -> Self {
+        Self::grouped(heads, heads, head_dim)
+    }
+
+    pub fn grouped(query: usize, key_value: usize, head_dim: usize) -> Self {
+        Self { query, key_value, scale: (head_dim as f64).powf(-0.5) }
+    }
+}
+
+/// A mixture of the values for every query, before the output projection.
+///
+/// - `query`: `[B, Tq, H * D]`; `key`, `value`: `[B, Tk, G * D]`
+/// - returns `[B, Tq, H * D]`
+pub fn attend(
+    [query, key, value]: [Tensor<3>; 3],
+    heads: Heads,
+    mask: &Mask,
+    dropout: &Dropout,
+) -> Tensor<3> {
+    let [b, tq, width] = query.dims();
+    let [_, tk, _] = key.dims();
+    let d = width / heads.query;
+    let plain = !mask.causal && mask.window.is_none() && mask.bias.is_none();
+    let usual = heads.query == heads.key_value && heads.scale == (d as f64).powf(-0.5);
+    if plain && usual && tq == tk && fused::applies(&query) {
+        let dropout = dropout.draw(&query.device());
+        let pad = mask.pad.clone();
+        let pad = pad.unwrap_or_else(|| Tensor::<2, Int>::zeros([b, tk], &query.device()).bool());
+        return fused::attention(query, key, value, pad, heads.query, dropout);
+    }
+    let split = |x: Tensor<3>, n: usize, t: usize| x.reshape([b, t, n, d]).swap_dims(1, 2);
+    let query = split(query, heads.query, tq); // [B, H, Tq, D]
+    let [key, value] = [key, value].map(|x| {
+        let x = split(x, heads.key_value, tk); // [B, G, Tk, D]
+        repeat_heads(x, heads.query / heads.key_value) // [B, H, Tk, D]
+    });
+    let mut scores = query.matmul(key.swap_dims(2, 3)) * heads.scale; // [B, H, Tq, Tk]
+    if let Some(bias) = &mask.bias {
+        scores = scores + bias.clone();
+    }
+    // Not -inf: a row that is all padding must stay finite.
+    if let Some(hidden) = hidden_by_position(tq, tk, mask, &scores.device()) {
+        scores = scores.mask_fill(hidden.expand([b, heads.query, tq, tk]), f32::MIN);
+    }
+    if let Some(pad) = &mask.pad {
+        let hidden = pad.clone().reshape([b, 1, 1, tk]).expand([b, heads.query, tq, tk]);
+        scores = scores.mask_fill(hidden, f32::MIN);
+    }
+    let weights = dropout.forward(softmax(scores, 3));
+    weights.matmul(value).swap_dims(1, 2).reshape([b, tq, width])
+}
+
+/// `[B, G, T, D]` -> `[B, G * times, T, D]`, each head followed by its copies.
+fn repeat_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
+    if times == 1 {
+        return x;
+    }
+    let [b, g, t, d] = x.dims();
+    x.unsqueeze_dim::<5>(2).expand([b, g, times, t, d]).reshape([b, g * times, t, d])
+}
+
+/// `[1, 1, Tq, Tk]`, true where a key is later than the query or out of its window.
+fn hidden_by_position(
+    tq: usize,
+    tk: usize,
+    mask: &Mask,
+    device: &Device,
+) -> Option<Tensor<4, Bool>> {
+    if !mask.causal && mask.window.is_none() {
+        return None;
+    }
+    let (tq, tk) = (tq as i64, tk as i64);
+    let query = Tensor::<1, Int>::arange(tk - tq..tk, device).reshape([tq as usize, 1]);
+    let key = Tensor::<1, Int>::arange(0..tk, device).reshape([1, tk as usize]);
+    let back = query - key; // [Tq, Tk], how far back the key lies
+    let later = mask.causal.then(|| back.clone().lower_elem(0));
+    let too_far = mask.window.map(|window| back.greater_equal_elem(window as i64));
+    let hidden: Tensor<2, Bool> = match (later, too_far) {
+        (Some(later), Some(too_far)) => later.bool_or(too_far),
+        (hidden, None) | (None, hidden) => hidden?,
+    };
+    Some(hidden.unsqueeze())
+}
+
+/// Sizes of a [`MultiHeadAttention`]; which projections have a bias.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionConfig {
+    /// `C`: channels in and out.
+    pub width: usize,
+    pub heads: usize,
+    /// `D`; `H * D` need not be `C`.
+    pub head_dim: usize,
+    pub query_bias: bool,
+    pub key_bias: bool,
+    pub value_bias: bool,
+    pub output_bias: bool,
+    /// Of the attention weights.
+    pub dropout: f64,
+    /// Deviation of fresh weights.
+    pub std: f64,
+}
+
+impl AttentionConfig {
+    /// `width` must be divisible by `heads`. All biases, no dropout, deviation 0.02.
+    pub fn new(width: usize, heads: usize) -> Self {
+        Self {
+            width,
+            heads,
+            head_dim: width / heads,
+            query_bias: true,
+            key_bias: true,
+            value_bias: true,
+            output_bias: true,
+            dropout: 0.0,
+            std: 0.02,
+        }
+    }
+
+    pub fn init(&self, device: &Device) -> MultiHeadAttention {
+        let (c, inner) = (self.width, self.heads * self.head_dim);
+        let into = |bias| Linear::with_bias(bias, c, inner, self.std, device);
+        MultiHeadAttention {
+            query: into(self.query_bias),
+            key: into(self.key_bias),
+            value: into(self.value_bias),
+            output: Linear::with_bias(self.output_bias, inner, c, self.std, device),
+            dropout: Dropout::new(self.dropout),
+            heads: Heads::new(self.heads, self.head_dim),
+        }
+    }
+}
+
+/// Attention with its four projections: over the tokens themselves, or over a memory.
 #[derive(Module, Debug)]
-pub struct SelfAttention {
+pub struct MultiHeadAttention {
     query: Linear,
     key: Linear,
     value: Linear,
     output: Linear,
     dropout: Dropout,
     #[module(skip)]
-    heads: usize,
+    pub heads: Heads,
 }
 
-impl SelfAttention {
-    /// `width` must be divisible by `heads`; `dropout` is on the attention weights.
-    pub fn new(width: usize, heads: usize, dropout: f64, std: f64, device: &Device) -> Self {
-        let square = || Linear::new(width, width, std, device);
-        Self {
-            query: square(),
-            key: square(),
-            value: square(),
-            output: square(),
-            dropout: Dropout::new(dropout),
-            heads,
-        }
+impl MultiHeadAttention {
+    /// Every token looks at every other that the mask lets it see: `x`: `[B, T, C]` -> `[B, T, C]`
+    pub fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
+        let memory = self.memory(x.clone());
+        self.over(x, memory, mask)
     }
 
-    /// `x`: `[B, T, C]`; `pad`: `[B, T]`, true where padding -> `[B, T, C]`
-    pub fn forward(&self, x: Tensor<3>, pad: Tensor<2, Bool>) -> Tensor<3> {
-        let q = self.query.forward(x.clone());
-        let k = self.key.forward(x.clone());
-        let v = self.value.forward(x);
-        let mixed = if fused::applies(&q) {
-            let dropout = self.dropout.draw(&q.device());
-            fused::attention(q, k, v, pad, self.heads, dropout)
-        } else {
-            self.composed(q, k, v, pad)
-        };
-        self.output.forward(mixed)
+    /// As [`Self::forward`], over the tokens of earlier calls and of `x`.
+    pub fn cached(&self, x: Tensor<3>, mask: &Mask, cache: &mut KeyValue) -> Tensor<3> {
+        let memory = cache.append(self.memory(x.clone()));
+        self.over(x, memory, mask)
     }
 
-    fn composed(
-        &self,
-        q: Tensor<3>,
-        k: Tensor<3>,
-        v: Tensor<3>,
-        pad: Tensor<2, Bool>,
-    ) -> Tensor<3> {
-        let [b, t, c] = q.dims();
-        let (h, d) = (self.heads, c / self.heads);
-        let [q, k, v] = [q, k, v].map(|x| x.reshape([b, t, h, d]).swap_dims(1, 2)); // [B, H, T, D]
-        let scores = q.matmul(k.swap_dims(2, 3)) / (d as f64).sqrt(); // [B, H, T, T]
-        let hidden = pad.reshape([b, 1, 1, t]).expand([b, h, t, t]);
-        // Not -inf: a row that is all padding must stay finite.
-        let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3);
-        let mixed = self.dropout.forward(weights).matmul(v); // [B, H, T, D]
-        mixed.swap_dims(1, 2).reshape([b, t, c])
+    /// Keys and values of `x`: `[B, Tk, C]` -> `[B, Tk, H * D]` each, for [`Self::over`].
+    pub fn memory(&self, x: Tensor<3>) -> [Tensor<3>; 2] {
+        [self.key.forward(x.clone()), self.value.forward(x)]
+    }
+
+    /// The tokens `x` look at a memory, as a decoder looks at its source: `[B, Tq, C]` -> `[B, Tq, C]`
+    pub fn over(&self, x: Tensor<3>, [key, value]: [Tensor<3>; 2], mask: &Mask) -> Tensor<3> {
+        let query = self.query.forward(x);
+        self.output.forward(attend([query, key, value], self.heads, mask, &self.dropout))
     }
 }

@@ -14,25 +14,44 @@ use super::fused;
 pub struct Linear {
     /// `[input, output]`; a checkpoint of PyTorch holds it transposed.
     weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
     /// Weights from a normal distribution with deviation `std`, bias zero.
     pub fn new(input: usize, output: usize, std: f64, device: &Device) -> Self {
+        Self::with_bias(true, input, output, std, device)
+    }
+
+    /// `y = x weight`.
+    pub fn without_bias(input: usize, output: usize, std: f64, device: &Device) -> Self {
+        Self::with_bias(false, input, output, std, device)
+    }
+
+    /// With a bias if `bias`.
+    pub fn with_bias(bias: bool, input: usize, output: usize, std: f64, device: &Device) -> Self {
         Self {
             weight: Initializer::Normal { mean: 0.0, std }.init([input, output], device),
-            bias: Initializer::Zeros.init([output], device),
+            bias: bias.then(|| Initializer::Zeros.init([output], device)),
         }
     }
 
     /// `[.., input]` -> `[.., output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
-        if fused::applies(&x) {
-            return fused::linear(x, weight, bias);
-        }
-        module::linear(x, weight, Some(bias))
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also a transposed view of one.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    match bias {
+        Some(bias) if fused::applies(&x) => fused::linear(x, weight, bias),
+        None if fused::applies(&x) => fused::product(x, weight),
+        bias => module::linear(x, weight, bias),
     }
 }
 

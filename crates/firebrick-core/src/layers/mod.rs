@@ -2,7 +2,10 @@
 
 pub mod activation;
 pub mod attention;
+pub mod cache;
 pub mod dropout;
 pub mod fused;
 pub mod linear;
+pub mod mlp;
 pub mod norm;
+pub mod position;

@@ -1,4 +1,5 @@
-//! Layer normalisation (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>).
+//! Layer normalisation (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>) and RMS normalisation
+//! (Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>).
 
 use burn::{
     module::{Module, Param},
@@ -54,5 +55,25 @@ impl LayerNorm {
         let variance = centred.clone().square().mean_dim(D - 1); // [.., 1]
         let normal = centred / (variance + self.eps).sqrt();
         normal * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    }
+}
+
+/// Over the last axis: a root mean square of one, then a learned scale.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub fn new(width: usize, eps: f64, device: &Device) -> Self {
+        Self { weight: Initializer::Ones.init([width], device), eps }
+    }
+
+    /// `[.., C]` -> `[.., C]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let power = x.clone().square().mean_dim(D - 1); // [.., 1]
+        x / (power + self.eps).sqrt() * self.weight.val().unsqueeze()
     }
 }

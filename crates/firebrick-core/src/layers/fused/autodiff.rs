@@ -52,6 +52,16 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
+    fn fused_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let [x, weight] = [x, weight].map(|x| x.primitive().clone());
+        let y = Flex::fused_product(x.clone(), weight.clone());
+        match Product.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, weight), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
     fn fused_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -157,6 +167,22 @@ impl Backward<Flex, 3> for Linear {
             node_x <- linear_x_gradient(&weight, &dy),
             node_weight <- linear_weight_gradient(&x, &dy),
             node_bias <- linear_bias_gradient(&dy),
+        );
+    }
+}
+
+#[derive(Debug)]
+struct Product;
+
+impl Backward<Flex, 2> for Product {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([node_x, node_weight], (x, weight)) = (ops.parents, ops.state);
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        register!(grads,
+            node_x <- linear_x_gradient(&weight, &dy),
+            node_weight <- linear_weight_gradient(&x, &dy),
         );
     }
 }

@@ -32,6 +32,10 @@ impl FusedOps for Flex {
         product(&x, matrix(&weight), Some(floats(&bias)))
     }
 
+    fn fused_product(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        product(&x.to_contiguous(), matrix(&weight), None)
+    }
+
     fn fused_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, eps: f32) -> FlexTensor {
         normalised(x, None, weight, bias, eps)
     }
@@ -67,12 +71,12 @@ pub(super) fn gelu_gradient(x: &FlexTensor, dy: FlexTensor) -> FlexTensor {
     dx
 }
 
-/// Gradient of `fused_linear` with respect to `x`.
+/// Gradient of `fused_linear` and `fused_product` with respect to `x`.
 pub(super) fn linear_x_gradient(weight: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
     product(dy, matrix(weight).transposed(), None)
 }
 
-/// Gradient of `fused_linear` with respect to the weight.
+/// Gradient of `fused_linear` and `fused_product` with respect to the weight.
 pub(super) fn linear_weight_gradient(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
     let x = x.to_contiguous();
     let (i, o) = (width(&x), width(dy));

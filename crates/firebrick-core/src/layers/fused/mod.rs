@@ -30,6 +30,8 @@ pub trait FusedOps: Backend {
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    fn fused_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
     fn fused_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -78,6 +80,11 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
         weight.into_dispatch(),
         bias.into_dispatch(),
     ))
+}
+
+/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`.
+pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_product(x.into_dispatch(), weight.into_dispatch()))
 }
 
 /// Layer norm over the last axis, `[.., C]` -> `[.., C]`.
@@ -197,6 +204,19 @@ mod tests {
             |[x, w, b]| {
                 let x = x.clone().reshape([15, 8]).matmul(w.clone().reshape([8, 6]));
                 (x + b.clone().unsqueeze()).reshape([3, 5, 6])
+            },
+        );
+    }
+
+    #[test]
+    fn a_product_has_no_bias() {
+        let device = device();
+        same(
+            [random([120], &device), random([48], &device)],
+            |[x, w]| product(x.clone().reshape(SHAPE), w.clone().reshape([6, 8]).transpose()),
+            |[x, w]| {
+                let w = w.clone().reshape([6, 8]).transpose();
+                x.clone().reshape(SHAPE).matmul(w.unsqueeze())
             },
         );
     }

@@ -1,0 +1,279 @@
+//! Writing text token by token, over one trait.
+//!
+//! Names, defaults and results are those of `transformers.generate` where it is deterministic.
+
+mod beam;
+mod logits;
+mod sample;
+
+use std::ops::ControlFlow;
+
+use burn::{prelude::*, tensor::TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    arch::inputs::{InputError, Inputs},
+    checkpoint::{LoadError, Source},
+    layers::cache::Cache,
+};
+
+/// A model that says what may come next.
+pub trait Decoder {
+    /// The tokens to begin with, all rows equally long, and the state before the first of them; for `new_tokens`
+    /// more. A model with an encoder reads its source here.
+    fn begin(
+        &self,
+        inputs: &Inputs,
+        config: &GenerationConfig,
+        new_tokens: usize,
+    ) -> Result<(Vec<Vec<i64>>, Cache), InputError>;
+
+    /// Reads `ids`, `[B, T]`; returns the logits after the last of each row, `[B, V]`.
+    fn next(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2>;
+}
+
+/// How to write: `generation_config.json`. Field names and meanings are those of `transformers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationConfig {
+    pub max_new_tokens: Option<usize>,
+    /// Prompt and new tokens together; `max_new_tokens` goes before it.
+    pub max_length: Option<usize>,
+    pub min_length: usize,
+    pub min_new_tokens: usize,
+    /// 1: the best token each time, or a sampled one; more: beam search.
+    #[serde(deserialize_with = "or_default")]
+    pub num_beams: usize,
+    #[serde(deserialize_with = "or_default")]
+    pub early_stopping: EarlyStopping,
+    /// A beam's score is divided by its length to this power: above 0 longer ones win.
+    #[serde(deserialize_with = "or_one")]
+    pub length_penalty: f32,
+    /// Draw tokens by their probability.
+    #[serde(deserialize_with = "or_default")]
+    pub do_sample: bool,
+    #[serde(deserialize_with = "or_one")]
+    pub temperature: f32,
+    /// Draw among the so many likeliest.
+    pub top_k: Option<usize>,
+    /// Draw among the likeliest that together have this probability.
+    pub top_p: Option<f32>,
+    /// Draw among those with at least this share of the likeliest one's probability.
+    pub min_p: Option<f32>,
+    /// Above 1: tokens that were there before become less likely (Keskar et al. 2019).
+    pub repetition_penalty: Option<f32>,
+    pub no_repeat_ngram_size: Option<usize>,
+    pub bad_words_ids: Option<Vec<Vec<i64>>>,
+    pub suppress_tokens: Option<Vec<i64>>,
+    pub begin_suppress_tokens: Option<Vec<i64>>,
+    pub bos_token_id: Option<i64>,
+    pub eos_token_id: Option<TokenIds>,
+    pub pad_token_id: Option<i64>,
+    pub decoder_start_token_id: Option<i64>,
+    pub forced_bos_token_id: Option<i64>,
+    pub forced_eos_token_id: Option<TokenIds>,
+    /// Of the random numbers; not a key of `transformers`.
+    #[serde(skip)]
+    pub seed: u64,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: None,
+            max_length: None,
+            min_length: 0,
+            min_new_tokens: 0,
+            num_beams: 1,
+            early_stopping: EarlyStopping::Heuristic(false),
+            length_penalty: 1.0,
+            do_sample: false,
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            no_repeat_ngram_size: None,
+            bad_words_ids: None,
+            suppress_tokens: None,
+            begin_suppress_tokens: None,
+            bos_token_id: None,
+            eos_token_id: None,
+            pad_token_id: None,
+            decoder_start_token_id: None,
+            forced_bos_token_id: None,
+            forced_eos_token_id: None,
+            seed: 0,
+        }
+    }
+}
+
+/// When a beam search ends before the length limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EarlyStopping {
+    /// `true`: as soon as there are enough finished beams. `false`: when the best open one, at its present length,
+    /// is worse than the worst finished one.
+    Heuristic(bool),
+    /// `"never"`: only when no open beam can become better.
+    Word(Never),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Never {
+    Never,
+}
+
+impl Default for EarlyStopping {
+    fn default() -> Self {
+        Self::Heuristic(false)
+    }
+}
+
+/// One id or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIds {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl TokenIds {
+    pub fn as_slice(&self) -> &[i64] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// `null` stands for the default in many files.
+fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn or_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(1.0))
+}
+
+impl GenerationConfig {
+    /// `generation_config.json`; without one, the token ids of `config.json`, as in older checkpoints.
+    pub fn read(source: &Source) -> Result<Self, LoadError> {
+        let file = match source.json("generation_config.json")? {
+            Some(value) => (source.path("generation_config.json"), value),
+            None => (source.path("config.json"), source.config()?),
+        };
+        let (path, value) = file;
+        let mut config = Self::deserialize(&value)
+            .map_err(|e| LoadError::Config { path: path.clone(), problem: e.to_string() })?;
+        config.num_beams = config.num_beams.max(1);
+        config.check().map_err(|problem| LoadError::Config { path, problem })?;
+        Ok(config)
+    }
+
+    pub fn check(&self) -> Result<(), String> {
+        if self.num_beams > 256 {
+            return Err(format!("num_beams is {}, above the limit of 256", self.num_beams));
+        }
+        if self.temperature <= 0.0 || !self.temperature.is_finite() {
+            return Err(format!("temperature is {}, not above 0", self.temperature));
+        }
+        for (key, p) in [("top_p", self.top_p), ("min_p", self.min_p)] {
+            if let Some(p) = p.filter(|p| !(0.0..=1.0).contains(p)) {
+                return Err(format!("{key} is {p}, not in [0, 1]"));
+            }
+        }
+        if let Some(penalty) = self.repetition_penalty.filter(|p| !(*p > 0.0 && p.is_finite())) {
+            return Err(format!("repetition_penalty is {penalty}, not above 0"));
+        }
+        if self.do_sample && self.num_beams > 1 {
+            return Err("do_sample with num_beams above 1 is not supported".into());
+        }
+        Ok(())
+    }
+
+    fn ends(&self) -> &[i64] {
+        self.eos_token_id.as_ref().map_or(&[], TokenIds::as_slice)
+    }
+}
+
+/// Tokens that a model may write when neither side says how many.
+const NEW_TOKENS: usize = 256;
+
+/// Writes until every row has ended. Rows hold their prompt; those that ended early are padded.
+///
+/// `watch` sees each token as it is written, row by row, and may end that row; beam search, which writes no
+/// token for good before its end, does not call it.
+pub fn generate(
+    decoder: &dyn Decoder,
+    inputs: &Inputs,
+    config: &GenerationConfig,
+    watch: &mut dyn FnMut(usize, i64) -> ControlFlow<()>,
+) -> Result<Vec<Vec<i64>>, InputError> {
+    config.check().map_err(InputError::Unsupported)?;
+    let new_tokens = config.max_new_tokens.or(config.max_length).unwrap_or(NEW_TOKENS);
+    let (prompt, cache) = decoder.begin(inputs, config, new_tokens)?;
+    let read = prompt.first().map_or(0, Vec::len);
+    let longest = match (config.max_new_tokens, config.max_length) {
+        (None, Some(longest)) => longest,
+        _ => read + new_tokens,
+    };
+    if read == 0 || longest <= read {
+        return Ok(prompt);
+    }
+    let job = Job { decoder, config, device: &inputs.device, read, longest };
+    Ok(match config.num_beams {
+        1 => sample::run(&job, prompt, cache, watch),
+        _ => beam::run(&job, prompt, cache),
+    })
+}
+
+/// What both searches are given.
+struct Job<'a> {
+    decoder: &'a dyn Decoder,
+    config: &'a GenerationConfig,
+    device: &'a Device,
+    /// Tokens of a prompt.
+    read: usize,
+    /// Tokens of a row at most, its prompt included.
+    longest: usize,
+}
+
+impl Job<'_> {
+    /// Logits after the last token of each row; only the last `count` tokens of a row are new.
+    fn next(&self, rows: &[&[i64]], count: usize, cache: &mut Cache) -> Vec<Vec<f32>> {
+        let new = rows.iter().flat_map(|row| &row[row.len() - count..]);
+        let new: Vec<i32> = new.map(|id| *id as i32).collect();
+        let ids = Tensor::from_data(TensorData::new(new, [rows.len(), count]), self.device);
+        let logits = self.decoder.next(ids, cache);
+        let [_, vocabulary] = logits.dims();
+        let logits = logits.into_data().try_into_vec::<f32>().expect("models compute in f32");
+        logits.chunks(vocabulary).map(<[f32]>::to_vec).collect()
+    }
+}
+
+/// `input_ids` and, on their left, the padding that `attention_mask` hides: rows, and padding of each.
+pub fn prompt(
+    inputs: &Inputs,
+    vocabulary: usize,
+) -> Result<(Vec<Vec<i64>>, Vec<usize>), InputError> {
+    let ids = inputs.ids("input_ids", vocabulary)?;
+    let [b, t] = ids.dims();
+    let flat: Vec<i64> = ids.into_data().iter::<i64>().collect();
+    let rows = flat.chunks(t).map(<[i64]>::to_vec).collect();
+    let hidden = inputs.hidden("attention_mask", [b, t])?.unwrap_or_else(|| vec![false; b * t]);
+    let padding = hidden.chunks(t).map(|row| {
+        let left = row.iter().take_while(|hidden| **hidden).count();
+        match row[left..].contains(&true) {
+            true => Err(InputError::Unsupported(
+                "`attention_mask` hides tokens after the first; a prompt is padded on its left"
+                    .into(),
+            )),
+            false => Ok(left),
+        }
+    });
+    Ok((rows, padding.collect::<Result<_, _>>()?))
+}

@@ -1,0 +1,126 @@
+//! What a decoder keeps of the tokens that it has read.
+//!
+//! Axis letters: `B` batch, `T` tokens, `C` channels.
+
+use burn::{prelude::*, tensor::TensorData};
+
+use super::attention::Mask;
+
+/// Keys and values of one attention, written in place into a buffer of fixed capacity.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    /// `[B, capacity, C]` each; absent until the first token.
+    buffers: Option<[Tensor<3>; 2]>,
+    length: usize,
+    capacity: usize,
+}
+
+impl KeyValue {
+    pub fn new(capacity: usize) -> Self {
+        Self { buffers: None, length: 0, capacity }
+    }
+
+    /// Adds `[B, T, C]` keys and values; returns all so far, `[B, length, C]` each.
+    pub fn append(&mut self, new: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
+        let [b, t, c] = new[0].dims();
+        let device = new[0].device();
+        let buffers = self.buffers.take();
+        let buffers = buffers
+            .unwrap_or_else(|| [0; 2].map(|_| Tensor::zeros([b, self.capacity, c], &device)));
+        let (begin, end) = (self.length, self.length + t);
+        assert!(end <= self.capacity, "{end} tokens in a cache for {}", self.capacity);
+        // The buffer is owned here and has no other view, so the assignment happens in place.
+        let [key, value] = buffers;
+        let [new_key, new_value] = new;
+        let write = |all: Tensor<3>, new| all.slice_assign([0..b, begin..end, 0..c], new);
+        let buffers = [write(key, new_key), write(value, new_value)];
+        self.length = end;
+        let all = buffers.each_ref().map(|x| x.clone().slice([0..b, 0..end, 0..c]));
+        self.buffers = Some(buffers);
+        all
+    }
+
+    fn select(&mut self, rows: &Tensor<1, Int>) {
+        if let Some([key, value]) = self.buffers.take() {
+            self.buffers = Some([key, value].map(|x| x.select(0, rows.clone())));
+        }
+    }
+}
+
+/// State of a decoder between two calls: one row for every sequence that is being written.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Self-attention, by layer.
+    pub layers: Vec<KeyValue>,
+    /// Keys and values of the source, by layer; empty without an encoder.
+    pub memory: Vec<[Tensor<3>; 2]>,
+    /// `[B, T]` of the source, true where padding.
+    pub memory_pad: Option<Tensor<2, Bool>>,
+    /// Padding in front of each row's prompt, in tokens; empty when there is none.
+    padding: Vec<usize>,
+    /// Tokens read, padding included.
+    pub length: usize,
+}
+
+impl Cache {
+    /// For `layers` layers and at most `capacity` tokens.
+    pub fn new(layers: usize, capacity: usize) -> Self {
+        Self {
+            layers: (0..layers).map(|_| KeyValue::new(capacity)).collect(),
+            memory: vec![],
+            memory_pad: None,
+            padding: vec![],
+            length: 0,
+        }
+    }
+
+    /// The first tokens of some rows are padding, so many of them.
+    pub fn with_padding(self, padding: Vec<usize>) -> Self {
+        let padding = if padding.iter().all(|n| *n == 0) { vec![] } else { padding };
+        Self { padding, ..self }
+    }
+
+    /// Positions of the next `t` tokens, `[1 or B, T]`: padding does not count.
+    pub fn positions(&self, t: usize, device: &Device) -> Tensor<2, Int> {
+        let begin = self.length as i64;
+        let next = Tensor::<1, Int>::arange(begin..begin + t as i64, device).unsqueeze();
+        if self.padding.is_empty() {
+            return next; // [1, T]
+        }
+        let padding: Vec<i32> = self.padding.iter().map(|n| *n as i32).collect();
+        let rows = padding.len();
+        let padding = Tensor::<2, Int>::from_data(TensorData::new(padding, [rows, 1]), device);
+        (next - padding).clamp_min(0) // [B, T]
+    }
+
+    /// What the next `t` tokens see of themselves and all before them.
+    pub fn mask(&self, t: usize, device: &Device) -> Mask {
+        let keys = self.length + t;
+        let pad = (!self.padding.is_empty()).then(|| {
+            let rows = self.padding.iter();
+            let pad: Vec<bool> = rows.flat_map(|n| (0..keys).map(move |k| k < *n)).collect();
+            Tensor::from_data(TensorData::new(pad, [self.padding.len(), keys]), device)
+        });
+        Mask::causal(pad)
+    }
+
+    /// Row `i` becomes what row `rows[i]` was; there may be more or fewer than before.
+    pub fn select(&mut self, rows: &[usize]) {
+        if !self.padding.is_empty() {
+            self.padding = rows.iter().map(|row| self.padding[*row]).collect();
+        }
+        let Some(device) = self.device() else { return };
+        let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &device);
+        self.layers.iter_mut().for_each(|layer| layer.select(&index));
+        for memory in &mut self.memory {
+            *memory = memory.each_ref().map(|x| x.clone().select(0, index.clone()));
+        }
+        self.memory_pad = self.memory_pad.take().map(|pad| pad.select(0, index));
+    }
+
+    fn device(&self) -> Option<Device> {
+        let own = self.layers.iter().find_map(|layer| layer.buffers.as_ref());
+        own.or(self.memory.first()).map(|[key, _]| key.device())
+    }
+}
