@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod cache;
+pub mod conv;
 pub mod dropout;
 pub mod fused;
 pub mod linear;
