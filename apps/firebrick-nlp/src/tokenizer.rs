@@ -48,8 +48,9 @@ pub struct TextTokenizer {
     inner: Tokenizer,
     /// Bytes of a text that are looked at.
     text_limit: usize,
-    pad: (String, u32),
-    unknown: (String, u32),
+    pad: Option<(String, u32)>,
+    /// A byte-level tokenizer may have none.
+    unknown: Option<(String, u32)>,
 }
 
 impl TextTokenizer {
@@ -77,24 +78,24 @@ impl TextTokenizer {
         // Lengths are the caller's: a file's own padding and truncation would change them unseen.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
-        let find = |names: [&str; 2]| {
-            let found =
-                names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)));
-            found.ok_or_else(|| {
-                TokenizerError::Invalid(format!("it has no {} or {}", names[0], names[1]))
-            })
+        let find = |names: &[&str]| {
+            names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)))
         };
-        let unknown = find(["[UNK]", "<unk>"])?;
-        // Padding is masked, so that any token can stand there.
-        let pad = find(["[PAD]", "<pad>"]).unwrap_or_else(|_| unknown.clone());
+        let unknown = find(&["[UNK]", "<unk>"]);
+        let pad = find(&["[PAD]", "<pad>", "<|endoftext|>"]);
         Ok(Self { inner, text_limit, pad, unknown })
     }
 
     /// Token ids, special ones included; at most `max_len`, of which a special one at the
     /// end stays.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
-        let Ok(encoding) = self.inner.encode_fast(self.cut(text), true) else {
-            return vec![self.unknown.1];
+        self.encode_with(text, max_len, true)
+    }
+
+    /// As [`Self::encode`]; with special tokens around the text if `special`.
+    pub fn encode_with(&self, text: &str, max_len: usize, special: bool) -> Vec<u32> {
+        let Ok(encoding) = self.inner.encode_fast(self.cut(text), special) else {
+            return vec![self.unknown_id()];
         };
         let ids = encoding.get_ids();
         if ids.len() <= max_len {
@@ -125,20 +126,22 @@ impl TextTokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }
 
+    /// What a batch is filled up with. Padding is masked, so that any token can stand there.
     pub fn pad_id(&self) -> u32 {
-        self.pad.1
+        self.pad.as_ref().map_or_else(|| self.unknown_id(), |(_, id)| *id)
     }
 
-    pub fn pad_token(&self) -> &str {
-        &self.pad.0
+    pub fn pad_token(&self) -> Option<&str> {
+        self.pad.as_ref().map(|(token, _)| token.as_str())
     }
 
+    /// What stands for text that the tokenizer cannot cut; 0 when it has no such token.
     pub fn unknown_id(&self) -> u32 {
-        self.unknown.1
+        self.unknown.as_ref().map_or(0, |(_, id)| *id)
     }
 
-    pub fn unknown_token(&self) -> &str {
-        &self.unknown.0
+    pub fn unknown_token(&self) -> Option<&str> {
+        self.unknown.as_ref().map(|(token, _)| token.as_str())
     }
 
     pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {

@@ -280,6 +280,42 @@ pub enum NlpCommand {
         #[arg(long)]
         model: Option<String>,
     },
+    /// One vector a text: a JSON line each
+    Embed(EmbedArgs),
+    /// Continue a text, or answer it with an encoder-decoder
+    Generate {
+        /// Model folder or run folder
+        #[arg(long, value_name = "DIR")]
+        model: String,
+        /// Prompts; without any, one a line from stdin
+        prompts: Vec<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Talk with a model that has a chat template
+    Chat {
+        /// Model folder or run folder
+        #[arg(long, value_name = "DIR")]
+        model: String,
+        /// What the model is told before the first message
+        #[arg(long, value_name = "TEXT")]
+        system: Option<String>,
+        /// Say this and end; without any, one message a line from stdin
+        #[arg(long = "message", value_name = "TEXT")]
+        messages: Vec<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Show the prompt that a chat template makes of messages
+    Template {
+        /// Model folder, or a tokenizer_config.json
+        file: PathBuf,
+        #[arg(long, value_name = "TEXT")]
+        system: Option<String>,
+        /// User and assistant by turns (repeatable)
+        #[arg(long = "message", value_name = "TEXT", default_value = "Hello")]
+        messages: Vec<String>,
+    },
     /// Show how a tokenizer cuts a text
     Tokenize {
         /// tokenizer.json
@@ -288,4 +324,61 @@ pub enum NlpCommand {
         #[arg(long)]
         text: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Texts; without any, one a line from stdin
+    pub texts: Vec<String>,
+    /// Model folder of sentence-transformers
+    #[arg(long, default_value = "all-MiniLM-L6-v2")]
+    pub model: String,
+    /// Texts from a file instead: .txt, .jsonl, .csv, .tsv
+    #[arg(long, value_name = "PATH", conflicts_with = "texts")]
+    pub input: Option<PathBuf>,
+    /// Where the lines go; stdout without it
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub output: Option<PathBuf>,
+    #[arg(long, default_value_t = 32)]
+    pub batch_size: usize,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+}
+
+/// How to write; what is not given is as the model's generation_config.json says.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// At most so many tokens
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// 1: one token after the other; more: beam search
+    #[arg(long, value_name = "B")]
+    pub num_beams: Option<usize>,
+    /// Above 0 long beams win
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub length_penalty: Option<f32>,
+    /// Draw tokens by their probability, by --seed
+    #[arg(long)]
+    pub sample: bool,
+    /// Always the likeliest token
+    #[arg(long, conflicts_with_all = ["sample", "temperature", "top_p"])]
+    pub greedy: bool,
+    /// Below 1 the likely become likelier; draws tokens
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Draw among the K likeliest
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw among the likeliest that together have this probability; draws tokens
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Draw among those with this share of the likeliest one's probability
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Above 1 what was there before becomes less likely
+    #[arg(long, value_name = "R")]
+    pub repetition_penalty: Option<f32>,
+    /// End before this text (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use firebrick_core::{checkpoint::LoadError, device::DeviceError};
 use firebrick_data::error::DataError;
-use firebrick_nlp::tokenizer::TokenizerError;
+use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
 use firebrick_train::{checkpoint::CheckpointError, recipe::RecipeError, run::RunError};
 
 /// The command did not do what was asked.
@@ -81,7 +81,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
             Some(_) => return BAD_FILE,
             None => {}
         }
-        if cause.is::<LoadError>() || cause.is::<TokenizerError>() {
+        if cause.is::<LoadError>() || cause.is::<TokenizerError>() || cause.is::<ChatError>() {
             return BAD_FILE;
         }
         if let Some(RunError::Other { .. } | RunError::Done { .. } | RunError::NotARun { .. }) =

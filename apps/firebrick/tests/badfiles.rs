@@ -23,6 +23,7 @@ const KINDS: &[&str] = &[
     "checkpoint_dir",
     "config",
     "tokenizer",
+    "chat_template",
     "csv",
     "jsonl",
     "parquet",
@@ -130,6 +131,10 @@ fn command(
                 case["encode_text"].as_str().unwrap_or("abba ab"),
                 "--tokenizer",
             ]);
+            arguments.push(file);
+        }
+        "chat_template" => {
+            add(&["nlp", "template"]);
             arguments.push(file);
         }
         "csv" | "jsonl" | "parquet" => {

@@ -1,9 +1,9 @@
-//! `firebrick eval`, `predict` and `nlp`: a trained model at work.
+//! `firebrick eval` and `predict`: a trained model at work.
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufWriter, Write},
-    path::{Path, PathBuf},
+    io::{BufWriter, Write},
+    path::PathBuf,
 };
 
 use anyhow::{Context, bail};
@@ -13,20 +13,17 @@ use firebrick_data::{
     table::{ColumnRef, Columns, ReadOptions, Row, read},
 };
 use firebrick_metrics::interval::wilson_interval;
-use firebrick_nlp::{
-    baseline::is_chinese, classifier::TextClassifier, corpus, recipe::Recipe,
-    tokenizer::TextTokenizer, train::evaluate,
-};
+use firebrick_nlp::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate};
 use serde_json::{Value, json};
 
 use super::Outcome;
 use crate::{
-    cli::{ColumnArgs, EvalArgs, Global, NlpCommand, PredictArgs},
+    cli::{ColumnArgs, EvalArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, GATE, USAGE},
     places,
 };
 
-fn open(name: &str, global: &Global) -> Result<TextClassifier, Failure> {
+pub fn open(name: &str, global: &Global) -> Result<TextClassifier, Failure> {
     let source = places::model(name, &global.runs)?;
     Ok(TextClassifier::open(&source, &global.device.open()?)?)
 }
@@ -215,58 +212,4 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
             Err(Failure::text(BAD_FILE, message))
         }
     }
-}
-
-pub fn nlp(command: NlpCommand, global: &Global) -> Outcome {
-    match command {
-        NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
-        NlpCommand::Tokenize { tokenizer, text } => tokenize(&tokenizer, &text, global),
-    }
-}
-
-fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcome {
-    let texts = match texts.is_empty() {
-        false => texts,
-        true => {
-            std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin")?
-        }
-    };
-    let mut opened: BTreeMap<&str, TextClassifier> = BTreeMap::new();
-    let mut answers = vec![];
-    for text in &texts {
-        let (language, chosen) = match is_chinese(text) {
-            true => ("zh", "hotel"),
-            false => ("en", "sst2"),
-        };
-        let name = model.unwrap_or(chosen);
-        let classifier = match opened.entry(name) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(open(name, global)?),
-        };
-        let answer = classifier.predict(&[text], 1).remove(0);
-        let label = &classifier.labels[answer.label];
-        let said = match label.as_str() {
-            "1" => "positive",
-            "0" => "negative",
-            other => other,
-        };
-        let score = answer.scores[answer.label];
-        if !global.json {
-            println!("{said}  {score:.3}  {text}");
-        }
-        answers.push(json!({
-            "text": text, "sentiment": said, "label": label, "score": score, "language": language, "model": name,
-        }));
-    }
-    if global.json {
-        println!("{}", Value::Array(answers));
-    }
-    Ok(())
-}
-
-fn tokenize(path: &Path, text: &str, global: &Global) -> Outcome {
-    let tokenizer = TextTokenizer::load(path)?;
-    let (tokens, ids) = (tokenizer.tokens(text), tokenizer.encode(text, usize::MAX));
-    super::print(global, &json!({"tokens": tokens, "ids": ids}), &tokens.join(" "));
-    Ok(())
 }

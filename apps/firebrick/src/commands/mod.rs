@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod forward;
 mod models;
+mod nlp;
 mod recipe;
 mod runs;
 mod start;
@@ -45,7 +46,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Models(command) => models::run(command, global),
         Command::Runs(command) => runs::run(command, global),
         Command::Bench(args) => bench::run(&args, global),
-        Command::Nlp(command) => ask::nlp(command, global),
+        Command::Nlp(command) => nlp::run(command, global),
     }
 }
 

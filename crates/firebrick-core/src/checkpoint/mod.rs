@@ -70,14 +70,17 @@ impl Source {
         })
     }
 
+    /// As [`Self::read`]; `None` when there is no such file.
+    pub fn optional(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
+        match self.read(file, limit) {
+            Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            bytes => bytes.map(Some),
+        }
+    }
+
     /// Another JSON file, strictly parsed; `None` when there is none.
     pub fn json(&self, file: &str) -> Result<Option<Value>, LoadError> {
-        let bytes = match self.read(file, CONFIG_LIMIT) {
-            Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            bytes => bytes?,
-        };
+        let Some(bytes) = self.optional(file, CONFIG_LIMIT)? else { return Ok(None) };
         let value = json::parse_strict(&bytes).map_err(|problem| LoadError::Config {
             path: self.path(file),
             problem: problem.to_string(),

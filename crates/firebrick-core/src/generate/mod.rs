@@ -28,6 +28,11 @@ pub trait Decoder {
         new_tokens: usize,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError>;
 
+    /// Whether `input_ids` are a source for an encoder, not the beginning of what is written.
+    fn reads_source(&self) -> bool {
+        false
+    }
+
     /// Reads `ids`, `[B, T]`; returns the logits after the last of each row, `[B, V]`.
     fn next(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2>;
 }
@@ -195,7 +200,8 @@ impl GenerationConfig {
         Ok(())
     }
 
-    fn ends(&self) -> &[i64] {
+    /// Tokens that end a row.
+    pub fn ends(&self) -> &[i64] {
         self.eos_token_id.as_ref().map_or(&[], TokenIds::as_slice)
     }
 }
@@ -205,8 +211,8 @@ const NEW_TOKENS: usize = 256;
 
 /// Writes until every row has ended. Rows hold their prompt; those that ended early are padded.
 ///
-/// `watch` sees each token as it is written, row by row, and may end that row; beam search, which writes no
-/// token for good before its end, does not call it.
+/// `watch` sees each token as it is written, row by row, but for those that end a row, and may end the row itself;
+/// beam search, which writes no token for good before its end, does not call it.
 pub fn generate(
     decoder: &dyn Decoder,
     inputs: &Inputs,

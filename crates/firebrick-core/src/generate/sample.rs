@@ -42,8 +42,7 @@ pub(super) fn run(
                 false => best(scores),
             };
             rows[row].push(token);
-            let stopped = watch(row, token).is_break();
-            open[row] = !stopped && !ends.contains(&token);
+            open[row] = !ends.contains(&token) && watch(row, token).is_continue();
         }
         if !open.contains(&true) || length + 1 == job.longest {
             break;

@@ -1,0 +1,282 @@
+//! `firebrick nlp`: text applications.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, IsTerminal, Write},
+    path::Path,
+};
+
+use anyhow::Context;
+use firebrick_core::{
+    checkpoint::{Source, json as strict, tensors::write_atomically},
+    generate::GenerationConfig,
+};
+use firebrick_data::table::{ColumnRef, read};
+use firebrick_nlp::{
+    baseline::is_chinese,
+    chat::{ChatTemplate, Message},
+    classifier::TextClassifier,
+    embed::Embedder,
+    generate::{Limits, Writer},
+    tokenizer::TextTokenizer,
+};
+use serde_json::{Value, json};
+
+use super::{Outcome, ask};
+use crate::{
+    cli::{EmbedArgs, Global, NlpCommand, WriteArgs},
+    failure::{BAD_FILE, Failure, USAGE},
+    places,
+};
+
+pub fn run(command: NlpCommand, global: &Global) -> Outcome {
+    match command {
+        NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
+        NlpCommand::Embed(args) => embed(args, global),
+        NlpCommand::Generate { model, prompts, write } => generate(&model, prompts, &write, global),
+        NlpCommand::Chat { model, system, messages, write } => {
+            chat(&model, system, messages, &write, global)
+        }
+        NlpCommand::Template { file, system, messages } => {
+            template(&file, system, &messages, global)
+        }
+        NlpCommand::Tokenize { tokenizer, text } => tokenize(&tokenizer, &text, global),
+    }
+}
+
+/// The texts that were typed, or one a line from stdin.
+fn or_stdin(texts: Vec<String>) -> anyhow::Result<Vec<String>> {
+    match texts.is_empty() {
+        false => Ok(texts),
+        true => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin"),
+    }
+}
+
+fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcome {
+    let texts = or_stdin(texts)?;
+    let mut opened: BTreeMap<&str, TextClassifier> = BTreeMap::new();
+    let mut answers = vec![];
+    for text in &texts {
+        let (language, chosen) = match is_chinese(text) {
+            true => ("zh", "hotel"),
+            false => ("en", "sst2"),
+        };
+        let name = model.unwrap_or(chosen);
+        let classifier = match opened.entry(name) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(ask::open(name, global)?)
+            }
+        };
+        let answer = classifier.predict(&[text], 1).remove(0);
+        let label = &classifier.labels[answer.label];
+        let said = match label.as_str() {
+            "1" => "positive",
+            "0" => "negative",
+            other => other,
+        };
+        let score = answer.scores[answer.label];
+        if !global.json {
+            println!("{said}  {score:.3}  {text}");
+        }
+        answers.push(json!({
+            "text": text, "sentiment": said, "label": label, "score": score, "language": language, "model": name,
+        }));
+    }
+    if global.json {
+        println!("{}", Value::Array(answers));
+    }
+    Ok(())
+}
+
+/// A pretrained checkpoint by name, or whatever else MODEL means.
+fn checkpoint(name: &str, global: &Global) -> Result<Source, Failure> {
+    match name {
+        "all-MiniLM-L6-v2" => places::pretrained(name, Path::new("")),
+        _ => places::model(name, &global.runs),
+    }
+}
+
+fn embed(args: EmbedArgs, global: &Global) -> Outcome {
+    let embedder = Embedder::open(&checkpoint(&args.model, global)?, &global.device.open()?)?;
+    let (mut texts, mut bad) = (vec![], vec![]);
+    match &args.input {
+        None => texts.extend(or_stdin(args.texts)?.into_iter().enumerate()),
+        Some(path) => {
+            let mut columns = ask::options(&args.columns, false);
+            if path.extension().is_some_and(|e| e == "txt") {
+                columns.columns.text = ColumnRef::Index(0);
+            }
+            let table = read(path, &columns)?;
+            texts.extend(table.rows.into_iter().map(|row| (row.row, row.text)));
+            bad = table.bad;
+        }
+    }
+    let views: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+    let vectors = embedder.embed(&views, args.batch_size.max(1));
+    let mut rows: BTreeMap<usize, Value> =
+        bad.iter().map(|bad| (bad.row, json!({"id": bad.row, "error": bad.to_string()}))).collect();
+    for ((row, _), vector) in texts.iter().zip(vectors) {
+        rows.insert(*row, json!({"id": row, "embedding": vector}));
+    }
+    let mut text = Vec::new();
+    match global.json {
+        true => serde_json::to_writer(&mut text, &rows.values().collect::<Vec<_>>())?,
+        false => {
+            for row in rows.values() {
+                serde_json::to_writer(&mut text, row)?;
+                text.push(b'\n');
+            }
+        }
+    }
+    match &args.output {
+        Some(path) => {
+            write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
+        }
+        None => std::io::stdout().lock().write_all(&text).context("writing to stdout")?,
+    }
+    match bad.len() {
+        0 => Ok(()),
+        bad => {
+            let message = format!("{bad} of {} rows could not be read", rows.len());
+            Err(Failure::text(BAD_FILE, message))
+        }
+    }
+}
+
+/// What was asked for on top of what the model's folder says.
+fn settings(
+    args: &WriteArgs,
+    base: &GenerationConfig,
+    global: &Global,
+) -> Result<GenerationConfig, Failure> {
+    let mut config = base.clone();
+    config.seed = global.seed.unwrap_or(0);
+    config.max_new_tokens = args.max_new_tokens.or(config.max_new_tokens);
+    config.num_beams = args.num_beams.unwrap_or(config.num_beams);
+    config.length_penalty = args.length_penalty.unwrap_or(config.length_penalty);
+    config.do_sample |= args.sample || args.temperature.is_some() || args.top_p.is_some();
+    config.do_sample &= !args.greedy;
+    config.temperature = args.temperature.unwrap_or(config.temperature);
+    config.top_k = args.top_k.or(config.top_k);
+    config.top_p = args.top_p.or(config.top_p);
+    config.min_p = args.min_p.or(config.min_p);
+    config.repetition_penalty = args.repetition_penalty.or(config.repetition_penalty);
+    config.check().map_err(|problem| Failure::text(USAGE, problem))?;
+    Ok(config)
+}
+
+fn generate(model: &str, prompts: Vec<String>, args: &WriteArgs, global: &Global) -> Outcome {
+    let writer = Writer::open(&checkpoint(model, global)?, &global.device.open()?)?;
+    let config = settings(args, &writer.config, global)?;
+    let prompts = or_stdin(prompts)?;
+    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    let limits = Limits { stop: &args.stop, special_tokens: true };
+    // A single text is told as it is written; several would run into one another.
+    let told = !global.json && prompts.len() == 1 && config.num_beams == 1;
+    let texts = writer.write(&prompts, &config, &limits, &mut |_, text| {
+        if told {
+            tell(text);
+        }
+    })?;
+    if global.json {
+        let rows = prompts.iter().zip(&texts).enumerate();
+        let rows =
+            rows.map(|(id, (prompt, text))| json!({"id": id, "prompt": prompt, "text": text}));
+        println!("{}", rows.collect::<Value>());
+    } else if told {
+        println!();
+    } else {
+        texts.iter().for_each(|text| println!("{text}"));
+    }
+    Ok(())
+}
+
+/// A piece of an answer, at once.
+fn tell(text: &str) {
+    print!("{text}");
+    let _ = std::io::stdout().flush();
+}
+
+fn chat(
+    model: &str,
+    system: Option<String>,
+    messages: Vec<String>,
+    args: &WriteArgs,
+    global: &Global,
+) -> Outcome {
+    let source = checkpoint(model, global)?;
+    let template = ChatTemplate::open(&source).map_err(anyhow::Error::new)?.with_context(|| {
+        format!(
+            "{}: neither chat_template.jinja nor a chat_template in tokenizer_config.json",
+            source.path("").display()
+        )
+    })?;
+    let writer = Writer::open(&source, &global.device.open()?)?;
+    let config = settings(args, &writer.config, global)?;
+    let limits = Limits { stop: &args.stop, special_tokens: false };
+    let mut history: Vec<Message> =
+        system.iter().map(|text| Message::new("system", text)).collect();
+    let mut answer = |said: &str| -> Outcome {
+        history.push(Message::new("user", said));
+        let prompt = template.render(&history, true).map_err(anyhow::Error::new)?;
+        let told = &mut |_: usize, text: &str| {
+            if !global.json {
+                tell(text);
+            }
+        };
+        let text = writer.write(&[&prompt], &config, &limits, told)?.remove(0);
+        match global.json {
+            true => println!("{}", json!({"role": "assistant", "content": text})),
+            false => println!(),
+        }
+        history.push(Message::new("assistant", &text));
+        Ok(())
+    };
+    if !messages.is_empty() {
+        return messages.iter().try_for_each(|said| answer(said));
+    }
+    let asks = std::io::stdin().is_terminal();
+    loop {
+        if asks {
+            eprint!("> ");
+        }
+        let mut line = String::new();
+        if std::io::stdin().lock().read_line(&mut line).context("reading stdin")? == 0 {
+            return Ok(());
+        }
+        match line.trim() {
+            "" => {}
+            said => answer(said)?,
+        }
+    }
+}
+
+fn template(file: &Path, system: Option<String>, messages: &[String], global: &Global) -> Outcome {
+    let template = match file.is_dir() {
+        true => ChatTemplate::open(&Source::folder(file)).map_err(anyhow::Error::new)?,
+        false => {
+            let config = strict::read_strict(file, 4 << 20)
+                .map_err(|e| Failure::text(BAD_FILE, format!("{}: {e}", file.display())))?;
+            let template = ChatTemplate::from_config(&config, file.to_path_buf());
+            Some(template.map_err(anyhow::Error::new)?)
+        }
+    };
+    let template = template
+        .ok_or_else(|| Failure::text(BAD_FILE, format!("{}: no chat template", file.display())))?;
+    let mut history: Vec<Message> =
+        system.iter().map(|text| Message::new("system", text)).collect();
+    for (turn, text) in messages.iter().enumerate() {
+        history.push(Message::new(if turn % 2 == 0 { "user" } else { "assistant" }, text));
+    }
+    let prompt = template.render(&history, true).map_err(anyhow::Error::new)?;
+    super::print(global, &json!({"prompt": prompt}), &prompt);
+    Ok(())
+}
+
+fn tokenize(path: &Path, text: &str, global: &Global) -> Outcome {
+    let tokenizer = TextTokenizer::load(path)?;
+    let (tokens, ids) = (tokenizer.tokens(text), tokenizer.encode(text, usize::MAX));
+    super::print(global, &json!({"tokens": tokens, "ids": ids}), &tokens.join(" "));
+    Ok(())
+}

