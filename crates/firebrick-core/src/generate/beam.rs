@@ -18,6 +18,7 @@ struct Beam {
 
 /// The beams of one prompt.
 struct Search {
+    prompt: usize,
     open: Vec<Beam>,
     /// The best that have ended, best first; padded with placeholders.
     finished: Vec<Beam>,
@@ -39,7 +40,7 @@ pub(super) fn run(job: &Job, prompt: Vec<Vec<i64>>, mut cache: Cache) -> Vec<Vec
             };
             let open: Vec<Beam> = (0..beams).map(beam).collect();
             let finished = vec![Beam { score: WORST, ..open[0].clone() }; beams];
-            Search { open, finished, improvable: true, all_hit: false }
+            Search { prompt: row, open, finished, improvable: true, all_hit: false }
         })
         .collect();
 
@@ -121,7 +122,7 @@ impl Search {
         let mut found: Vec<(f32, usize, usize)> = vec![];
         for (index, beam) in self.open.iter().enumerate() {
             let mut row = scores[beam.row].clone();
-            logits::process(&mut row, &beam.tokens, job);
+            logits::process(&mut row, &beam.tokens, self.prompt, job);
             found.extend(row.iter().enumerate().map(|(token, x)| (x + beam.score, index, token)));
             // Keeps the list short, whatever the vocabulary.
             keep_best(&mut found, count);

@@ -4,12 +4,13 @@ use super::{GenerationConfig, Job, TokenIds};
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
-/// Rules that hold for every search. `written`: the row so far, prompt included.
-pub(super) fn process(scores: &mut [f32], written: &[i64], job: &Job) {
+/// Rules that hold for every search. `written`: the row so far, its prompt included, that of `prompt`.
+pub(super) fn process(scores: &mut [f32], written: &[i64], prompt: usize, job: &Job) {
     let c = job.config;
     let new = written.len() - job.read;
     if let Some(penalty) = c.repetition_penalty.filter(|p| *p != 1.0) {
-        let mut seen = written.to_vec();
+        let padding = job.padding.get(prompt).copied().unwrap_or(0);
+        let mut seen = written[padding..].to_vec();
         seen.sort_unstable();
         seen.dedup();
         for token in seen {

@@ -230,7 +230,8 @@ pub fn generate(
     if read == 0 || longest <= read {
         return Ok(prompt);
     }
-    let job = Job { decoder, config, device: &inputs.device, read, longest };
+    let padding = cache.padding.clone();
+    let job = Job { decoder, config, device: &inputs.device, read, longest, padding };
     Ok(match config.num_beams {
         1 => sample::run(&job, prompt, cache, watch),
         _ => beam::run(&job, prompt, cache),
@@ -246,6 +247,8 @@ struct Job<'a> {
     read: usize,
     /// Tokens of a row at most, its prompt included.
     longest: usize,
+    /// Of each prompt, on its left; empty when there is none.
+    padding: Vec<usize>,
 }
 
 impl Job<'_> {

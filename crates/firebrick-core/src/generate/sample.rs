@@ -36,7 +36,7 @@ pub(super) fn run(
                 rows[row].push(pad);
                 continue;
             }
-            logits::process(scores, &rows[row], job);
+            logits::process(scores, &rows[row], row, job);
             let token = match config.do_sample {
                 true => draw(scores, job, &mut random[row]),
                 false => best(scores),

@@ -57,7 +57,7 @@ pub struct Cache {
     /// `[B, T]` of the source, true where padding.
     pub memory_pad: Option<Tensor<2, Bool>>,
     /// Padding in front of each row's prompt, in tokens; empty when there is none.
-    padding: Vec<usize>,
+    pub padding: Vec<usize>,
     /// Tokens read, padding included.
     pub length: usize,
 }
