@@ -6,12 +6,14 @@
 
 pub mod config;
 pub mod config_check;
+mod decode;
 mod error;
 pub mod folder;
 pub mod header;
 pub mod json;
 pub mod names;
 pub mod tensors;
+mod window;
 
 use std::path::{Path, PathBuf};
 
