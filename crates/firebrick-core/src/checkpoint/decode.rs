@@ -111,6 +111,27 @@ fn transposed<const N: usize, B: Deref<Target = [u8]> + Sync, E>(
     Ok(Decoded { floats, bad })
 }
 
+/// The elements of a strided tensor, row by row. `bytes` begin with its first one and reach to its last.
+pub(super) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut out = Vec::with_capacity(count * size);
+    let mut index = vec![0; shape.len()];
+    let mut at = 0;
+    for _ in 0..count {
+        out.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            at -= strides[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+    out
+}
+
 fn not_finite(x: &[f32]) -> Option<f32> {
     x.iter().copied().find(|x| !x.is_finite())
 }
@@ -146,6 +167,13 @@ mod tests {
         check(Dtype::F64, 1, 16, |x| f64::from(x).to_le_bytes().to_vec());
         check(Dtype::F32, 0, 5, |x| x.to_le_bytes().to_vec());
         check(Dtype::F32, 3, 2_000_000, |x| x.to_le_bytes().to_vec());
+    }
+
+    #[test]
+    fn a_strided_tensor_is_put_in_order() {
+        // Every second column of a 2 x 4 matrix, transposed.
+        assert_eq!(gather(&[0, 1, 2, 3, 4, 5, 6], 1, &[2, 2], &[2, 4]), [0, 4, 2, 6]);
+        assert_eq!(gather(&[1, 2, 3, 4], 2, &[], &[]), [1, 2]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Tensors of safetensors files into a module, and back.
+//! Tensors of weight files into a module, and back.
 //!
 //! Format: <https://huggingface.co/docs/safetensors>. PyTorch stores a linear layer as
 //! `[output, input]`, Burn as `[input, output]`: two-dimensional weights of `Linear` are transposed.
@@ -50,6 +50,8 @@ struct Entry {
     shape: Vec<usize>,
     /// Bytes from the start of the file.
     begin: u64,
+    end: u64,
+    strides: Option<Vec<usize>>,
 }
 
 enum Storage {
@@ -75,7 +77,7 @@ impl Deref for Window {
 }
 
 impl Weights {
-    /// `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// `model.safetensors` or `pytorch_model.bin`, or the shards that an index of theirs names.
     pub fn open(dir: &Path) -> Result<Self, LoadError> {
         let files = folder::weight_files(dir).map_err(|e| LoadError::Checkpoint {
             path: dir.to_path_buf(),
@@ -88,7 +90,7 @@ impl Weights {
         Self::of_files(path, files)
     }
 
-    /// One safetensors file by its path.
+    /// One file of weights by its path.
     pub fn open_file(path: &Path) -> Result<Self, LoadError> {
         Self::of_files(path.to_path_buf(), vec![path.to_path_buf()])
     }
@@ -135,8 +137,19 @@ impl Weights {
         let problem = |problem: String| LoadError::Checkpoint { path: self.path.clone(), problem };
         let entry = &self.entries[name];
         let count = entry.shape.iter().product();
-        let bytes = |begin, len| self.window(entry, begin, len);
-        let Some(decoded) = decode::decode(entry.dtype, count, order, bytes) else {
+        let decoded = match &entry.strides {
+            None => {
+                let bytes = |begin, len| self.window(entry, begin, len);
+                decode::decode(entry.dtype, count, order, bytes)
+            }
+            Some(strides) => {
+                let bytes = self.window(entry, 0, (entry.end - entry.begin) as usize)?;
+                let bytes = decode::gather(&bytes, entry.dtype.size(), &entry.shape, strides);
+                let part = |begin, len| Ok(&bytes[begin..begin + len]);
+                decode::decode(entry.dtype, count, order, part)
+            }
+        };
+        let Some(decoded) = decoded else {
             return Err(problem(format!("tensor {name} is {:?}, not a float", entry.dtype)));
         };
         let Decoded { floats, bad } = decoded?;
@@ -169,6 +182,8 @@ fn add(entries: &mut BTreeMap<String, Entry>, file: usize, header: header::Heade
             file,
             dtype: tensor.dtype,
             begin: header.data_start + tensor.begin,
+            end: header.data_start + tensor.end,
+            strides: tensor.strides,
             shape: tensor.shape,
         };
         // TensorFlow's names for a norm's parameters survive in old checkpoints.
