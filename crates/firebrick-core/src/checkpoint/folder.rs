@@ -1,11 +1,12 @@
 //! Which files of a folder hold a model's weights.
 //!
-//! Either `model.safetensors`, or the shards that `model.safetensors.index.json` names. Nothing
+//! Either `model.safetensors`, or the shards that `model.safetensors.index.json` names; where there is
+//! neither, `pytorch_model.bin` in the same two forms. Nothing
 //! outside the folder is opened, whatever a name or a link in it says. Messages name files relative
 //! to the folder, and leave the folder to the caller.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -18,8 +19,21 @@ use super::{
     json::{JsonProblem, irregular, quoted, read_strict},
 };
 
+/// Names that one kind of weights goes by.
+struct Kind {
+    single: &'static str,
+    index: &'static str,
+    /// Of shards.
+    extension: &'static str,
+}
+
+const SAFETENSORS: Kind =
+    Kind { single: SINGLE, index: "model.safetensors.index.json", extension: ".safetensors" };
+
+const TORCH: Kind =
+    Kind { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", extension: ".bin" };
+
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// The index of a model with 100,000 tensors takes some 10 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
@@ -42,45 +56,47 @@ pub enum FolderProblem {
     #[error("{} {problem}", quoted(file))]
     File { file: String, problem: String },
 
-    #[error("{INDEX}: {0}")]
-    Json(JsonProblem),
+    #[error("{index}: {problem}")]
+    Json { index: &'static str, problem: JsonProblem },
 
-    #[error("{INDEX}: {0}")]
-    Index(String),
+    #[error("{index}: {problem}")]
+    Index { index: &'static str, problem: String },
 
-    #[error("{INDEX}: weight_map places tensor {} in {}: {problem}", quoted(tensor), quoted(shard))]
-    Shard { tensor: String, shard: String, problem: &'static str },
+    #[error("{index}: weight_map places tensor {} in {}: {problem}", quoted(tensor), quoted(shard))]
+    Shard { index: &'static str, tensor: String, shard: String, problem: String },
 
     #[error("shard {}: {problem}", quoted(shard))]
     Header { shard: String, problem: HeaderProblem },
 
-    #[error("shard {} lacks tensor {}, which {INDEX} places there", quoted(shard), quoted(tensor))]
-    Lacks { shard: String, tensor: String },
+    #[error("shard {} lacks tensor {}, which {index} places there", quoted(shard), quoted(tensor))]
+    Lacks { index: &'static str, shard: String, tensor: String },
 
     #[error(
-        "shard {} holds tensor {}, which {INDEX} does not place there",
+        "shard {} holds tensor {}, which {index} does not place there",
         quoted(shard),
         quoted(tensor)
     )]
-    Unlisted { shard: String, tensor: String },
+    Unlisted { index: &'static str, shard: String, tensor: String },
 
-    #[error("{INDEX}: total_size is {said}, the tensors take {found} bytes")]
-    TotalSize { said: String, found: u64 },
+    #[error("{index}: total_size is {said}, the tensors take {found} bytes")]
+    TotalSize { index: &'static str, said: String, found: u64 },
 }
 
-/// The safetensors files of a model folder, in the order of their names.
+/// The weight files of a model folder, in the order of their names.
 pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, FolderProblem> {
     let root = dir.canonicalize().map_err(FolderProblem::Read)?;
     if !root.is_dir() {
         return Err(FolderProblem::NotAFolder);
     }
-    if present(dir, SINGLE)? {
-        check_file(&root, dir, SINGLE)?;
-        return Ok(vec![dir.join(SINGLE)]);
-    }
-    if present(dir, INDEX)? {
-        check_file(&root, dir, INDEX)?;
-        return shards(&root, dir);
+    for kind in [SAFETENSORS, TORCH] {
+        if present(dir, kind.single)? {
+            check_file(&root, dir, kind.single)?;
+            return Ok(vec![dir.join(kind.single)]);
+        }
+        if present(dir, kind.index)? {
+            check_file(&root, dir, kind.index)?;
+            return shards(&root, dir, &kind);
+        }
     }
     Err(absent(dir)?)
 }
@@ -116,57 +132,62 @@ fn check_file(root: &Path, dir: &Path, name: &str) -> Result<(), FolderProblem> 
     }
 }
 
-fn shards(root: &Path, dir: &Path) -> Result<Vec<PathBuf>, FolderProblem> {
-    let index = read_strict(&dir.join(INDEX), INDEX_LIMIT).map_err(FolderProblem::Json)?;
-    let map = match index.get("weight_map") {
+fn shards(root: &Path, dir: &Path, kind: &Kind) -> Result<Vec<PathBuf>, FolderProblem> {
+    let index = kind.index;
+    let problem = |problem: String| FolderProblem::Index { index, problem };
+    let value = read_strict(&dir.join(index), INDEX_LIMIT)
+        .map_err(|problem| FolderProblem::Json { index, problem })?;
+    let map = match value.get("weight_map") {
         Some(Value::Object(map)) if !map.is_empty() => map,
-        Some(Value::Object(_)) => return Err(FolderProblem::Index("weight_map is empty".into())),
-        Some(_) => return Err(FolderProblem::Index("weight_map is not an object".into())),
-        None => return Err(FolderProblem::Index("weight_map is missing".into())),
+        Some(Value::Object(_)) => return Err(problem("weight_map is empty".into())),
+        Some(_) => return Err(problem("weight_map is not an object".into())),
+        None => return Err(problem("weight_map is missing".into())),
     };
     let mut headers = BTreeMap::new();
     for (tensor, shard) in map {
         let Value::String(shard) = shard else {
-            let problem = format!("weight_map places tensor {} in no file", quoted(tensor));
-            return Err(FolderProblem::Index(problem));
+            return Err(problem(format!("weight_map places tensor {} in no file", quoted(tensor))));
         };
         if headers.contains_key(shard.as_str()) {
             continue;
         }
-        if let Some(problem) = unsafe_name(shard) {
+        let bad = |problem: String| {
             let (tensor, shard) = (tensor.clone(), shard.clone());
-            return Err(FolderProblem::Shard { tensor, shard, problem });
+            FolderProblem::Shard { index, tensor, shard, problem }
+        };
+        if let Some(problem) = unsafe_name(shard, kind.extension) {
+            return Err(bad(problem));
         }
         if !present(dir, shard)? {
-            let (tensor, shard, problem) = (tensor.clone(), shard.clone(), "no such file");
-            return Err(FolderProblem::Shard { tensor, shard, problem });
+            return Err(bad("no such file".into()));
         }
         check_file(root, dir, shard)?;
         let header = read_header(&dir.join(shard))
             .map_err(|problem| FolderProblem::Header { shard: shard.clone(), problem })?;
         headers.insert(shard.as_str(), header);
     }
-    pair_up(map, &headers)?;
-    check_total(&index, &headers)?;
+    pair_up(index, map, &headers)?;
+    check_total(index, &value, &headers)?;
     Ok(headers.keys().map(|shard| dir.join(shard)).collect())
 }
 
 /// Why a shard's name is not that of a file in the folder.
-fn unsafe_name(name: &str) -> Option<&'static str> {
+fn unsafe_name(name: &str, extension: &str) -> Option<String> {
     if name.contains("://") {
-        return Some("a URL, which is not fetched");
+        return Some("a URL, which is not fetched".into());
     }
     if name.contains(['/', '\\', ':']) || name.starts_with("..") {
-        return Some("a path that can leave the folder; only a file's name is taken");
+        return Some("a path that can leave the folder; only a file's name is taken".into());
     }
     if name.chars().any(char::is_control) || name.len() > 255 {
-        return Some("not a file's name");
+        return Some("not a file's name".into());
     }
-    (!name.ends_with(".safetensors")).then_some("not a safetensors file")
+    (!name.ends_with(extension)).then(|| format!("not a {extension} file"))
 }
 
 /// Index and headers must agree both ways.
 fn pair_up(
+    index: &'static str,
     map: &Map<String, Value>,
     headers: &BTreeMap<&str, Header>,
 ) -> Result<(), FolderProblem> {
@@ -175,7 +196,7 @@ fn pair_up(
         for tensor in &header.tensors {
             if map.get(&tensor.name).and_then(Value::as_str) != Some(*shard) {
                 let (shard, tensor) = (shard.to_string(), tensor.name.clone());
-                return Err(FolderProblem::Unlisted { shard, tensor });
+                return Err(FolderProblem::Unlisted { index, shard, tensor });
             }
             held += 1;
         }
@@ -190,22 +211,33 @@ fn pair_up(
     match map.iter().find(|(tensor, _)| !names.contains_key(tensor.as_str())) {
         Some((tensor, shard)) => {
             let shard = shard.as_str().unwrap_or_default().into();
-            Err(FolderProblem::Lacks { shard, tensor: tensor.clone() })
+            Err(FolderProblem::Lacks { index, shard, tensor: tensor.clone() })
         }
         None => Ok(()),
     }
 }
 
-fn check_total(index: &Value, headers: &BTreeMap<&str, Header>) -> Result<(), FolderProblem> {
-    let Some(said) = index.get("metadata").and_then(|metadata| metadata.get("total_size")) else {
+fn check_total(
+    index: &'static str,
+    value: &Value,
+    headers: &BTreeMap<&str, Header>,
+) -> Result<(), FolderProblem> {
+    let Some(said) = value.get("metadata").and_then(|metadata| metadata.get("total_size")) else {
         return Ok(());
     };
-    let tensors = headers.values().flat_map(|header| &header.tensors);
-    let found: u64 = tensors.map(|tensor| tensor.end - tensor.begin).sum();
-    // Some writers put a float there.
-    match said.as_f64() == Some(found as f64) {
+    let (mut found, mut distinct) = (0, 0);
+    for header in headers.values() {
+        let mut places = BTreeSet::new();
+        for tensor in &header.tensors {
+            let bytes = tensor.elements() * tensor.dtype.size() as u64;
+            found += bytes;
+            distinct += if places.insert((tensor.begin, tensor.end)) { bytes } else { 0 };
+        }
+    }
+    // Some writers put a float there, and some count weights that are tied in a PyTorch file once.
+    match [found, distinct].iter().any(|bytes| said.as_f64() == Some(*bytes as f64)) {
         true => Ok(()),
-        false => Err(FolderProblem::TotalSize { said: quoted(&said.to_string()), found }),
+        false => Err(FolderProblem::TotalSize { index, said: quoted(&said.to_string()), found }),
     }
 }
 
@@ -236,6 +268,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const INDEX: &str = SAFETENSORS.index;
 
     fn file(names: &[&str]) -> Vec<u8> {
         let header: Map<String, Value> = names
@@ -308,7 +342,7 @@ mod tests {
         };
         check("config.json", "holds no model.safetensors");
         check("model.safetensors.tmp", "cut off");
-        check("pytorch_model.bin", "convert it to safetensors");
+        check("model.h5", "convert it to safetensors");
         check("q4.gguf", "GGUF");
     }
 

@@ -1,4 +1,5 @@
-//! The header of a safetensors file, checked whole before anything is allocated for a tensor.
+//! The header of a safetensors file, checked whole before anything is allocated for a tensor, and the
+//! table of a PyTorch file in the same form.
 //!
 //! Format: <https://huggingface.co/docs/safetensors>: 8 bytes of header length (little-endian), the
 //! header as a JSON object, the data. Offsets count from the start of the data; the tensors cover it
@@ -14,13 +15,17 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::json::{JsonProblem, irregular, parse_strict, quoted, shown};
+use super::{
+    decode,
+    json::{JsonProblem, irregular, parse_strict, quoted, shown},
+    torch::{self, TorchProblem},
+};
 
 /// Longest header of the reference implementation.
 const HEADER_LIMIT: u64 = 100_000_000;
 
 /// Most dimensions; no model comes near.
-const RANK_LIMIT: usize = 16;
+pub(super) const RANK_LIMIT: usize = 16;
 
 /// Bytes that [`scan`] holds at a time; a multiple of every element size.
 const BLOCK: usize = 1 << 20;
@@ -94,6 +99,16 @@ pub struct TensorInfo {
     /// Bytes from [`Header::data_start`].
     pub begin: u64,
     pub end: u64,
+    /// Elements from one to the next along each axis, where they do not lie row by row. Only in
+    /// PyTorch files.
+    pub strides: Option<Vec<usize>>,
+}
+
+impl TensorInfo {
+    /// Number of elements; fits, for so many lie in a file.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|n| *n as u64).product()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +131,9 @@ pub enum HeaderProblem {
 
     #[error("is {0}: convert it to safetensors")]
     Unsupported(&'static str),
+
+    #[error(transparent)]
+    Torch(TorchProblem),
 
     #[error("truncated: {0}")]
     Truncated(String),
@@ -183,11 +201,15 @@ pub enum TensorProblem {
     BadBool { index: u64, value: u8 },
 }
 
-/// Reads and checks the header of a safetensors file; the data is not read.
+/// Reads and checks the header of a safetensors file, or the table of a PyTorch file; the data is
+/// not read.
 pub fn read_header(path: &Path) -> Result<Header, HeaderProblem> {
     let (mut file, len) = open(path)?;
     let mut start = [0; 8];
     let found = read_up_to(&mut file, &mut start).map_err(HeaderProblem::Read)?;
+    if torch::is_archive(&start[..found], path) {
+        return torch::read_header(path).map_err(HeaderProblem::Torch);
+    }
     if let Some(what) = foreign(&start[..found], path) {
         return Err(HeaderProblem::Unsupported(what));
     }
@@ -224,11 +246,13 @@ fn open(path: &Path) -> Result<(File, u64), HeaderProblem> {
 pub(super) fn foreign(start: &[u8], path: &Path) -> Option<&'static str> {
     const PICKLE: &str = "a pickle, which can run code when it is read";
     const TORCH: &str = "a PyTorch archive (pickle inside), which can run code when it is read";
+    const LEGACY: &str = "a bare pickle, as PyTorch before 1.6 wrote it";
     const GGUF: &str = "GGUF, which is not supported";
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     match start {
         [b'P', b'K', 3, 4, ..] => return Some(TORCH),
         [b'G', b'G', b'U', b'F', ..] => return Some(GGUF),
+        [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46] => return Some(LEGACY),
         [0x80, 2..=5, b'c' | b'}' | b'(' | b'K' | 0x8a | 0x95, ..] => return Some(PICKLE),
         _ => {}
     }
@@ -294,7 +318,7 @@ fn parse_text(text: &[u8], data_len: u64) -> Result<Header, HeaderProblem> {
         }
         match parse_tensor(value, data_len) {
             Ok((dtype, shape, [begin, end])) => {
-                tensors.push(TensorInfo { name, dtype, shape, begin, end });
+                tensors.push(TensorInfo { name, dtype, shape, begin, end, strides: None });
             }
             Err(problem) => return Err(HeaderProblem::Tensor { name, problem }),
         }
@@ -410,7 +434,7 @@ impl fmt::Display for Finding {
 /// Reads all data once, a block at a time. A BOOL byte other than 0 and 1 is an error.
 pub fn scan(path: &Path, header: &Header) -> Result<Vec<Finding>, HeaderProblem> {
     let (mut file, _) = open(path)?;
-    let mut block = vec![0; BLOCK];
+    let mut block = vec![];
     let mut findings = vec![];
     for tensor in &header.tensors {
         let count: fn(&[u8]) -> [u64; 2] = match tensor.dtype {
@@ -424,30 +448,34 @@ pub fn scan(path: &Path, header: &Header) -> Result<Vec<Finding>, HeaderProblem>
         file.seek(SeekFrom::Start(header.data_start + tensor.begin))
             .map_err(HeaderProblem::Read)?;
         let len = tensor.end - tensor.begin;
+        // What lies scattered is put together first.
+        let size = if tensor.strides.is_some() { len } else { BLOCK as u64 };
         let (mut nan, mut infinite, mut done) = (0, 0, 0);
         while done < len {
-            let size = (len - done).min(BLOCK as u64) as usize;
-            let found = read_up_to(&mut file, &mut block[..size]).map_err(HeaderProblem::Read)?;
-            if found < size {
+            block.resize((len - done).min(size) as usize, 0);
+            let found = read_up_to(&mut file, &mut block).map_err(HeaderProblem::Read)?;
+            if found < block.len() {
                 return Err(HeaderProblem::Truncated(format!(
                     "tensor {} is cut",
                     quoted(&tensor.name)
                 )));
             }
-            let block = &block[..size];
+            if let Some(strides) = &tensor.strides {
+                block = decode::gather(&block, tensor.dtype.size(), &tensor.shape, strides);
+            }
             if tensor.dtype == Dtype::BOOL
                 && let Some(at) = block.iter().position(|byte| *byte > 1)
             {
                 let problem = TensorProblem::BadBool { index: done + at as u64, value: block[at] };
                 return Err(HeaderProblem::Tensor { name: tensor.name.clone(), problem });
             }
-            let [nans, infinities] = count(block);
+            let [nans, infinities] = count(&block);
             nan += nans;
             infinite += infinities;
-            done += size as u64;
+            done += found as u64;
         }
         if nan + infinite > 0 {
-            let elements = len / tensor.dtype.size() as u64;
+            let elements = tensor.elements();
             let tensor = tensor.name.clone();
             findings.push(Finding::NotFinite { tensor, nan, infinite, elements });
         }

@@ -1,4 +1,4 @@
-//! `config.json` + `model.safetensors` <-> a module on a device, both ways.
+//! `config.json` + `model.safetensors` <-> a module on a device, both ways; `pytorch_model.bin` one way.
 //!
 //! Loading is total: every parameter is filled and every tensor is used or listed as ignored; the
 //! header is checked before a byte is allocated ([`header`]), and one name table a family serves
@@ -6,12 +6,15 @@
 
 pub mod config;
 pub mod config_check;
+mod decode;
 mod error;
 pub mod folder;
 pub mod header;
 pub mod json;
 pub mod names;
 pub mod tensors;
+pub mod torch;
+mod window;
 
 use std::{
     io::ErrorKind,

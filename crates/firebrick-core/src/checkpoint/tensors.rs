@@ -1,4 +1,4 @@
-//! Tensors of safetensors files into a module, and back.
+//! Tensors of weight files into a module, and back.
 //!
 //! Format: <https://huggingface.co/docs/safetensors>. PyTorch stores a linear layer as
 //! `[output, input]`, Burn as `[input, output]`: two-dimensional weights of `Linear` are transposed.
@@ -7,7 +7,8 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{Read, Seek, SeekFrom, Write},
+    io::Write,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
@@ -16,10 +17,15 @@ use burn::{
     prelude::*,
     tensor::{DType, TensorData, bf16, f16},
 };
-
+use memmap2::Mmap;
 use safetensors::tensor::{Dtype, View};
 
-use super::{LoadError, folder, header};
+use super::{
+    LoadError,
+    decode::{self, Decoded, Order},
+    folder, header,
+    window::WeightFile,
+};
 
 /// Number type that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +36,7 @@ pub enum SaveType {
     Bf16,
 }
 
-/// Tensors by name, read one at a time: memory is that of the largest.
+/// Tensors by name, read one at a time and a block at a time: beside what is returned, a few MiB.
 pub struct Weights {
     /// File to name in messages.
     path: PathBuf,
@@ -44,16 +50,34 @@ struct Entry {
     shape: Vec<usize>,
     /// Bytes from the start of the file.
     begin: u64,
-    len: usize,
+    end: u64,
+    strides: Option<Vec<usize>>,
 }
 
 enum Storage {
-    Files(Vec<PathBuf>),
+    Files(Vec<WeightFile>),
     Embedded(&'static [u8]),
 }
 
+/// Some bytes of a tensor.
+enum Window {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+impl Deref for Window {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
 impl Weights {
-    /// `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// `model.safetensors` or `pytorch_model.bin`, or the shards that an index of theirs names.
     pub fn open(dir: &Path) -> Result<Self, LoadError> {
         let files = folder::weight_files(dir).map_err(|e| LoadError::Checkpoint {
             path: dir.to_path_buf(),
@@ -66,21 +90,25 @@ impl Weights {
         Self::of_files(path, files)
     }
 
-    /// One safetensors file by its path.
+    /// One file of weights by its path.
     pub fn open_file(path: &Path) -> Result<Self, LoadError> {
         Self::of_files(path.to_path_buf(), vec![path.to_path_buf()])
     }
 
     fn of_files(path: PathBuf, files: Vec<PathBuf>) -> Result<Self, LoadError> {
         let mut entries = BTreeMap::new();
+        let mut opened = vec![];
         for (index, path) in files.iter().enumerate() {
             let header = header::read_header(path).map_err(|e| LoadError::Checkpoint {
                 path: path.clone(),
                 problem: e.to_string(),
             })?;
             add(&mut entries, index, header);
+            let file = WeightFile::open(path)
+                .map_err(|source| LoadError::Read { path: path.clone(), source })?;
+            opened.push(file);
         }
-        Ok(Self { path, entries, bytes: Storage::Files(files) })
+        Ok(Self { path, entries, bytes: Storage::Files(opened) })
     }
 
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, LoadError> {
@@ -102,53 +130,50 @@ impl Weights {
 
     /// The tensor's numbers as f32, in the file's order.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, LoadError> {
+        self.decode(name, Order::Flat)
+    }
+
+    fn decode(&self, name: &str, order: Order) -> Result<Vec<f32>, LoadError> {
         let problem = |problem: String| LoadError::Checkpoint { path: self.path.clone(), problem };
         let entry = &self.entries[name];
-        let bytes = self.bytes(entry)?;
-        let floats: Vec<f32> = match entry.dtype {
-            header::Dtype::F32 => {
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(array(b))).collect()
+        let count = entry.shape.iter().product();
+        let decoded = match &entry.strides {
+            None => {
+                let bytes = |begin, len| self.window(entry, begin, len);
+                decode::decode(entry.dtype, count, order, bytes)
             }
-            header::Dtype::F16 => {
-                bytes.chunks_exact(2).map(|b| f16::from_le_bytes(array(b)).to_f32()).collect()
+            Some(strides) => {
+                let bytes = self.window(entry, 0, (entry.end - entry.begin) as usize)?;
+                let bytes = decode::gather(&bytes, entry.dtype.size(), &entry.shape, strides);
+                let part = |begin, len| Ok(&bytes[begin..begin + len]);
+                decode::decode(entry.dtype, count, order, part)
             }
-            header::Dtype::BF16 => {
-                bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(array(b)).to_f32()).collect()
-            }
-            header::Dtype::F64 => {
-                bytes.chunks_exact(8).map(|b| f64::from_le_bytes(array(b)) as f32).collect()
-            }
-            other => return Err(problem(format!("tensor {name} is {other:?}, not a float"))),
         };
-        if let Some(bad) = floats.iter().find(|x| !x.is_finite()) {
-            return Err(problem(format!("tensor {name} holds {bad}: the weights are broken")));
+        let Some(decoded) = decoded else {
+            return Err(problem(format!("tensor {name} is {:?}, not a float", entry.dtype)));
+        };
+        let Decoded { floats, bad } = decoded?;
+        match bad {
+            Some(bad) => Err(problem(format!("tensor {name} holds {bad}: the weights are broken"))),
+            None => Ok(floats),
         }
-        Ok(floats)
     }
 
-    fn bytes(&self, entry: &Entry) -> Result<Cow<'static, [u8]>, LoadError> {
+    /// Some of a tensor's bytes.
+    fn window(&self, entry: &Entry, begin: usize, len: usize) -> Result<Window, LoadError> {
         match &self.bytes {
             Storage::Embedded(bytes) => {
-                let begin = entry.begin as usize;
-                Ok(Cow::Borrowed(&bytes[begin..begin + entry.len]))
+                let begin = entry.begin as usize + begin;
+                Ok(Window::Embedded(&bytes[begin..begin + len]))
             }
             Storage::Files(files) => {
-                let path = &files[entry.file];
-                let read = || {
-                    let mut file = File::open(path)?;
-                    file.seek(SeekFrom::Start(entry.begin))?;
-                    let mut bytes = vec![0; entry.len];
-                    file.read_exact(&mut bytes)?;
-                    Ok(Cow::Owned(bytes))
-                };
-                read().map_err(|source| LoadError::Read { path: path.clone(), source })
+                let file = &files[entry.file];
+                let map = file.window(entry.begin + begin as u64, len);
+                map.map(Window::Mapped)
+                    .map_err(|source| LoadError::Read { path: file.path.clone(), source })
             }
         }
     }
-}
-
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.try_into().expect("`chunks_exact` gives N bytes")
 }
 
 fn add(entries: &mut BTreeMap<String, Entry>, file: usize, header: header::Header) {
@@ -157,7 +182,8 @@ fn add(entries: &mut BTreeMap<String, Entry>, file: usize, header: header::Heade
             file,
             dtype: tensor.dtype,
             begin: header.data_start + tensor.begin,
-            len: (tensor.end - tensor.begin) as usize,
+            end: header.data_start + tensor.end,
+            strides: tensor.strides,
             shape: tensor.shape,
         };
         // TensorFlow's names for a norm's parameters survive in old checkpoints.
@@ -297,10 +323,11 @@ impl<F> Filler<'_, F> {
             return Err(LoadError::Shape { path, tensor: name.to_string(), found, expected });
         }
         let device = param.lazy_device();
-        let floats = match self.at.transposed::<D>() {
-            true => transpose(&self.weights.floats(name)?, found[0], found[1]),
-            false => self.weights.floats(name)?,
+        let order = match self.at.transposed::<D>() {
+            true => Order::Transposed { rows: found[0], columns: found[1] },
+            false => Order::Flat,
         };
+        let floats = self.weights.decode(name, order)?;
         let shape = param.lazy_shape();
         Ok(Tensor::from_data(TensorData::new(floats, shape), &device))
     }

@@ -1,0 +1,190 @@
+//! Little-endian numbers of a file to f32: one pass that converts, checks and, where asked,
+//! transposes. It is shared among rayon's threads in blocks, so that beside the result no more than
+//! a few blocks are in memory.
+
+use std::ops::Deref;
+
+use burn::tensor::{bf16, f16};
+use rayon::prelude::*;
+
+use super::header::Dtype;
+
+/// Numbers per block, 4 MiB of f32: mapping one costs little beside reading it.
+const BLOCK: usize = 1 << 20;
+
+/// Edge of the squares that a transpose moves: 16 f32 are a cache line.
+const TILE: usize = 16;
+
+/// How a tensor's numbers are laid out for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As in the file.
+    Flat,
+    /// A matrix of `[rows, columns]` as `[columns, rows]`.
+    Transposed { rows: usize, columns: usize },
+}
+
+pub(super) struct Decoded {
+    pub floats: Vec<f32>,
+    /// The first number found that is not finite.
+    pub bad: Option<f32>,
+}
+
+/// Decodes `count` numbers, of which `bytes(begin, len)` gives a range; `None` when `dtype` is not
+/// a float.
+pub(super) fn decode<B: Deref<Target = [u8]> + Sync, E: Send>(
+    dtype: Dtype,
+    count: usize,
+    order: Order,
+    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
+) -> Option<Result<Decoded, E>> {
+    Some(match dtype {
+        Dtype::F32 => ordered(count, order, bytes, f32::from_le_bytes),
+        Dtype::F16 => ordered(count, order, bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => ordered(count, order, bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => ordered(count, order, bytes, |b| f64::from_le_bytes(b) as f32),
+        _ => return None,
+    })
+}
+
+fn ordered<const N: usize, B: Deref<Target = [u8]> + Sync, E: Send>(
+    count: usize,
+    order: Order,
+    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
+    read: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Decoded, E> {
+    match order {
+        Order::Flat => flat(count, bytes, read),
+        Order::Transposed { rows, columns } => transposed(rows, columns, bytes, read),
+    }
+}
+
+fn flat<const N: usize, B: Deref<Target = [u8]>, E: Send>(
+    count: usize,
+    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
+    read: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Decoded, E> {
+    let mut floats = vec![0.0; count];
+    let bad = floats.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
+        let bytes = bytes(block * BLOCK * N, out.len() * N)?;
+        let mut odd = false;
+        for (out, b) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *out = read(*b);
+            odd |= !out.is_finite();
+        }
+        Ok(if odd { not_finite(out) } else { None })
+    });
+    let bad = bad.collect::<Result<Vec<_>, E>>()?.into_iter().flatten().next();
+    Ok(Decoded { floats, bad })
+}
+
+fn transposed<const N: usize, B: Deref<Target = [u8]> + Sync, E>(
+    rows: usize,
+    columns: usize,
+    bytes: impl Fn(usize, usize) -> Result<B, E>,
+    read: impl Fn([u8; N]) -> f32 + Sync,
+) -> Result<Decoded, E> {
+    let mut floats = vec![0.0; rows * columns];
+    if floats.is_empty() {
+        return Ok(Decoded { floats, bad: None });
+    }
+    // About a block, of whole tiles.
+    let step = (BLOCK / columns / TILE).max(1) * TILE;
+    for top in (0..rows).step_by(step) {
+        let height = step.min(rows - top);
+        let bytes = bytes(top * columns * N, height * columns * N)?;
+        let x = bytes.as_chunks::<N>().0;
+        // A thread takes some columns of the file, which are rows of the result.
+        floats.par_chunks_mut(TILE * rows).enumerate().for_each(|(strip, out)| {
+            let left = strip * TILE;
+            for r0 in (0..height).step_by(TILE) {
+                for (c, out) in out.chunks_exact_mut(rows).enumerate() {
+                    let out = &mut out[top + r0..top + height.min(r0 + TILE)];
+                    for (r, out) in out.iter_mut().enumerate() {
+                        *out = read(x[(r0 + r) * columns + left + c]);
+                    }
+                }
+            }
+        });
+    }
+    let bad = floats.par_chunks(BLOCK).find_map_first(not_finite);
+    Ok(Decoded { floats, bad })
+}
+
+/// The elements of a strided tensor, row by row. `bytes` begin with its first one and reach to its last.
+pub(super) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut out = Vec::with_capacity(count * size);
+    let mut index = vec![0; shape.len()];
+    let mut at = 0;
+    for _ in 0..count {
+        out.extend_from_slice(&bytes[at * size..(at + 1) * size]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            at -= strides[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+    out
+}
+
+fn not_finite(x: &[f32]) -> Option<f32> {
+    x.iter().copied().find(|x| !x.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the definition, with sizes that end within a tile and within a block.
+    #[track_caller]
+    fn check(dtype: Dtype, rows: usize, columns: usize, encode: impl Fn(f32) -> Vec<u8>) {
+        let x: Vec<f32> = (0..rows * columns).map(|i| (i % 997) as f32 - 30.0).collect();
+        let file: Vec<u8> = x.iter().flat_map(|x| encode(*x)).collect();
+        let bytes = |begin: usize, len: usize| Ok::<_, ()>(&file[begin..begin + len]);
+        let decode = |order| decode(dtype, x.len(), order, bytes).unwrap().unwrap();
+
+        let flat = decode(Order::Flat);
+        assert!(flat.floats == x && flat.bad.is_none());
+        let turned = decode(Order::Transposed { rows, columns });
+        assert!(turned.bad.is_none());
+        for row in 0..rows {
+            for column in 0..columns {
+                assert_eq!(turned.floats[column * rows + row], x[row * columns + column]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_float_type_in_both_orders() {
+        check(Dtype::F32, 1500, 701, |x| x.to_le_bytes().to_vec());
+        check(Dtype::F16, 17, 33, |x| f16::from_f32(x).to_le_bytes().to_vec());
+        check(Dtype::BF16, 6, 7, |x| bf16::from_f32(x).to_le_bytes().to_vec());
+        check(Dtype::F64, 1, 16, |x| f64::from(x).to_le_bytes().to_vec());
+        check(Dtype::F32, 0, 5, |x| x.to_le_bytes().to_vec());
+        check(Dtype::F32, 3, 2_000_000, |x| x.to_le_bytes().to_vec());
+    }
+
+    #[test]
+    fn a_strided_tensor_is_put_in_order() {
+        // Every second column of a 2 x 4 matrix, transposed.
+        assert_eq!(gather(&[0, 1, 2, 3, 4, 5, 6], 1, &[2, 2], &[2, 4]), [0, 4, 2, 6]);
+        assert_eq!(gather(&[1, 2, 3, 4], 2, &[], &[]), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_found() {
+        let file: Vec<u8> =
+            [1.0, 2.0, f32::NEG_INFINITY, 3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let bytes = |begin: usize, len: usize| Ok::<_, ()>(&file[begin..begin + len]);
+        for order in [Order::Flat, Order::Transposed { rows: 2, columns: 2 }] {
+            let decoded = decode(Dtype::F32, 4, order, bytes).unwrap().unwrap();
+            assert_eq!(decoded.bad, Some(f32::NEG_INFINITY));
+        }
+        assert!(decode(Dtype::I64, 4, Order::Flat, bytes).is_none());
+    }
+}
