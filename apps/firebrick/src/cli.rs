@@ -247,8 +247,13 @@ pub enum DataCommand {
 pub enum ModelsCommand {
     /// Names of the shipped models
     Ls,
-    /// Configuration, tensors and findings of a model folder or file
-    Inspect { path: PathBuf },
+    /// Family, parameters, dtypes, memory and tensors of a model folder or file, from its headers
+    Inspect {
+        path: PathBuf,
+        /// Read all numbers, to find NaN and infinity; up to 16 MiB they are read anyway
+        #[arg(long)]
+        check: bool,
+    },
     /// Load a model and save it again
     Convert {
         source: PathBuf,

@@ -5,12 +5,15 @@ mod bench;
 mod data;
 mod doctor;
 mod forward;
+mod inspect;
 mod models;
 mod nlp;
 mod recipe;
 mod runs;
 mod start;
 mod train;
+
+use std::io::Write;
 
 use clap::CommandFactory;
 
@@ -52,9 +55,14 @@ pub fn run(cli: Cli) -> Outcome {
 
 /// Prints a JSON document with `--json`, else the text.
 fn print(global: &Global, json: &serde_json::Value, text: &str) {
-    if global.json {
-        println!("{json}");
-    } else {
-        println!("{}", text.trim_end());
+    let mut stdout = std::io::stdout().lock();
+    let written = match global.json {
+        true => writeln!(stdout, "{json}"),
+        false => writeln!(stdout, "{}", text.trim_end()),
+    };
+    match written {
+        // The reader has seen enough, as `head` has.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.expect("stdout can be written to"),
     }
 }

@@ -42,10 +42,14 @@ pub enum ConfigProblem {
 /// Families whose configurations are read; own ones begin with `firebrick-`.
 const MODEL_TYPES: &[&str] = &[
     "albert",
+    "audio-spectrogram-transformer",
     "bart",
     "bert",
     "clip",
+    "convnext",
+    "convnextv2",
     "deberta-v2",
+    "deit",
     "distilbert",
     "electra",
     "falcon",
@@ -60,19 +64,33 @@ const MODEL_TYPES: &[&str] = &[
     "mbart",
     "mistral",
     "mobilebert",
+    "mobilenet_v2",
     "modernbert",
     "mpnet",
+    "mt5",
     "opt",
+    "pegasus",
     "phi",
     "phi3",
     "qwen2",
     "qwen3",
+    "resnet",
     "roberta",
     "t5",
+    "videomae",
     "vit",
     "wav2vec2",
     "whisper",
     "xlm-roberta",
+    "yolos",
+];
+
+/// Families whose sizes go by other names: one width and depth a stage, or a factor on fixed ones.
+const STAGED: &[(&str, &[&str])] = &[
+    ("convnext", &["hidden_sizes", "depths"]),
+    ("convnextv2", &["hidden_sizes", "depths"]),
+    ("mobilenet_v2", &["depth_multiplier"]),
+    ("resnet", &["hidden_sizes", "depths"]),
 ];
 
 /// One size under the names that it goes by.
@@ -110,8 +128,10 @@ const SIZES: &[(&str, u64)] = &[
     ("intermediate_size", 1 << 22),
     ("max_position_embeddings", 1 << 26),
     ("n_positions", 1 << 26),
+    ("num_channels", 1 << 16),
     ("num_key_value_heads", 4096),
-    ("type_vocab_size", 1 << 16),
+    ("num_mel_bins", 1 << 16),
+    ("patch_size", 1 << 16),
     ("vocab_size", 1 << 24),
 ];
 
@@ -133,23 +153,60 @@ pub fn check_config(config: &Value) -> Result<(), ConfigProblem> {
 
     // A model of two parts has its sizes one level further in.
     let in_parts = config.contains_key("text_config") || config.contains_key("vision_config");
-    let required = !own && !in_parts;
+    let staged = STAGED.iter().find(|(name, _)| *name == model);
+    for key in staged.map_or(&[][..], |(_, keys)| keys) {
+        stages(config, key)?;
+    }
+    for part in ["text_config", "vision_config", "audio_config"] {
+        match config.get(part) {
+            None | Some(Value::Null) => {}
+            // Keys that have their default are left out there.
+            Some(Value::Object(part)) => check_sizes(part, false)?,
+            Some(_) => return Err(value(part, "is not an object")),
+        }
+    }
+    check_sizes(config, !own && !in_parts && staged.is_none())?;
+    check_values(config)
+}
+
+/// Sizes and how they divide one another.
+fn check_sizes(config: &Map<String, Value>, required: bool) -> Result<(), ConfigProblem> {
     let width = any_size(config, WIDTH, 1 << 20, required)?;
     any_size(config, LAYERS, 4096, required)?;
     let heads = any_size(config, HEADS, 4096, required)?;
     for (key, limit) in SIZES {
         size(config, key, *limit)?;
     }
-    if let (Some((key, value)), Some((part_key, part)), None) =
-        (width, heads, config.get("head_dim"))
-    {
+    // T5's heads have their own width.
+    let own_width = config.get("head_dim").or(config.get("d_kv"));
+    if let (Some((key, value)), Some((part_key, part)), None) = (width, heads, own_width) {
         divides(key, value, part_key, part)?;
     }
     let kv_heads = size(config, "num_key_value_heads", 4096)?;
     if let (Some((key, value)), Some(part)) = (heads, kv_heads) {
         divides(key, value, "num_key_value_heads", part)?;
     }
+    Ok(())
+}
 
+/// One size a stage, or a factor on sizes that the family fixes.
+fn stages(config: &Map<String, Value>, key: &'static str) -> Result<(), ConfigProblem> {
+    let found = config.get(key).ok_or(ConfigProblem::Missing(key))?;
+    let fits = match found {
+        Value::Array(sizes) => {
+            let size = |n: &Value| n.as_u64().is_some_and(|n| (1..=1 << 20).contains(&n));
+            (1..=16).contains(&sizes.len()) && sizes.iter().all(size)
+        }
+        other => other.as_f64().is_some_and(|x| x > 0.0 && x <= 64.0),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(value(key, format!("is {}, not sizes of stages or a factor", shown(found)))),
+    }
+}
+
+/// Values that are no sizes.
+fn check_values(config: &Map<String, Value>) -> Result<(), ConfigProblem> {
     let vocab_size = size(config, "vocab_size", 1 << 24)?;
     for (key, value) in config {
         if value.is_null() {
@@ -166,6 +223,9 @@ pub fn check_config(config: &Value) -> Result<(), ConfigProblem> {
             number(key, value, |x| (0.0..1.0).contains(&x), "in [0, 1)")?;
         } else if key == "rope_theta" || key == "rope_local_base_freq" {
             number(key, value, |x| x > 0.0, "above 0")?;
+        } else if key == "type_vocab_size" {
+            // DeBERTa has none.
+            number(key, value, |x| (0.0..=65536.0).contains(&x), "in [0, 65536]")?;
         } else if key == "initializer_range" {
             number(key, value, |x| x >= 0.0, "0 or more")?;
         }
@@ -302,6 +362,34 @@ mod tests {
             "layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1, "vocab_size": 50257, "eos_token_id": 50256});
         check_config(&gpt2).unwrap();
         check_config(&json!({"model_type": "firebrick-cnn"})).unwrap();
+        let flan = json!({"model_type": "t5", "d_model": 512, "num_heads": 6, "num_layers": 8, "d_kv": 64});
+        check_config(&flan).unwrap();
+        let resnet = json!({"model_type": "resnet", "embedding_size": 64, "layer_type": "basic",
+            "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]});
+        check_config(&resnet).unwrap();
+        check_config(&json!({"model_type": "mobilenet_v2", "depth_multiplier": 1.4})).unwrap();
+        let clip = json!({"model_type": "clip", "text_config": {"hidden_size": 512, "num_attention_heads": 8},
+            "vision_config": {"patch_size": 32}, "projection_dim": 512});
+        check_config(&clip).unwrap();
+    }
+
+    #[test]
+    fn parts_and_stages_are_checked() {
+        let check = |config: Value, expected: &str| {
+            let message = check_config(&config).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        };
+        check(json!({"model_type": "resnet", "depths": [2]}), "hidden_sizes is missing");
+        check(
+            json!({"model_type": "convnext", "hidden_sizes": [96, 0], "depths": [3]}),
+            "hidden_sizes",
+        );
+        check(
+            json!({"model_type": "mobilenet_v2", "depth_multiplier": -1}),
+            "depth_multiplier is -1",
+        );
+        check(json!({"model_type": "clip", "text_config": {"hidden_size": 0}}), "hidden_size is 0");
+        check(json!({"model_type": "clip", "text_config": 3}), "text_config is not an object");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Either `model.safetensors`, or the shards that `model.safetensors.index.json` names; where there is
 //! neither, `pytorch_model.bin` in the same two forms. Nothing
-//! outside the folder is opened, whatever a name or a link in it says. Messages name files relative
+//! outside the folder is opened, whatever a name or a link in it says; only in the cache of Hugging Face do
+//! links lead to where it keeps the files. Messages name files relative
 //! to the folder, and leave the folder to the caller.
 
 use std::{
@@ -119,7 +120,8 @@ fn check_file(root: &Path, dir: &Path, name: &str) -> Result<(), FolderProblem> 
         true => problem(format!("is a link that leads nowhere: {error}")),
         false => problem(format!("cannot be read: {error}")),
     })?;
-    if !target.starts_with(root) {
+    let in_cache = blobs(root).is_some_and(|blobs| target.parent() == Some(&blobs));
+    if !target.starts_with(root) && !in_cache {
         return Err(problem(
             "is a link that leads outside the folder: put the file itself there".into(),
         ));
@@ -130,6 +132,25 @@ fn check_file(root: &Path, dir: &Path, name: &str) -> Result<(), FolderProblem> 
         Some(what) => Err(problem(format!("is {what}, not a regular file"))),
         None => Ok(()),
     }
+}
+
+/// Where the files of a folder of Hugging Face's cache lie: those of
+/// `models--ORG--NAME/snapshots/COMMIT` are links into `models--ORG--NAME/blobs`.
+fn blobs(root: &Path) -> Option<PathBuf> {
+    let snapshots =
+        root.parent().filter(|dir| dir.file_name().is_some_and(|n| n == "snapshots"))?;
+    let model = snapshots.parent()?;
+    let cached = model.file_name()?.to_str()?.starts_with("models--");
+    cached.then(|| model.join("blobs"))
+}
+
+/// Whether the folder holds the file: a regular one, within the folder once links are followed.
+pub fn holds(dir: &Path, name: &str) -> Result<bool, FolderProblem> {
+    if !present(dir, name)? {
+        return Ok(false);
+    }
+    let root = dir.canonicalize().map_err(FolderProblem::Read)?;
+    check_file(&root, dir, name).map(|()| true)
 }
 
 fn shards(root: &Path, dir: &Path, kind: &Kind) -> Result<Vec<PathBuf>, FolderProblem> {
@@ -372,5 +393,44 @@ mod tests {
         fs::write(dir.join("real.safetensors"), file(&["x"])).unwrap();
         symlink("real.safetensors", &link).unwrap();
         assert_eq!(weight_files(&dir).unwrap(), [link]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_of_the_hub_cache_are_followed() {
+        use std::os::unix::fs::symlink;
+
+        let parent = tempfile::tempdir().unwrap();
+        let model = parent.path().join("models--org--name");
+        let dir = model.join("snapshots/0123");
+        fs::create_dir_all(&dir).unwrap();
+        fs::create_dir(model.join("blobs")).unwrap();
+        fs::write(model.join("blobs/abcd"), file(&["x"])).unwrap();
+        let link = dir.join(SINGLE);
+        symlink("../../blobs/abcd", &link).unwrap();
+        assert_eq!(weight_files(&dir).unwrap(), std::slice::from_ref(&link));
+        assert!(holds(&dir, SINGLE).unwrap() && !holds(&dir, "vocab.txt").unwrap());
+
+        let check = |target: &str, make: &str| {
+            let path = parent.path().join(make);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file(&["x"])).unwrap();
+            fs::remove_file(&link).unwrap();
+            symlink(target, &link).unwrap();
+            let message = weight_files(&dir).unwrap_err().to_string();
+            assert!(message.contains("leads outside"), "{target}: {message}");
+        };
+        check("../../../secret", "secret");
+        check("../4567/abcd", "models--org--name/snapshots/4567/abcd");
+        check("../../blobs/sub/abcd", "models--org--name/blobs/sub/abcd");
+        check("../../../models--org--other/blobs/abcd", "models--org--other/blobs/abcd");
+
+        // The same links in a folder of another form.
+        let dir = parent.path().join("plain/snapshots/0123");
+        fs::create_dir_all(&dir).unwrap();
+        fs::create_dir(parent.path().join("plain/blobs")).unwrap();
+        fs::write(parent.path().join("plain/blobs/abcd"), file(&["x"])).unwrap();
+        symlink("../../blobs/abcd", dir.join(SINGLE)).unwrap();
+        assert!(weight_files(&dir).unwrap_err().to_string().contains("leads outside"));
     }
 }

@@ -15,6 +15,7 @@ pub mod names;
 pub mod tensors;
 pub mod torch;
 mod window;
+pub mod write;
 
 use std::{
     io::ErrorKind,

@@ -4,8 +4,8 @@
 //! `[output, input]`, Burn as `[input, output]`: two-dimensional weights of `Linear` are transposed.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fs::File,
     io::Write,
     ops::Deref,
@@ -15,17 +15,20 @@ use std::{
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     prelude::*,
-    tensor::{DType, TensorData, bf16, f16},
+    tensor::{DType, TensorData},
 };
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, View};
 
 use super::{
     LoadError,
     decode::{self, Decoded, Order},
     folder, header,
     window::WeightFile,
+    write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
+
+/// Numbers that are taken off a device at a time.
+const SAVED_AT_ONCE: usize = 1 << 20;
 
 /// Number type that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,8 +93,12 @@ impl Weights {
         Self::of_files(path, files)
     }
 
-    /// One file of weights by its path.
+    /// One file of weights by its path; `model.safetensors` may be in shards.
     pub fn open_file(path: &Path) -> Result<Self, LoadError> {
+        let sharded = path.file_name().is_some_and(|name| name == "model.safetensors");
+        if sharded && !path.exists() {
+            return Self::open(path.parent().unwrap_or(Path::new(".")));
+        }
         Self::of_files(path.to_path_buf(), vec![path.to_path_buf()])
     }
 
@@ -333,39 +340,44 @@ impl<F> Filler<'_, F> {
     }
 }
 
-/// `[rows, columns]` -> `[columns, rows]`
-fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(x.len());
-    for column in 0..columns {
-        out.extend((0..rows).map(|row| x[row * columns + column]));
-    }
-    out
-}
-
 /// Writes every parameter of `model` under the name that `name_of` gives its field.
 ///
-/// The file appears whole or not at all: it is written beside, synced and renamed.
+/// The file appears whole or not at all: it is written beside, synced and renamed. Above 5 GB there are
+/// several with an index, as [`save_sharded`] says.
 pub fn save<M: Module>(
     model: &M,
     path: &Path,
     dtype: SaveType,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
-    let mut collector =
-        Collector { at: Place::default(), name_of, dtype, tensors: vec![], nameless: vec![] };
-    model.visit(&mut collector);
-    if !collector.nameless.is_empty() {
+    save_sharded(model, path, dtype, SHARD_LIMIT, name_of)
+}
+
+/// As [`save`], with at most `limit` bytes of tensors in a file: `model.safetensors` becomes
+/// `model-00001-of-00002.safetensors`, .. and `model.safetensors.index.json`.
+pub fn save_sharded<M: Module>(
+    model: &M,
+    path: &Path,
+    dtype: SaveType,
+    limit: u64,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
+    // Once for names and shapes, once more for the numbers.
+    let at = Place::default;
+    let mut planner = Planner { at: at(), name_of: &name_of, plan: vec![], nameless: vec![] };
+    model.visit(&mut planner);
+    if !planner.nameless.is_empty() {
         return Err(LoadError::Unmatched {
             path: path.to_path_buf(),
-            missing: collector.nameless,
+            missing: planner.nameless,
             unused: vec![],
         });
     }
-    let metadata = Some([("format".to_string(), "pt".to_string())].into());
-    let bytes = safetensors::serialize(collector.tensors, metadata)
-        .map_err(|e| LoadError::Checkpoint { path: path.to_path_buf(), problem: e.to_string() })?;
-    write_atomically(path, &bytes)
-        .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
+    let writer = Writer::new(path, limit, dtype, planner.plan)?;
+    let mut collector = Collector { at: at(), writer, result: Ok(()) };
+    model.visit(&mut collector);
+    collector.result.and_then(|()| collector.writer.finish()).map_err(failed)
 }
 
 /// Writes vectors of numbers by name; read back with [`Weights::floats`].
@@ -373,13 +385,13 @@ pub fn save_vectors<'a>(
     vectors: impl Iterator<Item = (String, &'a [f32])>,
     path: &Path,
 ) -> Result<(), LoadError> {
-    let tensors = vectors.map(|(name, x)| {
-        let bytes = x.iter().flat_map(|x| x.to_le_bytes()).collect();
-        (name, Saved { dtype: Dtype::F32, shape: vec![x.len()], bytes })
-    });
-    let bytes = safetensors::serialize(tensors, None)
-        .map_err(|e| LoadError::Checkpoint { path: path.to_path_buf(), problem: e.to_string() })?;
-    write_atomically(path, &bytes)
+    let (names, vectors): (Vec<String>, Vec<&[f32]>) = vectors.unzip();
+    let plan = names.into_iter().zip(&vectors);
+    let plan = plan.map(|(name, x)| Planned { name, shape: vec![x.len()] }).collect();
+    let mut writer = Writer::new(path, u64::MAX, SaveType::F32, plan)?;
+    let written = vectors.into_iter().try_for_each(|x| writer.put(x));
+    written
+        .and_then(|()| writer.finish())
         .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
 }
 
@@ -392,42 +404,18 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    sync_folder(path)
 }
 
-struct Collector<F> {
+/// What [`save`] will write.
+struct Planner<F> {
     at: Place,
     name_of: F,
-    dtype: SaveType,
-    tensors: Vec<(String, Saved)>,
+    plan: Vec<Planned>,
     nameless: Vec<String>,
 }
 
-struct Saved {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl View for Saved {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
+impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
     fn enter_module(&mut self, name: &str, kind: &str) {
         self.at.enter(name, kind);
     }
@@ -442,23 +430,90 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
             self.nameless.push(field);
             return;
         };
-        let data = param.val().into_data().convert_dtype(DType::F32);
-        let mut shape = data.shape().to_vec();
-        let mut floats = data.try_into_vec::<f32>().expect("just converted to f32");
+        let mut shape = param.lazy_shape().to_vec();
         if self.at.transposed::<D>() {
-            floats = transpose(&floats, shape[0], shape[1]);
             shape.reverse();
         }
-        let (dtype, bytes) = match self.dtype {
-            SaveType::F32 => (Dtype::F32, floats.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            SaveType::F16 => {
-                (Dtype::F16, floats.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect())
+        self.plan.push(Planned { name, shape });
+    }
+}
+
+/// Writes the numbers, in the order of the plan.
+struct Collector {
+    at: Place,
+    writer: Writer,
+    result: std::io::Result<()>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.at.enter(name, kind);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.at.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.result.is_err() {
+            return;
+        }
+        self.result = self.put(param.val(), self.at.transposed::<D>());
+    }
+}
+
+impl Collector {
+    /// Takes the tensor off its device some rows of the file at a time: a vocabulary's table is a
+    /// fifth of a small model.
+    fn put<const D: usize>(&mut self, tensor: Tensor<D>, transposed: bool) -> std::io::Result<()> {
+        let tensor = tensor.detach();
+        let axis = usize::from(transposed);
+        let rows = tensor.dims()[axis];
+        let count = tensor.shape().num_elements();
+        if count == 0 {
+            return self.writer.put(&[]);
+        }
+        let step = (SAVED_AT_ONCE * rows / count).max(1);
+        for row in (0..rows).step_by(step) {
+            let part = tensor.clone().slice_dim(axis, row..rows.min(row + step));
+            let data = part.into_data().convert_dtype(DType::F32);
+            if transposed {
+                let order = Order::Transposed { rows: data.shape()[0], columns: data.shape()[1] };
+                let bytes = data.as_bytes();
+                let part = |begin, len| Ok::<_, Infallible>(&bytes[begin..begin + len]);
+                let Ok(turned) = decode::decode(header::Dtype::F32, bytes.len() / 4, order, part)
+                    .expect("f32 can be decoded");
+                self.writer.put(&turned.floats)?;
+            } else {
+                self.writer.put(data.as_slice::<f32>().expect("just converted to f32"))?;
             }
-            SaveType::Bf16 => (
-                Dtype::BF16,
-                floats.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
-            ),
-        };
-        self.tensors.push((name, Saved { dtype, shape, bytes }));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::LinearConfig;
+
+    use super::*;
+
+    #[test]
+    fn shards_fill_the_model_that_they_were_saved_from() {
+        let device = Device::flex();
+        // Larger than what is taken off the device at a time.
+        let linear = || LinearConfig::new(300, 5001).init(&device);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let name = |field: &str| Some(format!("layer.{field}"));
+        let saved = linear();
+        save_sharded(&saved, &path, SaveType::F32, 5001 * 4, name).unwrap();
+        assert!(dir.path().join("model-00002-of-00002.safetensors").exists());
+        for weights in [Weights::open(dir.path()).unwrap(), Weights::open_file(&path).unwrap()] {
+            assert_eq!(weights.shape("layer.weight"), Some(&[5001, 300][..]));
+            let all = Coverage { ignored: &[], fresh: &[] };
+            let loaded = fill(linear(), &weights, &all, name).unwrap();
+            assert_eq!(loaded.weight.val().into_data(), saved.weight.val().into_data());
+        }
     }
 }
