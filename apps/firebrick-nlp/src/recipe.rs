@@ -154,6 +154,20 @@ pub struct ModelRecipe {
     pub initializer_range: f64,
     /// Deviation of fresh word vectors, where it differs.
     pub embedding_range: Option<f64>,
+    pub lora: LoraRecipe,
+}
+
+/// `[model.lora]`: train small adapters (Hu et al. 2021) and the head, and leave the checkpoint's weights as they
+/// are. `adapter/` in the run folder holds them as PEFT has them, `model/` the merged weights.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraRecipe {
+    /// Rank of an adapter; 0 trains all weights.
+    pub r: usize,
+    /// The adapter's product is scaled by `alpha / r`; 0 stands for `2 r`.
+    pub alpha: f64,
+    /// Ends of the names of the linear layers that get one, as in the checkpoint; query and value when empty.
+    pub targets: Vec<String>,
 }
 
 impl Default for ModelRecipe {
@@ -170,6 +184,7 @@ impl Default for ModelRecipe {
             classifier_dropout: 0.1,
             initializer_range: 0.02,
             embedding_range: None,
+            lora: LoraRecipe::default(),
         }
     }
 }
@@ -190,9 +205,9 @@ impl ModelRecipe {
             toml::Table::try_from(model).map_err(|e| RecipeError::value("model", e.to_string()))
         };
         let (given, plain) = (table(self)?, table(&Self::default())?);
-        let idle = given
-            .iter()
-            .find(|(key, value)| *key != "pretrained" && plain.get(*key) != Some(*value));
+        let idle = given.iter().find(|(key, value)| {
+            !["pretrained", "lora"].contains(&key.as_str()) && plain.get(*key) != Some(*value)
+        });
         match idle {
             None => Ok(()),
             Some((key, _)) => Err(RecipeError::value(
@@ -251,6 +266,16 @@ impl Check for Recipe {
         if (self.tokenizer.kind == TokenizerKind::Pretrained) != self.model.pretrained.is_some() {
             let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";
             return fail("tokenizer.kind", problem.into());
+        }
+        let lora = &self.model.lora;
+        if lora.r > 4096 {
+            return fail("model.lora.r", format!("is {}, above 4096", lora.r));
+        }
+        if !(lora.alpha >= 0.0 && lora.alpha.is_finite()) {
+            return fail("model.lora.alpha", format!("is {}, below 0", lora.alpha));
+        }
+        if lora.r > 0 && self.model.pretrained.is_none() {
+            return fail("model.lora.r", "needs a `model.pretrained` to adapt".into());
         }
         match &self.model.pretrained {
             None => {

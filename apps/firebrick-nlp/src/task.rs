@@ -23,6 +23,7 @@ pub struct Classify {
 
 impl Task for Classify {
     type Batch = TextBatch;
+    const HEAD: &'static [&'static str] = &["model.dense.", "model.classifier."];
 
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
         let TextBatch { ids, pad, targets } = batch;

@@ -5,12 +5,17 @@ use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 use anyhow::Context;
 use burn::{module::Module, tensor::Device};
 use firebrick_core::{
-    arch::bert,
-    checkpoint::{Source, tensors::SaveType},
+    arch::bert::{self, ModelType},
+    checkpoint::{
+        Source,
+        lora::{self, LoraConfig},
+        tensors::{SaveType, write_atomically},
+    },
 };
 use firebrick_data::{locate::Roots, table::Row};
 use firebrick_train::{
     fit::{End, Event, Fitted, Metrics, Plan, fit},
+    recipe::RecipeError,
     run::{Run, Status},
 };
 
@@ -104,6 +109,13 @@ pub fn train(
             (config, model)
         }
     };
+    let lora = pretrained.as_ref().and_then(|source| adapter(recipe, config.model_type, source));
+    let checkpoint_name = |field: &str| config.model_type.classifier_name(field);
+    let model = match &lora {
+        None => model,
+        Some(lora) => lora::attach(model, lora, checkpoint_name)
+            .map_err(|problem| RecipeError::value("model.lora.targets", problem))?,
+    };
     let max_len = recipe.tokenizer.max_len.min(config.longest());
     let encode = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
     let valid = encode(&corpus.valid);
@@ -154,7 +166,17 @@ pub fn train(
         data_sha256: corpus.sha256.clone(),
         metrics: metrics.clone(),
     };
-    let classifier = TextClassifier { config, model: best.model, tokenizer, labels, max_len };
+    if let Some(lora) = &lora {
+        let dir = run.dir().join("adapter");
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        lora::save(&best.model, lora, &dir, checkpoint_name)?;
+        tokenizer.save(&dir.join("tokenizer.json"))?;
+        let text = serde_json::to_string_pretty(&origin)?;
+        write_atomically(&dir.join("firebrick.json"), text.as_bytes())
+            .with_context(|| format!("writing {}", dir.display()))?;
+    }
+    let model = best.model.materialize(); // an adapter is merged
+    let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
     run.info.status = match end {
         End::Finished | End::EarlyStop => Status::Finished,
@@ -174,6 +196,24 @@ pub fn train(
         seconds: counters.seconds,
         tokens: counters.tokens,
     })
+}
+
+/// What `[model.lora]` asks for.
+fn adapter(recipe: &Recipe, family: ModelType, base: &Source) -> Option<LoraConfig> {
+    let wanted = &recipe.model.lora;
+    let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let targets = match wanted.targets.as_slice() {
+        [] => owned(family.lora_targets()),
+        targets => targets.to_vec(),
+    };
+    let alpha = if wanted.alpha > 0.0 { wanted.alpha } else { 2.0 * wanted.r as f64 };
+    let lora = LoraConfig {
+        modules_to_save: owned(family.head_modules()),
+        base_model_name_or_path: base.path("").to_str().map(str::to_string),
+        task_type: Some("SEQ_CLS".into()),
+        ..LoraConfig::new(wanted.r, alpha, &targets)
+    };
+    (wanted.r > 0).then_some(lora)
 }
 
 /// Rows whose label is among `labels`, with its place there.

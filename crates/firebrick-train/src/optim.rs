@@ -13,7 +13,7 @@ use burn::{
 };
 use firebrick_kernels::{adamw, reduce::sum_of_squares};
 
-use crate::recipe::TrainRecipe;
+use crate::{recipe::TrainRecipe, task::Task};
 
 /// Gradients by field path.
 pub type Grads = BTreeMap<String, Vec<f32>>;
@@ -74,7 +74,7 @@ pub struct OptimState {
 
 impl OptimState {
     /// One step on `model`. `norm` is the gradients' global norm.
-    pub fn step<M: Module>(
+    pub fn step<M: Task>(
         &mut self,
         model: M,
         grads: &Grads,
@@ -99,7 +99,10 @@ impl OptimState {
         // The average starts short, so that it is not held back by the random start.
         let decay = recipe.ema_decay.min((1.0 + self.time as f64) / (10.0 + self.time as f64));
         let average = (recipe.ema_decay > 0.0).then_some(decay as f32);
-        model.map(&mut Updater { path: vec![], state: self, grads, settings, average })
+        // Both rates follow one schedule.
+        let head = recipe.head_learning_rate.map_or(1.0, |rate| rate / recipe.learning_rate) as f32;
+        let head = (M::HEAD, head);
+        model.map(&mut Updater { path: vec![], state: self, grads, settings, average, head })
     }
 
     /// `model` with its averaged weights, if there is an average.
@@ -117,6 +120,8 @@ struct Updater<'a> {
     grads: &'a Grads,
     settings: adamw::Step,
     average: Option<f32>,
+    /// Beginnings of the head's paths, and its learning rate as a multiple.
+    head: (&'static [&'static str], f32),
 }
 
 impl ModuleMapper for Updater<'_> {
@@ -143,7 +148,10 @@ impl ModuleMapper for Updater<'_> {
         let second = self.state.second.entry(name.clone()).or_insert_with(zeros);
         // Biases and norms are not decayed, as in BERT's reference code.
         let weight_decay = if D == 1 { 0.0 } else { self.settings.weight_decay };
-        let settings = adamw::Step { weight_decay, ..self.settings };
+        let (head, times) = self.head;
+        let times = if head.iter().any(|prefix| name.starts_with(prefix)) { times } else { 1.0 };
+        let learning_rate = self.settings.learning_rate * times;
+        let settings = adamw::Step { weight_decay, learning_rate, ..self.settings };
         adamw::step(&mut weights, grad, first, second, &settings);
         if let Some(decay) = self.average {
             let average = self.state.average.entry(name).or_insert_with(|| weights.clone());

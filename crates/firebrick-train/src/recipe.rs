@@ -23,6 +23,8 @@ pub struct TrainRecipe {
     pub accumulation: usize,
     /// Highest learning rate, reached after the warm-up.
     pub learning_rate: f64,
+    /// Highest learning rate of the head, where it differs: a fresh head on a pretrained model learns faster.
+    pub head_learning_rate: Option<f64>,
     /// Steps of linear warm-up; half a cosine follows, down to zero.
     pub warmup_steps: usize,
     /// AdamW's decoupled decay, on matrices only.
@@ -52,6 +54,7 @@ impl Default for TrainRecipe {
             batch_size: 32,
             accumulation: 1,
             learning_rate: 1e-3,
+            head_learning_rate: None,
             warmup_steps: 100,
             weight_decay: 0.01,
             beta1: 0.9,
@@ -140,6 +143,8 @@ impl Check for TrainRecipe {
         count("train.batch_size", self.batch_size, 1, 65_536)?;
         count("train.accumulation", self.accumulation, 1, self.batch_size)?;
         within("train.learning_rate", self.learning_rate, 1e-12, 10.0)?;
+        let head = self.head_learning_rate.unwrap_or(self.learning_rate);
+        within("train.head_learning_rate", head, 1e-12, 10.0)?;
         count("train.warmup_steps", self.warmup_steps, 0, 1_000_000_000)?;
         within("train.weight_decay", self.weight_decay, 0.0, 10.0)?;
         within("train.beta1", self.beta1, 0.0, 0.999_999)?;

@@ -6,6 +6,9 @@ use burn::{module::Module, prelude::*};
 pub trait Task: Module {
     type Batch;
 
+    /// Fields whose path begins with one of these are the head, which `train.head_learning_rate` is for.
+    const HEAD: &'static [&'static str] = &[];
+
     /// Mean loss over the batch, `[1]`.
     fn loss(&self, batch: Self::Batch) -> Tensor<1>;
 }

@@ -484,8 +484,25 @@ impl ModelType {
         HEADS.iter().find(|(family, _)| *family == self).map_or(&[], |(_, names)| names)
     }
 
+    /// Modules of the classification head, for an adapter that is trained beside it.
+    pub fn head_modules(self) -> &'static [&'static str] {
+        match self {
+            Self::Bert => &["classifier", "pooler"],
+            Self::Roberta => &["classifier"],
+            Self::Distilbert => &["pre_classifier", "classifier"],
+        }
+    }
+
+    /// Query and value, the layers that Hu et al. 2021 adapt.
+    pub fn lora_targets(self) -> &'static [&'static str] {
+        match self {
+            Self::Bert | Self::Roberta => &["query", "value"],
+            Self::Distilbert => &["q_lin", "v_lin"],
+        }
+    }
+
     /// Checkpoint name of a classifier's field.
-    fn classifier_name(self, field: &str) -> Option<String> {
+    pub fn classifier_name(self, field: &str) -> Option<String> {
         rename(self.head(), field)
             .or_else(|| Some(format!("{}{}", self.prefix(), rename(self.names(), field)?)))
     }

@@ -11,6 +11,7 @@ mod error;
 pub mod folder;
 pub mod header;
 pub mod json;
+pub mod lora;
 pub mod names;
 pub mod tensors;
 pub mod torch;
@@ -52,6 +53,11 @@ impl Source {
     pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>, LoadError> {
         let path = self.path(file);
         match self {
+            // A folder with an adapter has what it does not hold itself from its base.
+            Self::Folder(_) if !path.exists() && file != lora::CONFIG => match lora::base(self)? {
+                Some(base) => Self::Folder(base).read(file, limit),
+                None => Err(LoadError::Read { path, source: ErrorKind::NotFound.into() }),
+            },
             Self::Folder(_) => json::read_bytes(&path, limit).map_err(|problem| match problem {
                 json::JsonProblem::Read(source) => LoadError::Read { path, source },
                 other => LoadError::Checkpoint { path, problem: other.to_string() },
@@ -95,7 +101,10 @@ impl Source {
     /// The tensors, opened and checked but not yet read.
     pub fn weights(&self) -> Result<tensors::Weights, LoadError> {
         match self {
-            Self::Folder(dir) => tensors::Weights::open(dir),
+            Self::Folder(dir) => match lora::Overlay::open(self)? {
+                Some((adapter, base)) => tensors::Weights::open(&base)?.with_adapter(adapter),
+                None => tensors::Weights::open(dir),
+            },
             Self::Embedded { files, .. } => {
                 let path = self.path("model.safetensors");
                 let found = files.iter().find(|(name, _)| *name == "model.safetensors");

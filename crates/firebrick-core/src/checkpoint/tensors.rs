@@ -23,6 +23,7 @@ use super::{
     LoadError,
     decode::{self, Decoded, Order},
     folder, header,
+    lora::Overlay,
     window::WeightFile,
     write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
@@ -45,6 +46,8 @@ pub struct Weights {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,
     bytes: Storage,
+    /// An adapter over them.
+    overlay: Option<Overlay>,
 }
 
 struct Entry {
@@ -115,7 +118,7 @@ impl Weights {
                 .map_err(|source| LoadError::Read { path: path.clone(), source })?;
             opened.push(file);
         }
-        Ok(Self { path, entries, bytes: Storage::Files(opened) })
+        Ok(Self { path, entries, bytes: Storage::Files(opened), overlay: None })
     }
 
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, LoadError> {
@@ -124,7 +127,30 @@ impl Weights {
         })?;
         let mut entries = BTreeMap::new();
         add(&mut entries, 0, header);
-        Ok(Self { path: path.to_path_buf(), entries, bytes: Storage::Embedded(bytes) })
+        let (path, bytes) = (path.to_path_buf(), Storage::Embedded(bytes));
+        Ok(Self { path, entries, bytes, overlay: None })
+    }
+
+    /// The same weights with an adapter's products added, and its own tensors in place of theirs.
+    pub fn with_adapter(mut self, overlay: Overlay) -> Result<Self, LoadError> {
+        if let Some(prefix) = overlay.prefix(&self) {
+            let entries = self.entries.into_iter();
+            self.entries = entries.map(|(name, entry)| (prefix.clone() + &name, entry)).collect();
+        }
+        overlay.check(&self)?;
+        for (name, factor) in &overlay.whole {
+            let entry = Entry {
+                file: 0,
+                dtype: header::Dtype::F32,
+                shape: factor.shape.clone(),
+                begin: 0,
+                end: 0,
+                strides: None,
+            };
+            self.entries.insert(name.clone(), entry);
+        }
+        self.overlay = Some(overlay);
+        Ok(self)
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -137,7 +163,27 @@ impl Weights {
 
     /// The tensor's numbers as f32, in the file's order.
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, LoadError> {
-        self.decode(name, Order::Flat)
+        self.adapted(name, Order::Flat)
+    }
+
+    /// [`Self::decode`], and what an adapter makes of it.
+    fn adapted(&self, name: &str, order: Order) -> Result<Vec<f32>, LoadError> {
+        let Some(overlay) = &self.overlay else { return self.decode(name, order) };
+        let floats = match overlay.whole.get(name) {
+            Some(factor) => factor.floats.clone(),
+            None => {
+                let mut floats = self.decode(name, Order::Flat)?;
+                overlay.apply(name, &mut floats);
+                floats
+            }
+        };
+        Ok(match order {
+            Order::Flat => floats,
+            Order::Transposed { rows, columns } => {
+                let places = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c));
+                places.map(|place| floats[place]).collect()
+            }
+        })
     }
 
     fn decode(&self, name: &str, order: Order) -> Result<Vec<f32>, LoadError> {
@@ -267,7 +313,8 @@ impl Place {
 
     /// Whether PyTorch stores this parameter transposed.
     fn transposed<const D: usize>(&self) -> bool {
-        D == 2 && self.kinds.last().is_some_and(|kind| kind == "Struct:Linear")
+        let turned = ["Struct:Linear", "Struct:LoraAdapter"];
+        D == 2 && self.kinds.last().is_some_and(|kind| turned.contains(&kind.as_str()))
     }
 }
 
@@ -302,7 +349,9 @@ impl<F: Fn(&str) -> Option<String>> ModuleMapper for Filler<'_, F> {
         match self.tensor::<D>(&name, &param) {
             Ok(tensor) => {
                 self.used.insert(name);
-                let trains = tensor.device().is_autodiff();
+                // A frozen parameter stays so; one without a value yet is not frozen.
+                let frozen = param.is_initialized() && !param.base().is_require_grad();
+                let trains = tensor.device().is_autodiff() && !frozen;
                 let tensor = if trains { tensor.require_grad() } else { tensor };
                 Param::initialized(param.id, tensor)
             }
@@ -334,7 +383,7 @@ impl<F> Filler<'_, F> {
             true => Order::Transposed { rows: found[0], columns: found[1] },
             false => Order::Flat,
         };
-        let floats = self.weights.decode(name, order)?;
+        let floats = self.weights.adapted(name, order)?;
         let shape = param.lazy_shape();
         Ok(Tensor::from_data(TensorData::new(floats, shape), &device))
     }

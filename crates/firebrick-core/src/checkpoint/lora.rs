@@ -1,0 +1,416 @@
+//! Low-rank adapters (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) in the files of PEFT:
+//! `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! An adapter adds `scale * B A` to a weight that stays as it is. In training, Burn's reparameterisation of a
+//! parameter carries the two factors ([`attach`]); to use an adapter, its product is added while the weights of
+//! its base are read ([`Overlay`]), so that every family takes one without knowing of it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::{Lora, Module, ModuleVisitor, Param, ParamGroup},
+    prelude::*,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    LoadError, Source, config,
+    json::quoted,
+    tensors::{SaveType, Weights, write_atomically},
+    write::{Planned, Writer},
+};
+
+pub const CONFIG: &str = "adapter_config.json";
+pub const MODEL: &str = "adapter_model.safetensors";
+
+/// What PEFT puts before every name.
+const PREFIX: &str = "base_model.model.";
+
+/// How many numbers an adapter has and where it sits. Field names are PEFT's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoraConfig {
+    /// Rank: columns of one factor, rows of the other.
+    pub r: usize,
+    /// The product is scaled by `lora_alpha / r`, or by `lora_alpha / sqrt(r)` with `use_rslora`.
+    pub lora_alpha: f64,
+    #[serde(default)]
+    pub use_rslora: bool,
+    /// Ends of the names of linear layers (`query`, `attn.c_attn`), or `all-linear`.
+    pub target_modules: Targets,
+    /// Modules that are trained whole and kept with the adapter: a new head.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub modules_to_save: Vec<String>,
+    /// Whether the base's weights are `[input, output]`, as GPT-2's are.
+    #[serde(default)]
+    pub fan_in_fan_out: bool,
+    #[serde(default)]
+    pub base_model_name_or_path: Option<String>,
+    #[serde(default)]
+    pub task_type: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Targets {
+    Names(Vec<String>),
+    /// `all-linear`
+    Word(String),
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
+}
+
+impl LoraConfig {
+    /// Rank `r` on the layers whose names end so, scaled by `alpha / r`.
+    pub fn new(r: usize, alpha: f64, targets: &[String]) -> Self {
+        Self {
+            r,
+            lora_alpha: alpha,
+            use_rslora: false,
+            target_modules: Targets::Names(targets.to_vec()),
+            modules_to_save: vec![],
+            fan_in_fan_out: false,
+            base_model_name_or_path: None,
+            task_type: None,
+        }
+    }
+
+    fn parse(value: &Value) -> Result<Self, String> {
+        config::only(
+            value,
+            &[
+                ("peft_type", json!("LORA")),
+                ("use_dora", json!(false)),
+                ("rank_pattern", json!({})),
+                ("alpha_pattern", json!({})),
+                ("lora_bias", json!(false)),
+                ("megatron_config", Value::Null),
+            ],
+        )?;
+        let lora: Self = config::parse(value)?;
+        lora.check()?;
+        Ok(lora)
+    }
+
+    pub fn check(&self) -> Result<(), String> {
+        config::size("r", self.r, 4096)?;
+        config::positive("lora_alpha", self.lora_alpha)?;
+        match &self.target_modules {
+            Targets::Names(names) if names.is_empty() => Err("target_modules is empty".into()),
+            Targets::Word(word) if word != "all-linear" => Err(format!(
+                "target_modules is {}; a list of names or \"all-linear\" is needed",
+                quoted(word)
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn scale(&self) -> f64 {
+        let r = self.r as f64;
+        self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
+
+    /// Whether the layer of this name gets an adapter.
+    fn targets(&self, module: &str) -> bool {
+        match &self.target_modules {
+            Targets::Names(names) => names.iter().any(|name| ends_with_part(module, name)),
+            Targets::Word(_) => !self.saves(module),
+        }
+    }
+
+    /// Whether the parameter belongs to a module that is trained whole.
+    fn saves(&self, name: &str) -> bool {
+        let parts: Vec<&str> = name.split('.').collect();
+        self.modules_to_save.iter().any(|module| {
+            let wanted: Vec<&str> = module.split('.').collect();
+            parts.windows(wanted.len()).any(|window| window == wanted)
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        let mut value = json!(self);
+        value["peft_type"] = json!("LORA");
+        value["bias"] = json!("none");
+        value["lora_dropout"] = json!(0.0);
+        value["inference_mode"] = json!(true);
+        value
+    }
+}
+
+/// `name` is the whole of `module` or its last parts.
+fn ends_with_part(module: &str, name: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// Freezes `model` but for the modules to save, and gives an adapter to every linear layer that the configuration
+/// names. `name_of` gives a field's name in the checkpoint, which is what the patterns look at.
+pub fn attach<M: Module>(
+    model: M,
+    lora: &LoraConfig,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<M, String> {
+    lora.check()?;
+    let mut walk = Walk::default();
+    model.visit(&mut walk);
+    let module_of = |field: &str| {
+        let name = name_of(field)?;
+        Some(name.strip_suffix(".weight")?.to_string())
+    };
+    let adapted: Vec<String> = walk
+        .linear
+        .iter()
+        .filter(|field| module_of(field).is_some_and(|module| lora.targets(&module)))
+        .cloned()
+        .collect();
+    if adapted.is_empty() {
+        let known: Vec<String> = walk.linear.iter().filter_map(|field| module_of(field)).collect();
+        let some = known.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        return Err(format!("target_modules names no linear layer; there are {some}"));
+    }
+    let saved = walk.all.iter().filter(|field| {
+        name_of(field).is_some_and(|name| lora.saves(&name)) && !adapted.contains(field)
+    });
+    let saved: Vec<String> = saved.cloned().collect();
+    let burn = Lora {
+        // PEFT draws from a uniform distribution of this deviation (Kaiming with a = sqrt(5)).
+        init_std: Some(1.0 / (3.0 * lora.r as f64).sqrt()),
+        ..Lora::new(lora.r, lora.scale() * lora.r as f64)
+    };
+    let model = model.apply_lora(burn.set_param_group(ParamGroup::from_paths(adapted)));
+    Ok(model.set_require_grad_group(ParamGroup::from_paths(saved), true))
+}
+
+/// The parameters of a module by field path.
+#[derive(Default)]
+struct Walk {
+    path: Vec<String>,
+    kinds: Vec<String>,
+    all: Vec<String>,
+    /// Weights of linear layers.
+    linear: Vec<String>,
+}
+
+impl ModuleVisitor for Walk {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.path.push(name.into());
+        self.kinds.push(kind.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+        self.kinds.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+        let field = self.path.join(".");
+        let kind = self.kinds.last().map_or("", String::as_str);
+        if D == 2 && ["Struct:Linear", "Struct:Conv1D"].contains(&kind) {
+            self.linear.push(field.clone());
+        }
+        self.all.push(field);
+    }
+}
+
+/// Writes the factors of `model`'s adapters, and the modules that were trained whole, as PEFT names them.
+pub fn save<M: Module>(
+    model: &M,
+    lora: &LoraConfig,
+    dir: &Path,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<(), LoadError> {
+    let peft_name = |field: &str| {
+        for (ours, theirs) in [(".lora.a", "lora_A"), (".lora.b", "lora_B")] {
+            if let Some(weight) = field.strip_suffix(ours) {
+                let name = name_of(weight)?;
+                return Some(format!("{PREFIX}{}.{theirs}.weight", name.strip_suffix(".weight")?));
+            }
+        }
+        let name = name_of(field)?;
+        lora.saves(&name).then(|| format!("{PREFIX}{name}"))
+    };
+    let mut collector = Collector { path: vec![], name_of: peft_name, tensors: BTreeMap::new() };
+    model.visit(&mut collector);
+    let path = dir.join(MODEL);
+    let failed = |source| LoadError::Write { path: path.clone(), source };
+    let plan = collector.tensors.iter();
+    let plan = plan.map(|(name, x)| Planned { name: name.clone(), shape: x.shape.clone() });
+    let mut writer = Writer::new(&path, u64::MAX, SaveType::F32, plan.collect())?;
+    let mut floats = collector.tensors.values().map(|x| &x.floats);
+    floats.try_for_each(|x| writer.put(x)).and_then(|()| writer.finish()).map_err(failed)?;
+    let path = dir.join(CONFIG);
+    let text = serde_json::to_string_pretty(&lora.to_json()).expect("plain values");
+    write_atomically(&path, text.as_bytes()).map_err(|source| LoadError::Write { path, source })
+}
+
+/// The folder of the model that the adapter in this folder belongs to; `None` when there is no adapter.
+pub fn base(source: &Source) -> Result<Option<PathBuf>, LoadError> {
+    Ok(read_config(source)?.map(|(_, base)| base))
+}
+
+fn read_config(source: &Source) -> Result<Option<(LoraConfig, PathBuf)>, LoadError> {
+    let Source::Folder(dir) = source else { return Ok(None) };
+    let Some(value) = source.json(CONFIG)? else { return Ok(None) };
+    let problem = |problem: String| LoadError::Config { path: source.path(CONFIG), problem };
+    let lora = LoraConfig::parse(&value).map_err(problem)?;
+    let base = lora.base_model_name_or_path.as_deref().unwrap_or_default();
+    let candidates = [dir.join(base), PathBuf::from(base)];
+    // Not an adapter again: a chain of them could be a circle.
+    let found = candidates
+        .into_iter()
+        .find(|dir| dir.join("config.json").exists() && !dir.join(CONFIG).exists());
+    let base = found.ok_or_else(|| {
+        problem(format!("base_model_name_or_path {} is no model folder here", quoted(base)))
+    })?;
+    Ok(Some((lora, base)))
+}
+
+/// Takes the tensors that have a name.
+struct Collector<F> {
+    path: Vec<(String, String)>,
+    name_of: F,
+    tensors: BTreeMap<String, Factor>,
+}
+
+impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
+    fn enter_module(&mut self, name: &str, kind: &str) {
+        self.path.push((name.into(), kind.into()));
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let Some(name) = (self.name_of)(&names.join(".")) else { return };
+        let kind = self.path.last().map_or("", |(_, kind)| kind.as_str());
+        let turned = D == 2 && ["Struct:Linear", "Struct:LoraAdapter"].contains(&kind);
+        let tensor = param.val().detach();
+        let tensor = if turned { tensor.swap_dims(0, 1) } else { tensor };
+        let shape = tensor.dims().to_vec();
+        let floats = tensor.into_data().try_into_vec::<f32>().expect("weights are f32");
+        self.tensors.insert(name, Factor { shape, floats });
+    }
+}
+
+/// An adapter as it is laid over the weights of its base.
+pub struct Overlay {
+    path: PathBuf,
+    scale: f32,
+    transposed: bool,
+    /// By the base's name: `A`, `[r, input]`, and `B`, `[output, r]`.
+    factors: BTreeMap<String, [Factor; 2]>,
+    /// Tensors in place of the base's, or beside them.
+    pub whole: BTreeMap<String, Factor>,
+}
+
+/// A tensor of an adapter; they are small enough to be kept.
+pub struct Factor {
+    pub shape: Vec<usize>,
+    pub floats: Vec<f32>,
+}
+
+impl Overlay {
+    /// The adapter of a folder, and the folder of its base; `None` when the folder holds none.
+    pub fn open(source: &Source) -> Result<Option<(Self, PathBuf)>, LoadError> {
+        let Some((lora, base)) = read_config(source)? else { return Ok(None) };
+        Ok(Some((Self::read(&lora, &source.path(MODEL))?, base)))
+    }
+
+    fn read(lora: &LoraConfig, path: &Path) -> Result<Self, LoadError> {
+        let problem = |problem: String| LoadError::Checkpoint { path: path.to_path_buf(), problem };
+        let weights = Weights::open_file(path)?;
+        let (mut a, mut b, mut whole) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for name in weights.names() {
+            let shape = weights.shape(name).unwrap_or_default().to_vec();
+            let factor = Factor { shape, floats: weights.floats(name)? };
+            let Some(own) = name.strip_prefix(PREFIX) else {
+                return Err(problem(format!(
+                    "tensor {} does not begin with {PREFIX}",
+                    quoted(name)
+                )));
+            };
+            if let Some(module) = own.strip_suffix(".lora_A.weight") {
+                a.insert(format!("{module}.weight"), factor);
+            } else if let Some(module) = own.strip_suffix(".lora_B.weight") {
+                b.insert(format!("{module}.weight"), factor);
+            } else if own.contains("lora_") {
+                return Err(problem(format!(
+                    "tensor {} is of a kind that is not read",
+                    quoted(name)
+                )));
+            } else {
+                whole.insert(own.replace(".modules_to_save", ""), factor);
+            }
+        }
+        let mut factors = BTreeMap::new();
+        for (name, a) in a {
+            let Some(b) = b.remove(&name) else {
+                return Err(problem(format!("{} has lora_A but no lora_B", quoted(&name))));
+            };
+            let ranks = [a.shape.first(), b.shape.get(1)];
+            if a.shape.len() != 2 || b.shape.len() != 2 || ranks != [Some(&lora.r); 2] {
+                let (a, b, r) = (&a.shape, &b.shape, lora.r);
+                return Err(problem(format!(
+                    "{}: factors {a:?} and {b:?}, not of rank {r}",
+                    quoted(&name)
+                )));
+            }
+            factors.insert(name, [a, b]);
+        }
+        if let Some(name) = b.keys().next() {
+            return Err(problem(format!("{} has lora_B but no lora_A", quoted(name))));
+        }
+        let (scale, transposed) = (lora.scale() as f32, lora.fan_in_fan_out);
+        Ok(Self { path: path.to_path_buf(), scale, transposed, factors, whole })
+    }
+
+    /// The model's name before its parts (`bert.`), where the base is the bare model without it.
+    pub fn prefix(&self, base: &Weights) -> Option<String> {
+        let name = self.factors.keys().next()?;
+        let (prefix, bare) = name.split_once('.')?;
+        (base.shape(name).is_none() && base.shape(bare).is_some()).then(|| format!("{prefix}."))
+    }
+
+    /// Every factor must have a weight of `base` of its size.
+    pub fn check(&self, base: &Weights) -> Result<(), LoadError> {
+        for (name, [a, b]) in &self.factors {
+            let mut expected = vec![b.shape[0], a.shape[1]];
+            if self.transposed {
+                expected.reverse();
+            }
+            match base.shape(name) {
+                Some(found) if found == expected => {}
+                Some(found) => {
+                    let (path, tensor, found) = (self.path.clone(), name.clone(), found.to_vec());
+                    return Err(LoadError::Shape { path, tensor, found, expected });
+                }
+                None => {
+                    let problem = format!("the base has no tensor {}", quoted(name));
+                    return Err(LoadError::Checkpoint { path: self.path.clone(), problem });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the product of a weight's factors, if it has any. `floats` in the order of the base's file.
+    pub fn apply(&self, name: &str, floats: &mut [f32]) {
+        let Some([a, b]) = self.factors.get(name) else { return };
+        let (r, input, output) = (a.shape[0], a.shape[1], b.shape[0]);
+        for o in 0..output {
+            for k in 0..r {
+                let factor = self.scale * b.floats[o * r + k];
+                for i in 0..input {
+                    let place = if self.transposed { i * output + o } else { o * input + i };
+                    floats[place] += factor * a.floats[k * input + i];
+                }
+            }
+        }
+    }
+}
