@@ -132,6 +132,9 @@ pub enum HeaderProblem {
     #[error("is {0}: convert it to safetensors")]
     Unsupported(&'static str),
 
+    #[error("is a Git LFS pointer, not the file that it stands for: `git lfs pull` fetches that")]
+    Pointer,
+
     #[error(transparent)]
     Torch(TorchProblem),
 
@@ -209,6 +212,9 @@ pub fn read_header(path: &Path) -> Result<Header, HeaderProblem> {
     let found = read_up_to(&mut file, &mut start).map_err(HeaderProblem::Read)?;
     if torch::is_archive(&start[..found], path) {
         return torch::read_header(path).map_err(HeaderProblem::Torch);
+    }
+    if &start == b"version " {
+        return Err(HeaderProblem::Pointer);
     }
     if let Some(what) = foreign(&start[..found], path) {
         return Err(HeaderProblem::Unsupported(what));
@@ -621,6 +627,7 @@ mod tests {
         check("a.gguf", b"GGUX", "GGUF");
         check("b.safetensors", b"cos\nsystem\n(S'", "above the limit");
         check("c.safetensors", b"", "truncated");
+        check("d.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS");
     }
 
     #[test]
