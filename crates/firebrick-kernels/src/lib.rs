@@ -12,6 +12,7 @@ pub mod dropout;
 pub mod gelu;
 mod math;
 pub mod matmul;
+mod matvec;
 pub mod norm;
 pub mod reduce;
 

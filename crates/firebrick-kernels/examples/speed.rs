@@ -1,0 +1,138 @@
+//! Times of the kernels on this machine: `cargo run -p firebrick-kernels --example speed [part of a name]`.
+
+use std::time::Instant;
+
+use firebrick_kernels::matmul::{Matrix, matmul, matmul_bf16};
+use rayon::prelude::*;
+
+fn main() {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    if "read".contains(&filter) {
+        reading();
+    }
+    if "decode".contains(&filter) {
+        decode();
+    }
+    if "bf16".contains(&filter) {
+        bf16();
+    }
+}
+
+/// The best of a few runs, in seconds: on the clock, and of work on all threads together.
+#[derive(Clone, Copy)]
+struct Time {
+    clock: f64,
+    work: f64,
+}
+
+fn best(runs: usize, mut f: impl FnMut()) -> Time {
+    f();
+    let mut best = Time { clock: f64::MAX, work: f64::MAX };
+    for _ in 0..runs {
+        let (start, work) = (Instant::now(), worked());
+        f();
+        best.clock = best.clock.min(start.elapsed().as_secs_f64());
+        best.work = best.work.min(worked() - work);
+    }
+    best
+}
+
+/// Seconds that this process has run on CPUs, which a busy machine does not stretch; 0 where Linux does not tell.
+fn worked() -> f64 {
+    let seconds = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.filter_map(seconds).sum::<f64>() / 1e9
+}
+
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n as u32).map(|i| (i.wrapping_mul(7919) % 2001) as f32 / 1000.0 - 1.0).collect()
+}
+
+/// The bandwidth that the others are held to.
+fn reading() {
+    let x = numbers(1 << 27);
+    let time = best(3, || {
+        let sum: u32 = x
+            .par_chunks(1 << 16)
+            .map(|x| x.iter().fold(0u32, |a, x| a ^ x.to_bits()))
+            .reduce(|| 0, |a, b| a ^ b);
+        std::hint::black_box(sum);
+    });
+    report("read", time, 1, Some(4.0 * x.len() as f64), None);
+}
+
+/// A few rows times matrices that do not fit a cache together, as in a whole model.
+fn decode() {
+    for (i, o) in [(896, 128), (896, 4864), (768, 3072), (3072, 768), (768, 50257)] {
+        let copies = (500_000_000 / (4 * i * o)).clamp(2, 200);
+        let weights: Vec<Vec<f32>> = (0..copies).map(|_| numbers(i * o)).collect();
+        for rows in [1, 4, 8] {
+            let x = numbers(rows * i);
+            let spread = numbers(2 * rows * i); // a layout that is left to `gemm`
+            let mut out = vec![0.0; rows * o];
+            for layout in ["[I, O]", "[O, I]", "[I, O] by gemm", "[O, I] by gemm"] {
+                let x = match layout.contains("gemm") {
+                    true => Matrix::strided(&spread, rows, i, 2 * i, 2),
+                    false => Matrix::new(&x, rows, i),
+                };
+                let time = best(3, || {
+                    for weight in &weights {
+                        let w = match layout {
+                            "[I, O]" | "[I, O] by gemm" => Matrix::new(weight, i, o),
+                            _ => Matrix::new(weight, o, i).transposed(),
+                        };
+                        matmul(x, w, None, &mut out);
+                    }
+                });
+                let name = format!("decode f32 {rows} x {i} x {o} {layout}");
+                report(&name, time, copies, Some(4.0 * (i * o) as f64), None);
+            }
+        }
+    }
+}
+
+/// As [`decode`], and for many rows.
+fn bf16() {
+    for (i, o) in [(896, 4864), (768, 3072), (3072, 768), (768, 50257)] {
+        let copies = (250_000_000 / (2 * i * o)).max(2);
+        let weights: Vec<Vec<u16>> = (0..copies)
+            .map(|_| numbers(i * o).iter().map(|x| (x.to_bits() >> 16) as u16).collect())
+            .collect();
+        for rows in [1, 4, 8, 128] {
+            let x = numbers(rows * i);
+            let mut out = vec![0.0; rows * o];
+            let copies = if rows > 8 { copies.min(4) } else { copies };
+            for layout in ["[I, O]", "[O, I]"] {
+                let time = best(2, || {
+                    for weight in &weights[..copies] {
+                        let w = match layout {
+                            "[I, O]" => Matrix::new(weight, i, o),
+                            _ => Matrix::new(weight, o, i).transposed(),
+                        };
+                        matmul_bf16(Matrix::new(&x, rows, i), w, None, &mut out);
+                    }
+                });
+                let name = format!("bf16 {rows} x {i} x {o} {layout}");
+                let (bytes, products) = (2.0 * (i * o) as f64, (rows * i * o) as f64);
+                report(&name, time, copies, Some(bytes), Some(products));
+            }
+        }
+    }
+}
+
+/// Of one of `count` calls, which reads `bytes` or multiplies `products` times.
+fn report(name: &str, time: Time, count: usize, bytes: Option<f64>, products: Option<f64>) {
+    let Time { clock, work } = time;
+    let (clock, work) = (clock / count as f64, work / count as f64);
+    print!("{name}: {:.0} us, {:.0} us of work", clock * 1e6, work * 1e6);
+    if let Some(bytes) = bytes {
+        print!(", {:.1} GB/s", bytes / clock / 1e9);
+    }
+    if let Some(products) = products {
+        print!(", {:.0} GFLOP/s", 2.0 * products / clock / 1e9);
+    }
+    println!();
+}
