@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use firebrick_kernels::matmul::{Matrix, matmul, matmul_bf16};
+use firebrick_kernels::{
+    conv::{self, Conv2d},
+    matmul::{Matrix, matmul, matmul_bf16},
+};
 use rayon::prelude::*;
 
 fn main() {
@@ -15,6 +18,9 @@ fn main() {
     }
     if "bf16".contains(&filter) {
         bf16();
+    }
+    if "conv".contains(&filter) {
+        convolutions();
     }
 }
 
@@ -135,4 +141,46 @@ fn report(name: &str, time: Time, count: usize, bytes: Option<f64>, products: Op
         print!(", {:.0} GFLOP/s", 2.0 * products / clock / 1e9);
     }
     println!();
+}
+
+/// Layers of ResNet-50, MobileNetV2 and Wav2Vec2: input, output channels, rows, columns, kernel, stride, groups, padding.
+#[rustfmt::skip]
+const LAYERS: &[(&str, [usize; 2], [usize; 2], [usize; 2], [usize; 2], usize, [usize; 2])] = &[
+    ("resnet stem",     [3, 64],      [224, 224], [7, 7], [2, 2], 1,   [3, 3]),
+    ("1x1 64->64",      [64, 64],     [56, 56],   [1, 1], [1, 1], 1,   [0, 0]),
+    ("1x1 64->256",     [64, 256],    [56, 56],   [1, 1], [1, 1], 1,   [0, 0]),
+    ("1x1 256->64",     [256, 64],    [56, 56],   [1, 1], [1, 1], 1,   [0, 0]),
+    ("3x3 64",          [64, 64],     [56, 56],   [3, 3], [1, 1], 1,   [1, 1]),
+    ("3x3 128 s2",      [128, 128],   [56, 56],   [3, 3], [2, 2], 1,   [1, 1]),
+    ("3x3 128",         [128, 128],   [28, 28],   [3, 3], [1, 1], 1,   [1, 1]),
+    ("3x3 256",         [256, 256],   [14, 14],   [3, 3], [1, 1], 1,   [1, 1]),
+    ("3x3 512",         [512, 512],   [7, 7],     [3, 3], [1, 1], 1,   [1, 1]),
+    ("1x1 1024->256",   [1024, 256],  [14, 14],   [1, 1], [1, 1], 1,   [0, 0]),
+    ("1x1 512->2048",   [512, 2048],  [7, 7],     [1, 1], [1, 1], 1,   [0, 0]),
+    ("1x1 s2 256->512", [256, 512],   [56, 56],   [1, 1], [2, 2], 1,   [0, 0]),
+    ("dw 32",           [32, 32],     [112, 112], [3, 3], [1, 1], 32,  [1, 1]),
+    ("dw 96 s2",        [96, 96],     [112, 112], [3, 3], [2, 2], 96,  [1, 1]),
+    ("dw 144",          [144, 144],   [56, 56],   [3, 3], [1, 1], 144, [1, 1]),
+    ("dw 384",          [384, 384],   [14, 14],   [3, 3], [1, 1], 384, [1, 1]),
+    ("dw 960",          [960, 960],   [7, 7],     [3, 3], [1, 1], 960, [1, 1]),
+    ("w2v 0",           [1, 512],     [1, 32000], [1, 10], [1, 5], 1,  [0, 0]),
+    ("w2v 1",           [512, 512],   [1, 6399],  [1, 3], [1, 2], 1,   [0, 0]),
+    ("w2v pos",         [768, 768],   [1, 99],    [1, 128], [1, 1], 16, [0, 64]),
+];
+
+fn convolutions() {
+    for &(name, channels, size, kernel, stride, groups, padding) in LAYERS {
+        let padding = padding.map(|p| [p, p]);
+        let conv =
+            Conv2d { batch: 1, channels, size, kernel, stride, dilation: [1, 1], padding, groups };
+        let x = numbers(channels[0] * size[0] * size[1]);
+        let weights = channels[1] * channels[0] / groups * kernel[0] * kernel[1];
+        let (weight, bias) = (numbers(weights), numbers(channels[1]));
+        let area = conv.out_size()[0] * conv.out_size()[1];
+        let mut y = vec![0.0; channels[1] * area];
+        let products = (weights * area) as f64;
+        let time =
+            best(7, || (0..4).for_each(|_| conv::forward(&x, &weight, Some(&bias), &conv, &mut y)));
+        report(&format!("conv {name:16}"), time, 4, None, Some(products));
+    }
 }

@@ -7,6 +7,7 @@
 pub mod adamw;
 pub mod allocator;
 pub mod attention;
+pub mod conv;
 mod cpu;
 pub mod dropout;
 pub mod gelu;

@@ -84,7 +84,15 @@ pub(crate) fn product(out: &mut [f32], out_stride: usize, add: bool, a: Matrix, 
     gemm(out, out_stride, add, a, b, Parallelism::None);
 }
 
-fn gemm(out: &mut [f32], out_stride: usize, add: bool, a: Matrix, b: Matrix, by: Parallelism) {
+/// [`product`] on as many threads as `by` says.
+pub(crate) fn gemm(
+    out: &mut [f32],
+    out_stride: usize,
+    add: bool,
+    a: Matrix,
+    b: Matrix,
+    by: Parallelism,
+) {
     assert_eq!(a.cols, b.rows);
     assert!(fits(out.len(), a.rows, b.cols, out_stride, 1), "a product beyond its output");
     if a.rows == 0 || b.cols == 0 {
