@@ -9,6 +9,12 @@ use firebrick_kernels::{
 use rayon::prelude::*;
 
 fn main() {
+    firebrick_kernels::allocator::keep_memory(); // as our binaries do
+    // On one of rayon's threads: from outside, every call would also time how long it takes to wake one.
+    rayon::scope(|_| measure());
+}
+
+fn measure() {
     let filter = std::env::args().nth(1).unwrap_or_default();
     if "read".contains(&filter) {
         reading();
@@ -143,9 +149,12 @@ fn report(name: &str, time: Time, count: usize, bytes: Option<f64>, products: Op
     println!();
 }
 
-/// Layers of ResNet-50, MobileNetV2 and Wav2Vec2: input, output channels, rows, columns, kernel, stride, groups, padding.
+/// Name, channels in and out, rows and columns, kernel, stride, groups, padding.
+type Layer = (&'static str, [usize; 2], [usize; 2], [usize; 2], [usize; 2], usize, [usize; 2]);
+
+/// Layers of ResNet-50, MobileNetV2 and Wav2Vec2.
 #[rustfmt::skip]
-const LAYERS: &[(&str, [usize; 2], [usize; 2], [usize; 2], [usize; 2], usize, [usize; 2])] = &[
+const LAYERS: &[Layer] = &[
     ("resnet stem",     [3, 64],      [224, 224], [7, 7], [2, 2], 1,   [3, 3]),
     ("1x1 64->64",      [64, 64],     [56, 56],   [1, 1], [1, 1], 1,   [0, 0]),
     ("1x1 64->256",     [64, 256],    [56, 56],   [1, 1], [1, 1], 1,   [0, 0]),
@@ -182,5 +191,13 @@ fn convolutions() {
         let time =
             best(7, || (0..4).for_each(|_| conv::forward(&x, &weight, Some(&bias), &conv, &mut y)));
         report(&format!("conv {name:16}"), time, 4, None, Some(products));
+
+        let (mut dx, mut dw, mut db) = (x.clone(), weight.clone(), bias.clone());
+        let time = best(3, || {
+            conv::input_gradient(&y, &weight, &conv, &mut dx);
+            conv::weight_gradient(&x, &y, &conv, &mut dw);
+            conv::bias_gradient(&y, &conv, &mut db);
+        });
+        report(&format!("conv backward {name:16}"), time, 1, None, Some(2.0 * products));
     }
 }

@@ -162,7 +162,7 @@ fn across<W: Weight>(part: Part<W>, y: &mut [f32]) {
 }
 
 #[inline(always)]
-fn dot<W: Weight>(x: &[f32], w: &[W]) -> f32 {
+pub(crate) fn dot<W: Weight>(x: &[f32], w: &[W]) -> f32 {
     // Four registers of sixteen: enough sums at once to hide the time of an addition.
     let mut sums = [0.0f32; 64];
     let (x, x_rest) = x.as_chunks::<64>();

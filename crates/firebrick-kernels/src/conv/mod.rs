@@ -8,12 +8,12 @@
 mod planes;
 mod tile;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell};
 
 use gemm::Parallelism;
 use planes::{Axis, Layout};
 use rayon::prelude::*;
-use tile::{CHANNELS, PIXELS, Starts, Sums, Tile};
+use tile::{CHANNELS, PIXELS, Pieces, Starts, Sums, Tile};
 
 use crate::matmul::{Matrix, gemm};
 
@@ -21,10 +21,19 @@ use crate::matmul::{Matrix, gemm};
 const TASK: usize = 1 << 18;
 /// Tasks that a convolution is cut into if it is large enough.
 const TASKS: usize = 16;
+/// Numbers of a cache line.
+const LINE: usize = 16;
 /// Numbers of planes that a task works on: half of what a core's own cache holds.
 const PLANES: usize = 1 << 17;
 /// Numbers of weights that are read again for every tile of pixels; more are read once, and the pixels again.
 const WEIGHTS: usize = 1 << 16;
+
+thread_local! {
+    /// The planes of a task: fresh memory for each would cost more than to fill it.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
+    /// The output of one channel, before the columns between its rows are left out.
+    static FLAT: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
+}
 
 /// What is convolved; pairs are of rows, then of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,17 +191,28 @@ impl Conv2d {
         if turned.is_empty() {
             return turned;
         }
-        turned.par_chunks_mut(outputs * count).enumerate().for_each(|(c, turned)| {
-            let (group, c) = (c / channels, c % channels);
-            for (o, turned) in turned.chunks_exact_mut(count).enumerate() {
-                let at = ((group * outputs + o) * channels + c) * height * width;
-                let kernel = &weight[at..at + height * width];
-                let taps = taps[0].iter().flat_map(|y| taps[1].iter().map(move |x| (y, x)));
-                for (turned, (y, x)) in turned.iter_mut().zip(taps) {
-                    *turned = kernel[y.index * width + x.index];
-                }
-            }
-        });
+        // Several channels at a time, because they lie together in the weight.
+        const TOGETHER: usize = 16;
+        let area = height * width;
+        turned.par_chunks_mut(channels * outputs * count).enumerate().for_each(
+            |(group, turned)| {
+                let block = TOGETHER * outputs * count;
+                turned.par_chunks_mut(block).enumerate().for_each(|(block, turned)| {
+                    for o in 0..outputs {
+                        let at = ((group * outputs + o) * channels + block * TOGETHER) * area;
+                        let turned = turned.chunks_exact_mut(outputs * count);
+                        for (turned, kernel) in turned.zip(weight[at..].chunks_exact(area)) {
+                            let turned = &mut turned[o * count..][..count];
+                            let taps =
+                                taps[0].iter().flat_map(|y| taps[1].iter().map(move |x| (y, x)));
+                            for (turned, (y, x)) in turned.iter_mut().zip(taps) {
+                                *turned = kernel[y.index * width + x.index];
+                            }
+                        }
+                    }
+                });
+            },
+        );
         turned
     }
 }
@@ -281,7 +301,6 @@ impl Product<'_> {
                             .take(read)
                             .enumerate()
                             .for_each(|(c, planes)| {
-                                planes.fill(0.0);
                                 layout.fill(source_of(image, group, c), b * block, planes);
                             });
                         tasks
@@ -297,14 +316,19 @@ impl Product<'_> {
             }
             return;
         }
-        let least = (TASK / self.work().div_ceil(tasks.len()).max(1)).max(1);
-        tasks.par_iter_mut().with_min_len(least.min(32)).for_each_init(Vec::new, |planes, task| {
-            planes.clear();
-            planes.resize(layout.len(read), 0.0);
-            for (c, planes) in planes.chunks_exact_mut(layout.channel()).take(read).enumerate() {
-                layout.fill(source_of(task.image, task.group, c), task.first_row, planes);
-            }
-            self.one(task, &layout, &starts, planes, bias);
+        let least = (TASK / self.work().div_ceil(tasks.len()).max(1)).clamp(1, 32);
+        tasks.par_iter_mut().with_min_len(least).for_each(|task| {
+            SCRATCH.with_borrow_mut(|planes| {
+                let length = layout.len(read);
+                planes.resize(planes.len().max(length + LINE), 0.0);
+                let start = planes.as_ptr().align_offset(4 * LINE);
+                let planes = &mut planes[start..][..length];
+                for (c, planes) in planes.chunks_exact_mut(layout.channel()).take(read).enumerate()
+                {
+                    layout.fill(source_of(task.image, task.group, c), task.first_row, planes);
+                }
+                self.one(task, &layout, &starts, planes, bias);
+            });
         });
     }
 
@@ -322,18 +346,29 @@ impl Product<'_> {
         let cols = self.size[1].div_ceil(self.steps[1]);
         let tasks = (self.work() / TASK).clamp(1, TASKS);
         let images = self.batch * self.groups;
-        let of_rows = |rows| Layout::new(self.axes.clone(), [rows, cols]).len(read);
+        let layout = |rows| Layout::new(self.axes.clone(), [rows, cols]);
+        let (of_rows, shared) = (|rows| layout(rows).len(read), layout(0).rows);
         // As many rows as fit the cache beside the weights.
         let (none, all) = (of_rows(0), of_rows(rows));
         let a_row = ((all - none.min(all)) / rows).max(1);
         let fitting = (PLANES.saturating_sub(none) / a_row).max(PIXELS.div_ceil(cols));
         let weights = self.passes.iter().map(|pass| pass.weight.len()).sum::<usize>() / self.groups;
+        // A block reads all weights anew, and the rows that it shares with the next one twice.
+        let least = if weights > WEIGHTS { 6 * PIXELS } else { 4 * PIXELS };
         let block = if weights < all {
-            rows.div_ceil(tasks.div_ceil(images)).max(PIXELS.div_ceil(cols)).min(fitting)
+            let least = least.div_ceil(cols).max(3 * shared);
+            rows.div_ceil(tasks.div_ceil(images)).max(least).min(fitting)
         } else {
             fitting
         };
-        let block = block.min(rows);
+        // A few more, if that leaves less of the last tile unused.
+        let unused = |rows: usize| {
+            let pixels = (rows - 1) * layout(1).pitch + cols;
+            (pixels.next_multiple_of(PIXELS / 3) - pixels) as f64 / pixels as f64
+                + (pixels.next_multiple_of(PIXELS) - pixels) as f64 / pixels as f64
+        };
+        let more = block.min(rows)..=(block + block / 2).min(rows);
+        let block = more.min_by(|a, b| unused(*a).total_cmp(&unused(*b))).unwrap_or(rows);
         let blocks = rows.div_ceil(block);
         let parts = tasks.div_ceil(images * blocks);
         let panels = written.div_ceil(CHANNELS);
@@ -382,37 +417,50 @@ impl Product<'_> {
                 residue: pass.residue,
             };
             let depth = starts.len();
-            let weight = &pass.weight[channel * depth..][..task.out.len() * depth];
+            let channels = task.out.len();
+            let weight = &pass.weight[channel * depth..][..channels * depth];
             let pixels = (lines[0] - 1) * layout.pitch + lines[1];
+            if let [out] = &mut task.out[..] {
+                FLAT.with_borrow_mut(|flat| {
+                    flat.resize(flat.len().max(pixels), 0.0);
+                    tile::whole_channel(weight, planes, starts, &mut flat[..pixels]);
+                    place.write(&flat[..pixels], 0, bias.map_or(0.0, |bias| bias[0]), out);
+                });
+                continue;
+            }
+            let firsts = (0..pixels).step_by(PIXELS);
+            let pieces: Vec<Pieces> = firsts
+                .clone()
+                .map(|first| place.pieces(first, PIXELS.min(pixels - first)))
+                .collect();
             let tile = |first: usize, out: &mut [&mut [f32]], panel: usize| {
-                let row = |r: usize| {
-                    // Behind the last channel, once more the last.
-                    let r = (panel * CHANNELS + r).min(weight.len() / depth.max(1) - 1);
-                    &weight[r * depth..][..depth]
-                };
-                let mut sums: Sums = [[0.0; PIXELS]; CHANNELS];
                 let count = PIXELS.min(pixels - first);
-                if depth > 0 {
-                    let weight = std::array::from_fn(row);
-                    let all = Tile { weight, planes, starts, first };
-                    match out {
-                        [_] => tile::tile_of_one(weight[0], all, count, &mut sums[0]),
-                        _ => tile::tile(all, count, &mut sums),
-                    }
+                // Behind the last channel, once more the last.
+                let channel = |r: usize| (panel * CHANNELS + r).min(channels - 1);
+                let weight: [&[f32]; CHANNELS] =
+                    std::array::from_fn(|r| &weight[channel(r) * depth..][..depth]);
+                let bias: [f32; CHANNELS] =
+                    std::array::from_fn(|r| bias.map_or(0.0, |bias| bias[channel(r)]));
+                let all = Tile { weight, planes, starts, first };
+                let mut sums: Sums = [[0.0; PIXELS]; CHANNELS];
+                if self.steps[1] > 1 || !tile::write(all, count, bias, &pieces[first / PIXELS], out)
+                {
+                    tile::sums(all, count, &mut sums);
+                } else {
+                    return;
                 }
-                for (r, (out, sums)) in out.iter_mut().zip(&sums).enumerate() {
-                    let bias = bias.map_or(0.0, |bias| bias[panel * CHANNELS + r]);
+                for ((out, sums), bias) in out.iter_mut().zip(&sums).zip(bias) {
                     place.write(&sums[..count], first, bias, out);
                 }
             };
             if weight.len() <= WEIGHTS {
-                for first in (0..pixels).step_by(PIXELS) {
+                for first in firsts {
                     let panels = task.out.chunks_mut(CHANNELS).enumerate();
                     panels.for_each(|(panel, out)| tile(first, out, panel));
                 }
             } else {
                 for (panel, out) in task.out.chunks_mut(CHANNELS).enumerate() {
-                    (0..pixels).step_by(PIXELS).for_each(|first| tile(first, out, panel));
+                    firsts.clone().for_each(|first| tile(first, out, panel));
                 }
             }
         }
@@ -431,6 +479,25 @@ struct Place {
 }
 
 impl Place {
+    /// As [`Self::write`], for rows whose pixels lie together.
+    fn pieces(&self, first: usize, count: usize) -> Pieces {
+        let mut pieces = Pieces::default();
+        let mut done = 0;
+        while done < count {
+            let (row, col) = ((first + done) / self.pitch, (first + done) % self.pitch);
+            let merged =
+                self.pitch == self.lines[1] && self.pitch == self.out_pitch && self.steps[0] == 1;
+            let line =
+                if merged { count } else { self.lines[1].saturating_sub(col).min(count - done) };
+            if line > 0 {
+                let at = (row * self.steps[0] + self.residue[0]) * self.out_pitch + col;
+                pieces.push(done, line, at + self.residue[1]);
+            }
+            done += if merged { count } else { self.pitch - col };
+        }
+        pieces
+    }
+
     /// `sums` are those from `first` on.
     fn write(&self, sums: &[f32], first: usize, bias: f32, out: &mut [f32]) {
         if self.pitch == self.lines[1] && self.pitch == self.out_pitch {
@@ -507,6 +574,21 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], conv: &Conv2d, dw: &mut [f32]) {
         return;
     }
 
+    if each == 1 {
+        let channels = dw.par_chunks_exact_mut(taps).enumerate();
+        let least = (TASK / (taps * height * width)).clamp(1, 32);
+        channels.with_min_len(least).for_each(|(c, dw)| {
+            dw.fill(0.0);
+            for image in 0..conv.batch {
+                let channel = image * conv.groups + c;
+                let x = &x[channel * source..][..source];
+                let dy = &dy[channel * height * width..][..height * width];
+                add_channel(x, dy, width, &layout, &starts, dw);
+            }
+        });
+        return;
+    }
+
     let mut planes = vec![0.0; layout.len(conv.channels[0])];
     // Rows of `dy` as far apart as those of the planes, zeros between them.
     let line = height * layout.pitch;
@@ -527,9 +609,6 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], conv: &Conv2d, dw: &mut [f32]) {
             let (group, tap) = (index / taps, index % taps);
             let dy = &spread[group * written * line..][..written * line];
             let runs = &planes[group * read * layout.channel() + starts[tap]..];
-            if each == 1 {
-                return add_dot(&dy[..pixels], &runs[..pixels], &mut sums[0]);
-            }
             let dy = Matrix::strided(dy, written, pixels, line, 1);
             let runs = Matrix::strided(runs, read, pixels, layout.channel(), 1).transposed();
             gemm(sums, read, true, dy, runs, by);
@@ -553,12 +632,40 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], conv: &Conv2d, dw: &mut [f32]) {
     });
 }
 
-#[inline(always)]
-fn any_add_dot(x: &[f32], y: &[f32], sum: &mut f32) {
-    *sum += crate::math::dot(x, y);
+/// Adds what one channel of one image gives to the gradient of its weights.
+fn add_channel(
+    x: &[f32],
+    dy: &[f32],
+    width: usize,
+    layout: &Layout,
+    starts: &[usize],
+    dw: &mut [f32],
+) {
+    SCRATCH.with_borrow_mut(|planes| {
+        planes.resize(planes.len().max(layout.len(1)), 0.0);
+        layout.fill(x, 0, planes);
+        FLAT.with_borrow_mut(|flat| {
+            let rows = dy.len() / width;
+            flat.clear();
+            flat.resize(rows * layout.pitch, 0.0);
+            for (flat, dy) in flat.chunks_exact_mut(layout.pitch).zip(dy.chunks_exact(width)) {
+                flat[..width].copy_from_slice(dy);
+            }
+            add_dots(&flat[..(rows - 1) * layout.pitch + width], planes, starts, dw);
+        });
+    });
 }
 
-crate::for_this_cpu!(add_dot = any_add_dot(x: &[f32], y: &[f32], sum: &mut f32));
+#[inline(always)]
+fn any_add_dots(dy: &[f32], planes: &[f32], starts: &[usize], sums: &mut [f32]) {
+    for (sum, start) in sums.iter_mut().zip(starts) {
+        *sum += crate::matvec::dot(dy, &planes[*start..][..dy.len()]);
+    }
+}
+
+crate::for_this_cpu!(add_dots = any_add_dots(
+    dy: &[f32], planes: &[f32], starts: &[usize], sums: &mut [f32]
+));
 
 #[cfg(test)]
 mod tests {

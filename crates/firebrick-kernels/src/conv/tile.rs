@@ -37,57 +37,128 @@ impl Starts {
     }
 }
 
-/// The first `pixels` of every row of `out`; what is behind them holds no meaning.
-pub(super) fn tile(tile: Tile, pixels: usize, out: &mut Sums) {
-    let count = pixels.next_multiple_of(LANES);
-    assert!(count <= PIXELS && tile.starts.last + tile.first + count <= tile.planes.len());
-    assert!(tile.weight.iter().all(|row| row.len() == tile.starts.len()));
-    #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx512f") {
-        #[expect(unsafe_code, reason = "a function of a wider instruction set")]
-        // SAFETY: the CPU has AVX-512; every run of `count` pixels is inside the planes and every row of weights
-        // has one for each of them: checked above.
-        unsafe {
-            match count / LANES {
-                1 => wide::<1>(tile, out),
-                2 => wide::<2>(tile, out),
-                _ => wide::<3>(tile, out),
+/// Where the pixels of a tile are written: lane `i` of sixteen goes to `at + i` of its channel, if `mask` has it.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    mask: u16,
+    at: isize,
+}
+
+/// The pieces of a tile, for each sixteen of its pixels.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pieces {
+    pieces: [Vec<Piece>; PIXELS / LANES],
+    /// All are below.
+    end: usize,
+}
+
+impl Pieces {
+    /// `count` pixels of the tile, from `pixel` on, go to `at` and what follows.
+    pub fn push(&mut self, pixel: usize, count: usize, at: usize) {
+        let (first, last) = (pixel, pixel + count);
+        for (sixteen, pieces) in self.pieces.iter_mut().enumerate() {
+            let start = sixteen * LANES;
+            let lanes = first.clamp(start, start + LANES)..last.clamp(start, start + LANES);
+            if !lanes.is_empty() {
+                let mask =
+                    (lanes.start..lanes.end).fold(0, |mask, lane| mask | 1 << (lane - start));
+                pieces.push(Piece { mask, at: (at + start) as isize - first as isize });
             }
         }
-        return;
+        self.end = self.end.max(at + count);
     }
+}
+
+/// Writes [`sums`] plus a bias for each of up to [`CHANNELS`] channels; `false` where this CPU cannot.
+pub(super) fn write(
+    tile: Tile,
+    pixels: usize,
+    bias: [f32; CHANNELS],
+    pieces: &Pieces,
+    out: &mut [&mut [f32]],
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx512f") {
+        let count = tile.check(pixels);
+        assert!(out.iter().all(|out| pieces.end <= out.len()));
+        #[expect(unsafe_code, reason = "a function of a wider instruction set")]
+        // SAFETY: the CPU has AVX-512; the reads are checked by `check`, the writes above.
+        unsafe {
+            match count / LANES {
+                1 => wide::<1>(tile, bias, pieces, out),
+                2 => wide::<2>(tile, bias, pieces, out),
+                _ => wide::<3>(tile, bias, pieces, out),
+            }
+        }
+        return true;
+    }
+    let _ = (tile, pixels, bias, pieces, out);
+    false
+}
+
+impl Tile<'_> {
+    /// `pixels` as whole registers; all that a tile reads is inside its slices.
+    fn check(&self, pixels: usize) -> usize {
+        let count = pixels.next_multiple_of(LANES);
+        assert!(count <= PIXELS && self.starts.last + self.first + count <= self.planes.len());
+        assert!(self.weight.iter().all(|row| row.len() == self.starts.len()));
+        count
+    }
+}
+
+/// The first `pixels` of every row of `out`; what is behind them holds no meaning.
+pub(super) fn sums(tile: Tile, pixels: usize, out: &mut Sums) {
+    let count = tile.check(pixels);
     for (weight, out) in tile.weight.iter().zip(out) {
         row(weight, tile, count, out);
     }
 }
 
-/// [`tile`] of one channel.
-pub(super) fn tile_of_one(weight: &[f32], tile: Tile, pixels: usize, out: &mut [f32; PIXELS]) {
-    row(weight, tile, pixels.next_multiple_of(LANES), out);
+/// All pixels of one channel: `out[i] = sum of weight[k] * planes[starts[k] + i] over k`.
+pub(super) fn whole_channel(weight: &[f32], planes: &[f32], starts: &Starts, out: &mut [f32]) {
+    assert_eq!(weight.len(), starts.len());
+    channel(weight, planes, starts, out);
 }
 
-/// For `16 * V` pixels. The caller checks that all runs are inside the planes, and the lengths of the weights' rows.
+/// For `16 * V` pixels. The caller checks that all runs are inside the planes, the lengths of the weights' rows and
+/// that the pieces are inside `out`.
 ///
 /// Written with intrinsics because the compiler does not keep this many sums in registers by itself.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "checks in this loop would cost a tenth of the speed")]
-unsafe fn wide<const V: usize>(tile: Tile, out: &mut Sums) {
+unsafe fn wide<const V: usize>(
+    tile: Tile,
+    bias: [f32; CHANNELS],
+    pieces: &Pieces,
+    out: &mut [&mut [f32]],
+) {
     use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_set1_ps, _mm512_setzero_ps,
     };
     let Tile { weight, planes, starts, first } = tile;
     let weight = weight.map(<[f32]>::as_ptr);
     // SAFETY: `first` alone is inside, as are all runs, by the caller's check.
     let planes = unsafe { planes.as_ptr().add(first) };
     let mut sums = [[_mm512_setzero_ps(); V]; CHANNELS];
+    for r in 0..CHANNELS {
+        sums[r] = [_mm512_set1_ps(bias[r]); V];
+    }
     for (k, start) in starts.starts.iter().enumerate() {
+        if k % LANES == 0 {
+            for weight in weight {
+                // The next channels' weights, which are the next in memory; behind the last, nothing happens.
+                let next = weight.wrapping_add(k + CHANNELS * starts.len());
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+            }
+        }
         // SAFETY: the run of `16 * V` pixels is inside the planes, and `k` is below the length of every row.
         unsafe {
             let run = planes.add(*start as usize);
             let mut pixels = [_mm512_setzero_ps(); V];
-            for v in 0..V {
-                pixels[v] = _mm512_loadu_ps(run.add(v * LANES));
+            for (v, pixels) in pixels.iter_mut().enumerate() {
+                *pixels = _mm512_loadu_ps(run.add(v * LANES));
             }
             for r in 0..CHANNELS {
                 let weight = _mm512_set1_ps(*weight[r].add(k));
@@ -97,34 +168,55 @@ unsafe fn wide<const V: usize>(tile: Tile, out: &mut Sums) {
             }
         }
     }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (out, sum) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
-            // SAFETY: a chunk has sixteen numbers.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    for (sums, out) in sums.iter().zip(out) {
+        for (sums, pieces) in sums.iter().zip(&pieces.pieces) {
+            for piece in pieces {
+                let at = out.as_mut_ptr().wrapping_offset(piece.at);
+                // SAFETY: the lanes of the mask are inside `out`, by the caller's check; others are not touched.
+                unsafe { _mm512_mask_storeu_ps(at, piece.mask, *sums) };
+            }
         }
     }
 }
 
 #[inline(always)]
 fn any_row(weight: &[f32], tile: Tile, count: usize, out: &mut [f32; PIXELS]) {
+    let planes = &tile.planes[tile.first..];
     match count / LANES {
-        1 => some_pixels::<16>(weight, tile, out),
-        2 => some_pixels::<32>(weight, tile, out),
-        _ => some_pixels::<48>(weight, tile, out),
+        1 => add_up::<16>(weight, planes, tile.starts, &mut out[..16]),
+        2 => add_up::<32>(weight, planes, tile.starts, &mut out[..32]),
+        _ => add_up::<48>(weight, planes, tile.starts, &mut out[..48]),
     }
 }
 
 #[inline(always)]
-fn some_pixels<const N: usize>(weight: &[f32], tile: Tile, out: &mut [f32; PIXELS]) {
-    let planes = &tile.planes[tile.first..];
+fn any_channel(weight: &[f32], planes: &[f32], starts: &Starts, out: &mut [f32]) {
+    let mut first = 0;
+    while first + 64 <= out.len() {
+        add_up::<64>(weight, &planes[first..], starts, &mut out[first..first + 64]);
+        first += 64;
+    }
+    while first < out.len() {
+        let count = LANES.min(out.len() - first);
+        add_up::<LANES>(weight, &planes[first..], starts, &mut out[first..first + count]);
+        first += LANES;
+    }
+}
+
+/// `N` pixels, of which `out` takes as many as it has.
+#[inline(always)]
+fn add_up<const N: usize>(weight: &[f32], planes: &[f32], starts: &Starts, out: &mut [f32]) {
     let mut sums = [0.0f32; N];
-    for (weight, start) in weight.iter().zip(&tile.starts.starts) {
+    for (weight, start) in weight.iter().zip(&starts.starts) {
         let run = &planes[*start as usize..][..N];
         for i in 0..N {
             sums[i] = run[i].mul_add(*weight, sums[i]);
         }
     }
-    out[..N].copy_from_slice(&sums);
+    out.copy_from_slice(&sums[..out.len()]);
 }
 
 crate::for_this_cpu!(row = any_row(weight: &[f32], tile: Tile, count: usize, out: &mut [f32; PIXELS]));
+crate::for_this_cpu!(channel = any_channel(
+    weight: &[f32], planes: &[f32], starts: &Starts, out: &mut [f32]
+));
