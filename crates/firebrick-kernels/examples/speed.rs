@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use firebrick_kernels::{
+    affine::{Activation, Affine},
     conv::{self, Conv2d},
     matmul::{Matrix, matmul, matmul_bf16},
+    pool::{self, MaxPool},
 };
 use rayon::prelude::*;
 
@@ -27,6 +29,9 @@ fn measure() {
     }
     if "conv".contains(&filter) {
         convolutions();
+    }
+    if "pool".contains(&filter) {
+        pooling();
     }
 }
 
@@ -199,5 +204,34 @@ fn convolutions() {
             conv::bias_gradient(&y, &conv, &mut db);
         });
         report(&format!("conv backward {name:16}"), time, 1, None, Some(2.0 * products));
+    }
+}
+
+/// Of ResNet-50: its one max pooling, its last mean, and batch normalisation with and without a residual.
+fn pooling() {
+    let pool = MaxPool {
+        planes: 64,
+        size: [112, 112],
+        kernel: [3, 3],
+        stride: [2, 2],
+        padding: [[1, 1]; 2],
+    };
+    let (x, count) = (numbers(64 * 112 * 112), 64 * 56 * 56);
+    let (mut y, mut indices) = (vec![0.0; count], vec![0; count]);
+    let time = best(9, || pool.forward(&x, &mut y, &mut indices));
+    report("pool max 3x3 s2, 64 x 112 x 112", time, 1, None, None);
+    let mut dx = x.clone();
+    let time = best(9, || pool.backward(&y, &indices, &mut dx));
+    report("pool max backward", time, 1, None, None);
+    let (x, mut means) = (numbers(2048 * 49), vec![0.0; 2048]);
+    let time = best(9, || pool::mean(&x, 49, &mut means));
+    report("pool mean, 2048 x 7 x 7", time, 1, None, None);
+
+    let x = numbers(256 * 56 * 56);
+    let mut y = x.clone();
+    let affine = Affine::new(numbers(256), numbers(256));
+    for (name, residual) in [("relu", None), ("residual + relu", Some(&x[..]))] {
+        let time = best(9, || affine.apply(&x, residual, Activation::Relu, 56 * 56, &mut y));
+        report(&format!("affine {name}, 256 x 56 x 56"), time, 1, None, None);
     }
 }

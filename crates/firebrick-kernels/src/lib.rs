@@ -5,6 +5,7 @@
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
 pub mod adamw;
+pub mod affine;
 pub mod allocator;
 pub mod attention;
 pub mod conv;
@@ -15,6 +16,7 @@ mod math;
 pub mod matmul;
 mod matvec;
 pub mod norm;
+pub mod pool;
 pub mod reduce;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.
