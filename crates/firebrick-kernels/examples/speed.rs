@@ -7,6 +7,7 @@ use firebrick_kernels::{
     conv::{self, Conv2d},
     matmul::{Matrix, matmul, matmul_bf16},
     pool::{self, MaxPool},
+    transpose::{self, Format},
 };
 use rayon::prelude::*;
 
@@ -32,6 +33,9 @@ fn measure() {
     }
     if "pool".contains(&filter) {
         pooling();
+    }
+    if "transpose".contains(&filter) {
+        transposing();
     }
 }
 
@@ -233,5 +237,20 @@ fn pooling() {
     for (name, residual) in [("relu", None), ("residual + relu", Some(&x[..]))] {
         let time = best(9, || affine.apply(&x, residual, Activation::Relu, 56 * 56, &mut y));
         report(&format!("affine {name}, 256 x 56 x 56"), time, 1, None, None);
+    }
+}
+
+/// A feed-forward weight of a 7 B Llama.
+fn transposing() {
+    let (rows, cols) = (4096, 11008);
+    let bytes: Vec<u8> = numbers(rows * cols).iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut out = vec![0.0; rows * cols];
+    for format in [Format::F32, Format::F16, Format::Bf16] {
+        let bytes = &bytes[..rows * cols * format.size()];
+        let moved = Some((bytes.len() + 4 * out.len()) as f64);
+        let time = best(3, || _ = transpose::transposed(bytes, format, cols, &mut out));
+        report(&format!("transpose {format:?}"), time, 1, moved, None);
+        let time = best(3, || _ = transpose::widened(bytes, format, &mut out));
+        report(&format!("transpose not, {format:?}"), time, 1, moved, None);
     }
 }

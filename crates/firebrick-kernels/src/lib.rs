@@ -18,6 +18,7 @@ mod matvec;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod transpose;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.
 pub(crate) const BLOCK: usize = 16 * 1024;
