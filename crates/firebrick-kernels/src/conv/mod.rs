@@ -13,7 +13,7 @@ use std::{borrow::Cow, cell::RefCell};
 use gemm::Parallelism;
 use planes::{Axis, Layout};
 use rayon::prelude::*;
-use tile::{CHANNELS, PIXELS, Pieces, Starts, Sums, Tile};
+use tile::{CHANNELS, PIXELS, Panel, Pieces, Starts, Sums, Tile};
 
 use crate::matmul::{Matrix, gemm};
 
@@ -433,24 +433,22 @@ impl Product<'_> {
                 .clone()
                 .map(|first| place.pieces(first, PIXELS.min(pixels - first)))
                 .collect();
+            let panels: Vec<Panel> = (0..channels)
+                .step_by(CHANNELS)
+                .map(|first| {
+                    // Behind the last channel, once more the last.
+                    let channel = |r: usize| (first + r).min(channels - 1);
+                    Panel {
+                        weight: std::array::from_fn(|r| &weight[channel(r) * depth..][..depth]),
+                        bias: std::array::from_fn(|r| bias.map_or(0.0, |bias| bias[channel(r)])),
+                    }
+                })
+                .collect();
             let tile = |first: usize, out: &mut [&mut [f32]], panel: usize| {
                 let count = PIXELS.min(pixels - first);
-                // Behind the last channel, once more the last.
-                let channel = |r: usize| (panel * CHANNELS + r).min(channels - 1);
-                let weight: [&[f32]; CHANNELS] =
-                    std::array::from_fn(|r| &weight[channel(r) * depth..][..depth]);
-                let bias: [f32; CHANNELS] =
-                    std::array::from_fn(|r| bias.map_or(0.0, |bias| bias[channel(r)]));
-                let all = Tile { weight, planes, starts, first };
-                let mut sums: Sums = [[0.0; PIXELS]; CHANNELS];
-                if self.steps[1] > 1 || !tile::write(all, count, bias, &pieces[first / PIXELS], out)
-                {
-                    tile::sums(all, count, &mut sums);
-                } else {
-                    return;
-                }
-                for ((out, sums), bias) in out.iter_mut().zip(&sums).zip(bias) {
-                    place.write(&sums[..count], first, bias, out);
+                let tile = Tile { panel: &panels[panel], planes, starts, first };
+                if self.steps[1] > 1 || !tile::write(tile, count, &pieces[first / PIXELS], out) {
+                    place.write_sums(tile, count, out);
                 }
             };
             if weight.len() <= WEIGHTS {
@@ -496,6 +494,16 @@ impl Place {
             done += if merged { count } else { self.pitch - col };
         }
         pieces
+    }
+
+    /// What [`tile::write`] does, for any place and on any CPU.
+    #[inline(never)]
+    fn write_sums(&self, tile: Tile, count: usize, out: &mut [&mut [f32]]) {
+        let mut sums: Sums = [[0.0; PIXELS]; CHANNELS];
+        tile::sums(tile, count, &mut sums);
+        for ((out, sums), bias) in out.iter_mut().zip(&sums).zip(tile.panel.bias) {
+            self.write(&sums[..count], tile.first, bias, out);
+        }
     }
 
     /// `sums` are those from `first` on.

@@ -7,10 +7,17 @@ pub(super) const PIXELS: usize = 48;
 /// Pixels that tiles are whole multiples of.
 const LANES: usize = 16;
 
+/// The weights of the channels of a tile, and what is added to each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Panel<'a> {
+    pub weight: [&'a [f32]; CHANNELS],
+    pub bias: [f32; CHANNELS],
+}
+
 /// `out[r][i] = sum of weight[r][k] * planes[starts[k] + first + i] over k`
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
-    pub weight: [&'a [f32]; CHANNELS],
+    pub panel: &'a Panel<'a>,
     pub planes: &'a [f32],
     pub starts: &'a Starts,
     pub first: usize,
@@ -69,14 +76,8 @@ impl Pieces {
     }
 }
 
-/// Writes [`sums`] plus a bias for each of up to [`CHANNELS`] channels; `false` where this CPU cannot.
-pub(super) fn write(
-    tile: Tile,
-    pixels: usize,
-    bias: [f32; CHANNELS],
-    pieces: &Pieces,
-    out: &mut [&mut [f32]],
-) -> bool {
+/// Writes [`sums`] plus the bias for each of up to [`CHANNELS`] channels; `false` where this CPU cannot.
+pub(super) fn write(tile: Tile, pixels: usize, pieces: &Pieces, out: &mut [&mut [f32]]) -> bool {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512f") {
         let count = tile.check(pixels);
@@ -85,14 +86,14 @@ pub(super) fn write(
         // SAFETY: the CPU has AVX-512; the reads are checked by `check`, the writes above.
         unsafe {
             match count / LANES {
-                1 => wide::<1>(tile, bias, pieces, out),
-                2 => wide::<2>(tile, bias, pieces, out),
-                _ => wide::<3>(tile, bias, pieces, out),
+                1 => wide::<1>(tile, pieces, out),
+                2 => wide::<2>(tile, pieces, out),
+                _ => wide::<3>(tile, pieces, out),
             }
         }
         return true;
     }
-    let _ = (tile, pixels, bias, pieces, out);
+    let _ = (tile, pixels, pieces, out);
     false
 }
 
@@ -101,7 +102,7 @@ impl Tile<'_> {
     fn check(&self, pixels: usize) -> usize {
         let count = pixels.next_multiple_of(LANES);
         assert!(count <= PIXELS && self.starts.last + self.first + count <= self.planes.len());
-        assert!(self.weight.iter().all(|row| row.len() == self.starts.len()));
+        assert!(self.panel.weight.iter().all(|row| row.len() == self.starts.len()));
         count
     }
 }
@@ -109,7 +110,7 @@ impl Tile<'_> {
 /// The first `pixels` of every row of `out`; what is behind them holds no meaning.
 pub(super) fn sums(tile: Tile, pixels: usize, out: &mut Sums) {
     let count = tile.check(pixels);
-    for (weight, out) in tile.weight.iter().zip(out) {
+    for (weight, out) in tile.panel.weight.iter().zip(out) {
         row(weight, tile, count, out);
     }
 }
@@ -127,23 +128,24 @@ pub(super) fn whole_channel(weight: &[f32], planes: &[f32], starts: &Starts, out
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "checks in this loop would cost a tenth of the speed")]
-unsafe fn wide<const V: usize>(
-    tile: Tile,
-    bias: [f32; CHANNELS],
-    pieces: &Pieces,
-    out: &mut [&mut [f32]],
-) {
+unsafe fn wide<const V: usize>(tile: Tile, pieces: &Pieces, out: &mut [&mut [f32]]) {
     use std::arch::x86_64::{
-        _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-        _mm512_set1_ps, _mm512_setzero_ps,
+        _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_mask_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
-    let Tile { weight, planes, starts, first } = tile;
-    let weight = weight.map(<[f32]>::as_ptr);
+    let Tile { panel, planes, starts, first } = tile;
+    let weight = panel.weight.map(<[f32]>::as_ptr);
     // SAFETY: `first` alone is inside, as are all runs, by the caller's check.
     let planes = unsafe { planes.as_ptr().add(first) };
     let mut sums = [[_mm512_setzero_ps(); V]; CHANNELS];
     for r in 0..CHANNELS {
-        sums[r] = [_mm512_set1_ps(bias[r]); V];
+        sums[r] = [_mm512_set1_ps(panel.bias[r]); V];
+    }
+    for out in out.iter() {
+        for piece in pieces.pieces.iter().flat_map(|pieces| pieces.first()) {
+            // Channels are pages apart, where the CPU does not see ahead by itself.
+            _mm_prefetch::<_MM_HINT_T0>(out.as_ptr().wrapping_offset(piece.at).cast());
+        }
     }
     for (k, start) in starts.starts.iter().enumerate() {
         if k % LANES == 0 {
