@@ -751,6 +751,36 @@ mod tests {
         close(&db, &db_expected, "bias gradient", conv);
     }
 
+    /// With intrinsics and without.
+    #[test]
+    fn both_ways_to_a_tile() {
+        let (planes, weights) = (numbers(500, 1), numbers(CHANNELS * 30, 2));
+        let panel = Panel {
+            weight: std::array::from_fn(|r| &weights[r * 30..][..30]),
+            bias: std::array::from_fn(|r| r as f32),
+        };
+        let starts = Starts::new((0..30).map(|k| k * 13 % 400).collect());
+        let tile = Tile { panel: &panel, planes: &planes, starts: &starts, first: 5 };
+        for (lines, count) in [([1, 40], 40), ([4, 9], 42), ([2, 7], 18), ([1, 1], 1)] {
+            let place = Place {
+                lines,
+                pitch: lines[1] + 2,
+                out_pitch: 10.max(lines[1]),
+                steps: [1, 1],
+                residue: [0, 0],
+            };
+            let (mut by_sums, mut by_write) = (vec![0.0; CHANNELS * 60], vec![0.0; CHANNELS * 60]);
+            let mut out: Vec<&mut [f32]> = by_sums.chunks_mut(60).collect();
+            place.write_sums(Tile { first: 0, planes: &planes[5..], ..tile }, count, &mut out);
+            let mut out: Vec<&mut [f32]> = by_write.chunks_mut(60).collect();
+            if tile::write(tile, count, &place.pieces(0, count), &mut out) {
+                for (found, expected) in by_write.iter().zip(&by_sums) {
+                    assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+                }
+            }
+        }
+    }
+
     const SMALL: Conv2d = Conv2d {
         batch: 1,
         channels: [3, 5],

@@ -138,8 +138,8 @@ unsafe fn wide<const V: usize>(tile: Tile, pieces: &Pieces, out: &mut [&mut [f32
     // SAFETY: `first` alone is inside, as are all runs, by the caller's check.
     let planes = unsafe { planes.as_ptr().add(first) };
     let mut sums = [[_mm512_setzero_ps(); V]; CHANNELS];
-    for r in 0..CHANNELS {
-        sums[r] = [_mm512_set1_ps(panel.bias[r]); V];
+    for (sums, bias) in sums.iter_mut().zip(panel.bias) {
+        *sums = [_mm512_set1_ps(bias); V];
     }
     for out in out.iter() {
         for piece in pieces.pieces.iter().flat_map(|pieces| pieces.first()) {
