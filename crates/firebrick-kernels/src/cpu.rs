@@ -37,3 +37,19 @@ macro_rules! for_this_cpu {
         }
     };
 }
+
+/// Asks for the cache lines of `of`, to be there when they are read or written.
+#[inline(always)]
+pub(crate) fn prefetch<T>(of: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in of.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "a hint that takes a pointer")]
+        // SAFETY: a prefetch reads nothing, and the CPU has had the instruction since SSE.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = of;
+}

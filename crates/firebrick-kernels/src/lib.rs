@@ -5,15 +5,20 @@
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
 pub mod adamw;
+pub mod affine;
 pub mod allocator;
 pub mod attention;
+pub mod conv;
 mod cpu;
 pub mod dropout;
 pub mod gelu;
 mod math;
 pub mod matmul;
+mod matvec;
 pub mod norm;
+pub mod pool;
 pub mod reduce;
+pub mod transpose;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.
 pub(crate) const BLOCK: usize = 16 * 1024;

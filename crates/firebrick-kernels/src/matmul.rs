@@ -1,34 +1,38 @@
 //! Matrix products over strided views, by the `gemm` crate.
 //!
 //! Burn's flex backend runs a product below 7 M multiplications on one thread; here blocks of rows are
-//! shared among threads, so that small models use all of them.
+//! shared among threads, so that small models use all of them. A few rows go to [`crate::matvec`] instead.
 
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use crate::matvec::{self, Weight};
+
 /// Multiplications above which `gemm` shares the work itself.
 const LARGE: usize = 1 << 25;
+/// Numbers of a weight that are widened at a time: 2 MB, what a core's own cache holds.
+const PANEL: usize = 1 << 19;
 /// Multiplications worth a task of their own.
 const TASK: usize = 1 << 16;
 
 /// `rows x cols` numbers in `data`, element `(r, c)` at `r * row_stride + c * col_stride`.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
+pub struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// All of `data`, row by row.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::strided(data, rows, cols, cols, 1)
     }
 
     pub fn strided(
-        data: &'a [f32],
+        data: &'a [T],
         rows: usize,
         cols: usize,
         row_stride: usize,
@@ -56,6 +60,15 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
+    pub(crate) fn data(&self) -> &'a [T] {
+        self.data
+    }
+
+    /// Of rows, of columns.
+    pub(crate) fn strides(&self) -> (usize, usize) {
+        (self.row_stride, self.col_stride)
+    }
+
     fn block_of_rows(self, first: usize, rows: usize) -> Self {
         let data = &self.data[first * self.row_stride..];
         Self::strided(data, rows, self.cols, self.row_stride, self.col_stride)
@@ -71,7 +84,15 @@ pub(crate) fn product(out: &mut [f32], out_stride: usize, add: bool, a: Matrix, 
     gemm(out, out_stride, add, a, b, Parallelism::None);
 }
 
-fn gemm(out: &mut [f32], out_stride: usize, add: bool, a: Matrix, b: Matrix, by: Parallelism) {
+/// [`product`] on as many threads as `by` says.
+pub(crate) fn gemm(
+    out: &mut [f32],
+    out_stride: usize,
+    add: bool,
+    a: Matrix,
+    b: Matrix,
+    by: Parallelism,
+) {
     assert_eq!(a.cols, b.rows);
     assert!(fits(out.len(), a.rows, b.cols, out_stride, 1), "a product beyond its output");
     if a.rows == 0 || b.cols == 0 {
@@ -114,6 +135,9 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
+    if matvec::takes(&a, &b) {
+        return matvec::matvec(a, b, bias, out);
+    }
     let (n, work) = (b.cols, a.rows * a.cols * b.cols);
     let start = |out: &mut [f32]| {
         if let Some(bias) = bias {
@@ -133,6 +157,50 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
         let part = a.block_of_rows(block * rows, out.len() / n);
         product(out, n, bias.is_some(), part, b);
     });
+}
+
+/// [`matmul`] with a weight of bf16 bits, which is widened a piece at a time and never as a whole.
+pub fn matmul_bf16(a: Matrix, b: Matrix<u16>, bias: Option<&[f32]>, out: &mut [f32]) {
+    assert_eq!(a.cols, b.rows);
+    assert_eq!(out.len(), a.rows * b.cols);
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), b.cols);
+    }
+    if out.is_empty() {
+        return;
+    }
+    if matvec::takes(&a, &b) {
+        return matvec::matvec(a, b, bias, out);
+    }
+    let (depth, n) = (b.rows, b.cols);
+    if let Some(bias) = bias {
+        out.par_chunks_mut(n).for_each(|out| out.copy_from_slice(bias));
+    }
+    let width = (PANEL / depth.max(1)).next_multiple_of(64).min(n);
+    let mut wide = vec![0.0; depth * width];
+    for first in (0..n).step_by(width) {
+        let width = width.min(n - first);
+        let wide = &mut wide[..depth * width];
+        // Row by row, or column by column if that is how the weight lies.
+        let along_rows = b.col_stride == 1;
+        let (length, outer, inner) = match along_rows {
+            true => (width, b.row_stride, b.col_stride),
+            false => (depth, b.col_stride, b.row_stride),
+        };
+        if length > 0 {
+            wide.par_chunks_mut(length).enumerate().with_min_len(16).for_each(|(line, wide)| {
+                let narrow = &b.data[first * b.col_stride + line * outer..];
+                for (i, wide) in wide.iter_mut().enumerate() {
+                    *wide = narrow[i * inner].widen();
+                }
+            });
+        }
+        let panel = match along_rows {
+            true => Matrix::new(wide, depth, width),
+            false => Matrix::new(wide, width, depth).transposed(),
+        };
+        gemm(&mut out[first..], n, bias.is_some(), a, panel, Parallelism::Rayon(0));
+    }
 }
 
 /// `out[c] = sum of x[r, c] over r`; `x` is row by row.
@@ -188,6 +256,34 @@ mod tests {
                 matmul(a, b, Some(&bias), &mut out);
                 for (found, expected) in out.iter().zip(reference(a, b, &bias)) {
                     assert!((f64::from(*found) - expected).abs() < 1e-4, "{m} x {k} x {n}");
+                }
+            }
+        }
+    }
+
+    /// The same as of the widened weight.
+    #[test]
+    fn products_with_bf16() {
+        for (m, k, n) in [(3, 5, 7), (9, 64, 33), (100, 300, 200), (20, 4000, 300), (9, 0, 2)] {
+            let (a, bias) = (numbers(m * k, 1), numbers(n, 3));
+            let narrow: Vec<u16> =
+                numbers(k * n, 2).iter().map(|x| (x.to_bits() >> 16) as u16).collect();
+            let wide: Vec<f32> = narrow.iter().map(|x| x.widen()).collect();
+            let a = Matrix::new(&a, m, k);
+            let views = [
+                (Matrix::new(&narrow, k, n), Matrix::new(&wide, k, n)),
+                (Matrix::new(&narrow, n, k).transposed(), Matrix::new(&wide, n, k).transposed()),
+            ];
+            for (narrow, wide) in views {
+                for bias in [None, Some(&bias[..])] {
+                    let mut out = vec![f32::NAN; m * n];
+                    matmul_bf16(a, narrow, bias, &mut out);
+                    let zero = vec![0.0; n];
+                    let expected = reference(a, wide, bias.unwrap_or(&zero));
+                    for (found, expected) in out.iter().zip(expected) {
+                        let error = (f64::from(*found) - expected).abs();
+                        assert!(error < 1e-5 + 1e-6 * k as f64, "{m} x {k} x {n}: off by {error}");
+                    }
                 }
             }
         }

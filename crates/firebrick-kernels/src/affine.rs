@@ -1,0 +1,139 @@
+//! `y = act(x * scale + shift + residual)` with a scale and a shift a channel: batch normalisation when it only
+//! applies what it has learned (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>), and what follows it in a
+//! residual network, in one pass over memory.
+
+use rayon::prelude::*;
+
+use crate::BLOCK;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    Relu,
+    /// Relu that ends at 6.
+    Relu6,
+}
+
+/// One number a channel each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Affine {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl Affine {
+    pub fn new(scale: Vec<f32>, shift: Vec<f32>) -> Self {
+        assert_eq!(scale.len(), shift.len());
+        Self { scale, shift }
+    }
+
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`
+    pub fn of_batch_norm(
+        weight: &[f32],
+        bias: &[f32],
+        mean: &[f32],
+        variance: &[f32],
+        eps: f32,
+    ) -> Self {
+        let inverse = variance.iter().map(|variance| 1.0 / (variance + eps).sqrt());
+        let scale: Vec<f32> = weight.iter().zip(inverse).map(|(w, inverse)| w * inverse).collect();
+        let shift =
+            bias.iter().zip(mean).zip(&scale).map(|((b, m), scale)| b - m * scale).collect();
+        Self::new(scale, shift)
+    }
+
+    /// `x`, `residual` and `y`: `[N, C, area]`.
+    pub fn apply(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        activation: Activation,
+        area: usize,
+        y: &mut [f32],
+    ) {
+        assert!(x.len() == y.len() && residual.is_none_or(|residual| residual.len() == x.len()));
+        assert!(x.len().is_multiple_of((self.scale.len() * area).max(1)));
+        let planes = y.par_chunks_exact_mut(area.max(1)).enumerate();
+        planes.with_min_len((BLOCK / area.max(1)).max(1)).for_each(|(plane, y)| {
+            let (channel, here) = (plane % self.scale.len(), plane * area..(plane + 1) * area);
+            let residual = residual.map(|residual| &residual[here.clone()]);
+            let by = [self.scale[channel], self.shift[channel]];
+            line(&x[here], residual, by, activation, y);
+        });
+    }
+}
+
+#[inline(always)]
+fn any_line(
+    x: &[f32],
+    residual: Option<&[f32]>,
+    by: [f32; 2],
+    activation: Activation,
+    y: &mut [f32],
+) {
+    let [scale, shift] = by;
+    let (low, high) = match activation {
+        Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
+        Activation::Relu => (0.0, f32::INFINITY),
+        Activation::Relu6 => (0.0, 6.0),
+    };
+    // Comparisons, because `max` would make a number of a NaN.
+    let within = |x: f32| {
+        let x = if x < low { low } else { x };
+        if x > high { high } else { x }
+    };
+    match residual {
+        Some(residual) => {
+            for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
+                *y = within(x * scale + shift + residual);
+            }
+        }
+        None => y.iter_mut().zip(x).for_each(|(y, x)| *y = within(x * scale + shift)),
+    }
+}
+
+crate::for_this_cpu!(line = any_line(
+    x: &[f32], residual: Option<&[f32]>, by: [f32; 2], activation: Activation, y: &mut [f32]
+));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the formula of batch normalisation, for planes with a rest behind whole registers.
+    #[test]
+    fn is_batch_norm_and_an_activation() {
+        const AREA: usize = 37;
+        let channel = |from: f32| [from, from + 0.3, from - 0.7];
+        let (weight, bias) = (channel(1.5), channel(0.2));
+        let (mean, variance) = (channel(-0.4), channel(1.0));
+        let affine = Affine::of_batch_norm(&weight, &bias, &mean, &variance, 1e-5);
+        let x: Vec<f32> = (0..2 * 3 * AREA).map(|i| (i * 7919 % 211) as f32 / 20.0 - 5.0).collect();
+        let residual: Vec<f32> = x.iter().rev().copied().collect();
+        for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
+            for residual in [None, Some(&residual[..])] {
+                let mut y = vec![f32::NAN; x.len()];
+                affine.apply(&x, residual, activation, AREA, &mut y);
+                for (i, y) in y.iter().enumerate() {
+                    let c = i / AREA % 3;
+                    let normal = (x[i] - mean[c]) / (variance[c] + 1e-5).sqrt();
+                    let sum = normal * weight[c] + bias[c] + residual.map_or(0.0, |r| r[i]);
+                    let expected = match activation {
+                        Activation::None => sum,
+                        Activation::Relu => sum.max(0.0),
+                        Activation::Relu6 => sum.clamp(0.0, 6.0),
+                    };
+                    assert!((y - expected).abs() < 1e-5, "{activation:?} {i}: {y}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_stays() {
+        let mut y = [0.0];
+        let affine = Affine::new(vec![1.0], vec![0.0]);
+        affine.apply(&[f32::NAN], None, Activation::Relu6, 1, &mut y);
+        assert!(y[0].is_nan());
+    }
+}
