@@ -7,6 +7,7 @@ pub mod gpt2;
 pub mod inputs;
 pub mod llama;
 pub mod vit;
+pub mod yolos;
 
 use std::path::Path;
 
@@ -45,6 +46,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         "vit" => vit::open(source, device),
+        "yolos" => yolos::open(source, device),
         _ => {
             let known = [
                 "bert",
@@ -56,6 +58,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "qwen2",
                 "qwen3",
                 "vit",
+                "yolos",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");

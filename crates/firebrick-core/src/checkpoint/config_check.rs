@@ -73,6 +73,7 @@ const MODEL_TYPES: &[&str] = &[
     "wav2vec2",
     "whisper",
     "xlm-roberta",
+    "yolos",
 ];
 
 /// One size under the names that it goes by.
