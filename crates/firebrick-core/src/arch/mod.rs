@@ -2,6 +2,7 @@
 //!
 //! [`open`] opens a checkpoint of any of them, for programs that do not care which it is.
 
+pub mod ast;
 pub mod bert;
 pub mod gpt2;
 pub mod inputs;
@@ -47,6 +48,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         "vit" => vit::open(source, device),
         "yolos" => yolos::open(source, device),
+        "audio-spectrogram-transformer" => ast::open(source, device),
         _ => {
             let known = [
                 "bert",
@@ -59,6 +61,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "qwen3",
                 "vit",
                 "yolos",
+                "audio-spectrogram-transformer",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");

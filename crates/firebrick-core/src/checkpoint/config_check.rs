@@ -42,6 +42,7 @@ pub enum ConfigProblem {
 /// Families whose configurations are read; own ones begin with `firebrick-`.
 const MODEL_TYPES: &[&str] = &[
     "albert",
+    "audio-spectrogram-transformer",
     "bart",
     "bert",
     "clip",
