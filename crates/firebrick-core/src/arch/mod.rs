@@ -7,6 +7,7 @@ pub mod bert;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod videomae;
 pub mod vit;
 pub mod yolos;
 
@@ -49,6 +50,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "vit" => vit::open(source, device),
         "yolos" => yolos::open(source, device),
         "audio-spectrogram-transformer" => ast::open(source, device),
+        "videomae" => videomae::open(source, device),
         _ => {
             let known = [
                 "bert",
@@ -62,6 +64,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "vit",
                 "yolos",
                 "audio-spectrogram-transformer",
+                "videomae",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");

@@ -70,6 +70,7 @@ const MODEL_TYPES: &[&str] = &[
     "qwen3",
     "roberta",
     "t5",
+    "videomae",
     "vit",
     "wav2vec2",
     "whisper",
