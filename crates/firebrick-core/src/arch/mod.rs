@@ -4,6 +4,7 @@
 
 pub mod ast;
 pub mod bert;
+pub mod clip;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
@@ -51,6 +52,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "yolos" => yolos::open(source, device),
         "audio-spectrogram-transformer" => ast::open(source, device),
         "videomae" => videomae::open(source, device),
+        "clip" => clip::open(source, device),
         _ => {
             let known = [
                 "bert",
@@ -65,6 +67,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "yolos",
                 "audio-spectrogram-transformer",
                 "videomae",
+                "clip",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");

@@ -236,6 +236,11 @@ impl Place {
     fn transposed<const D: usize>(&self) -> bool {
         D == 2 && self.kinds.last().is_some_and(|kind| kind == "Struct:Linear")
     }
+
+    /// Whether PyTorch stores this parameter without an axis.
+    fn scalar(&self) -> bool {
+        self.kinds.last().is_some_and(|kind| kind == "Struct:Scalar")
+    }
 }
 
 struct Filler<'a, F> {
@@ -291,6 +296,9 @@ impl<F> Filler<'_, F> {
         let mut expected = param.lazy_shape().to_vec();
         if self.at.transposed::<D>() {
             expected.reverse();
+        }
+        if self.at.scalar() {
+            expected.clear();
         }
         if found != expected {
             let path = self.weights.path.clone();
@@ -421,6 +429,9 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
         if self.at.transposed::<D>() {
             floats = transpose(&floats, shape[0], shape[1]);
             shape.reverse();
+        }
+        if self.at.scalar() {
+            shape.clear();
         }
         let (dtype, bytes) = match self.dtype {
             SaveType::F32 => (Dtype::F32, floats.iter().flat_map(|x| x.to_le_bytes()).collect()),

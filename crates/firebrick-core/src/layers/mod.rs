@@ -12,3 +12,4 @@ pub mod mlp;
 pub mod norm;
 pub mod patch;
 pub mod position;
+pub mod scalar;
