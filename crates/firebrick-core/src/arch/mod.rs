@@ -2,10 +2,15 @@
 //!
 //! [`open`] opens a checkpoint of any of them, for programs that do not care which it is.
 
+pub mod ast;
 pub mod bert;
+pub mod clip;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod videomae;
+pub mod vit;
+pub mod yolos;
 
 use std::path::Path;
 
@@ -43,9 +48,27 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
+        "vit" => vit::open(source, device),
+        "yolos" => yolos::open(source, device),
+        "audio-spectrogram-transformer" => ast::open(source, device),
+        "videomae" => videomae::open(source, device),
+        "clip" => clip::open(source, device),
         _ => {
-            let known =
-                ["bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3"];
+            let known = [
+                "bert",
+                "roberta",
+                "distilbert",
+                "gpt2",
+                "llama",
+                "mistral",
+                "qwen2",
+                "qwen3",
+                "vit",
+                "yolos",
+                "audio-spectrogram-transformer",
+                "videomae",
+                "clip",
+            ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");
             Err(LoadError::Config { path: source.path("config.json"), problem })
