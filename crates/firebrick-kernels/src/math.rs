@@ -6,15 +6,19 @@
 #[inline(always)]
 pub(crate) fn exp(from: f32) -> f32 {
     const LEAST: f32 = -87.0;
-    let x = from.max(LEAST);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    // Added, it leaves no bits for a fraction: the sum is rounded, and its lowest bits are the integer. (A cast to
+    // an integer would saturate, which vectors cannot.)
+    const ROUND: f32 = 1.5 * (1 << 23) as f32;
+    let x = if from > LEAST { from } else { LEAST };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let mut p = 1.987_569_2e-4_f32;
     for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + c;
     }
     let p = p * r * r + r + 1.0;
-    if from > LEAST { p * f32::from_bits(((n as i32 + 127) as u32) << 23) } else { 0.0 }
+    if from > LEAST { p * f32::from_bits((shifted.to_bits() + 127) << 23) } else { 0.0 }
 }
 
 /// Absolute error below 2e-7; the rational approximation of `torch.erf`'s vector path (Eigen's
@@ -42,46 +46,55 @@ pub(crate) fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-const LANES: usize = 16;
+/// Numbers that a reduction takes together: a vector of AVX-512.
+pub(crate) const LANES: usize = 16;
 
-/// Folds `term(i)` for `i` in `0..count` in sixteen lanes, then the lanes in order.
+/// Joins `term` of `x`'s elements in sixteen lanes, then the lanes by halves. `none` changes nothing in a `join`.
+///
+/// Arrays of known size throughout: with indices the compiler keeps its bounds checks and takes one number at a time.
 #[inline(always)]
-fn fold(
-    count: usize,
-    start: f32,
-    term: impl Fn(usize) -> f32,
+fn fold<const N: usize>(
+    x: [&[f32]; N],
+    none: f32,
+    term: impl Fn([f32; N]) -> f32,
     join: impl Fn(f32, f32) -> f32,
 ) -> f32 {
-    let mut lanes = [start; LANES];
-    let whole = count - count % LANES;
-    for base in (0..whole).step_by(LANES) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total = join(*total, term(base + lane));
+    let len = x[0].len();
+    let whole = x.map(|x| x[..len].as_chunks::<LANES>().0);
+    let mut lanes = [none; LANES];
+    for chunk in 0..len / LANES {
+        let chunk: [&[f32; LANES]; N] = whole.map(|x| &x[chunk]);
+        for i in 0..LANES {
+            lanes[i] = join(lanes[i], term(chunk.map(|x| x[i])));
         }
     }
-    let rest = (whole..count).fold(start, |total, i| join(total, term(i)));
-    lanes.into_iter().fold(rest, join)
+    // Through memory: the compiler then keeps the sixteen in one vector, not in eight pairs as the joins below take them.
+    let lanes = std::hint::black_box(lanes);
+    let eight: [f32; 8] = std::array::from_fn(|i| join(lanes[i], lanes[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| join(eight[i], eight[i + 4]));
+    let two: [f32; 2] = std::array::from_fn(|i| join(four[i], four[i + 2]));
+    let rest = len - len % LANES..len;
+    rest.fold(join(two[0], two[1]), |total, i| join(total, term(x.map(|x| x[i]))))
 }
 
 #[inline(always)]
 pub(crate) fn sum(x: &[f32]) -> f32 {
-    fold(x.len(), 0.0, |i| x[i], |a, b| a + b)
+    fold([x], 0.0, |[x]| x, |a, b| a + b)
 }
 
 #[inline(always)]
 pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let y = &y[..x.len()];
-    fold(x.len(), 0.0, |i| x[i] * y[i], |a, b| a + b)
+    fold([x, y], 0.0, |[x, y]| x * y, |a, b| a + b)
 }
 
 /// Sum of `(x - centre)^2`.
 #[inline(always)]
 pub(crate) fn sum_of_squares_around(x: &[f32], centre: f32) -> f32 {
-    fold(x.len(), 0.0, |i| (x[i] - centre) * (x[i] - centre), |a, b| a + b)
+    fold([x], 0.0, |[x]| (x - centre) * (x - centre), |a, b| a + b)
 }
 
 /// The largest element; `f32::MIN` of none.
 #[inline(always)]
 pub(crate) fn max(x: &[f32]) -> f32 {
-    fold(x.len(), f32::MIN, |i| x[i], |a, b| if b > a { b } else { a })
+    fold([x], f32::MIN, |[x]| x, |a, b| if b > a { b } else { a })
 }
