@@ -37,3 +37,18 @@ macro_rules! for_this_cpu {
         }
     };
 }
+
+/// Asks for `x`'s cache lines, which will soon be read. The hardware foresees neighbours only, not the next row of
+/// a matrix whose rows lie apart.
+#[inline(always)]
+pub(crate) fn prefetch(x: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in x.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "an instruction that takes a pointer")]
+        // SAFETY: a hint, without effect on memory whatever the address.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+}
