@@ -4,12 +4,12 @@
 //! written so that the compiler vectorises them; large slices are shared among rayon's threads in
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
+pub mod activation;
 pub mod adamw;
 pub mod allocator;
 pub mod attention;
 mod cpu;
 pub mod dropout;
-pub mod gelu;
 mod math;
 pub mod matmul;
 pub mod norm;

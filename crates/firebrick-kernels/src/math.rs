@@ -21,29 +21,31 @@ pub(crate) fn exp(from: f32) -> f32 {
     if from > LEAST { p * f32::from_bits((shifted.to_bits() + 127) << 23) } else { 0.0 }
 }
 
-/// Absolute error below 2e-7; the rational approximation of `torch.erf`'s vector path (Eigen's
-/// `generic_fast_erf_float`).
+/// `1 / (1 + exp(-x))` and what is missing from it to 1, neither by a difference of nearly equal numbers.
 #[inline(always)]
-pub(crate) fn erf(x: f32) -> f32 {
-    // Beyond 4 the function is 1 in f32.
-    let x = x.clamp(-4.0, 4.0);
-    let x2 = x * x;
-    let mut p = -2.726_142_e-10_f32;
-    for c in [
-        2.770_681_7e-8,
-        -2.101_024e-6,
-        -5.692_506e-5,
-        -7.349_906e-4,
-        -2.954_600_1e-3,
-        -1.609_603_8e-2,
-    ] {
-        p = p * x2 + c;
+pub(crate) fn sigmoid(x: f32) -> (f32, f32) {
+    let small = exp(-x.abs());
+    let large = 1.0 / (1.0 + small);
+    let small = small * large;
+    if x < 0.0 { (small, large) } else { (large, small) }
+}
+
+/// The normal distribution's probability beyond `a >= 0`, divided by `exp(-a^2 / 2)`; relative error below 2e-7.
+///
+/// A rational function fitted on `[0, 13.3]`, where `exp(-a^2 / 2)` ends (relative error 5e-9); its coefficients are
+/// positive, so that nothing cancels.
+#[inline(always)]
+pub(crate) fn normal_tail(a: f32) -> f32 {
+    let a = if a < 14.0 { a } else { 14.0 };
+    let mut p = 4.020_237e-3_f32;
+    for c in [3.998_456e-2, 1.813_080_3e-1, 4.356_882e-1, 0.5] {
+        p = p * a + c;
     }
-    let mut q = -1.456_607_2e-5_f32;
-    for c in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474_5e-2] {
-        q = q * x2 + c;
+    let mut q = 1.007_709_7e-2_f32;
+    for c in [1.002_338_1e-1, 4.643_836_4e-1, 1.194_489_7, 1.669_261_3, 1.0] {
+        q = q * a + c;
     }
-    x * p / q
+    p / q
 }
 
 /// Numbers that a reduction takes together: a vector of AVX-512.
