@@ -9,11 +9,13 @@ pub mod adamw;
 pub mod allocator;
 pub mod attention;
 mod cpu;
+pub mod cross_entropy;
 pub mod dropout;
 mod math;
 pub mod matmul;
 pub mod norm;
 pub mod reduce;
+pub mod softmax;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.
 pub(crate) const BLOCK: usize = 16 * 1024;

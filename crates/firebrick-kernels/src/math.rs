@@ -9,7 +9,7 @@ pub(crate) fn exp(from: f32) -> f32 {
     // Added, it leaves no bits for a fraction: the sum is rounded, and its lowest bits are the integer. (A cast to
     // an integer would saturate, which vectors cannot.)
     const ROUND: f32 = 1.5 * (1 << 23) as f32;
-    let x = if from > LEAST { from } else { LEAST };
+    let x = if from < LEAST { LEAST } else { from };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
@@ -18,7 +18,7 @@ pub(crate) fn exp(from: f32) -> f32 {
         p = p * r + c;
     }
     let p = p * r * r + r + 1.0;
-    if from > LEAST { p * f32::from_bits((shifted.to_bits() + 127) << 23) } else { 0.0 }
+    if from < LEAST { 0.0 } else { p * f32::from_bits((shifted.to_bits() + 127) << 23) }
 }
 
 /// `1 / (1 + exp(-x))` and what is missing from it to 1, neither by a difference of nearly equal numbers.
