@@ -11,6 +11,7 @@ pub mod attention;
 mod cpu;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod embedding;
 mod math;
 pub mod matmul;
 pub mod norm;
