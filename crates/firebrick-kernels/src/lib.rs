@@ -16,6 +16,7 @@ mod math;
 pub mod matmul;
 pub mod norm;
 pub mod reduce;
+pub mod rope;
 pub mod softmax;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.
