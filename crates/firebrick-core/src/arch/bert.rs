@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn::{module::Module, nn::Embedding, prelude::*};
+use burn::{module::Module, prelude::*};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,7 +28,8 @@ use crate::{
         activation::Activation,
         attention::{AttentionConfig, Mask, MultiHeadAttention},
         dropout::Dropout,
-        linear::{Linear, embedding},
+        embedding::Embedding,
+        linear::Linear,
         norm::LayerNorm,
     },
 };
@@ -245,10 +246,10 @@ impl BertConfig {
     fn encoder(&self, device: &Device) -> Encoder {
         let (c, std) = (self.hidden_size, self.initializer_range);
         Encoder {
-            tokens: embedding(self.vocab_size, c, self.embedding_range.unwrap_or(std), device),
-            positions: embedding(self.max_position_embeddings, c, std, device),
+            tokens: Embedding::new(self.vocab_size, c, self.embedding_range.unwrap_or(std), device),
+            positions: Embedding::new(self.max_position_embeddings, c, std, device),
             segments: (self.type_vocab_size > 0)
-                .then(|| embedding(self.type_vocab_size, c, std, device)),
+                .then(|| Embedding::new(self.type_vocab_size, c, std, device)),
             norm: LayerNorm::new(c, self.layer_norm_eps, device),
             dropout: Dropout::new(self.hidden_dropout_prob),
             layers: (0..self.num_hidden_layers).map(|_| self.layer(device)).collect(),

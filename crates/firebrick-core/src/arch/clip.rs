@@ -11,7 +11,7 @@ use std::path::Path;
 
 use burn::{
     module::{Module, Param},
-    nn::{Embedding, Initializer},
+    nn::Initializer,
     prelude::*,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -31,8 +31,9 @@ use crate::{
     layers::{
         activation::Activation,
         attention::{AttentionConfig, Mask},
+        embedding::Embedding,
         encoder::{PreNormConfig, PreNormLayer},
-        linear::{Linear, embedding},
+        linear::Linear,
         norm::LayerNorm,
         patch::{PatchEmbedding, grid},
         scalar::Scalar,
@@ -250,8 +251,8 @@ impl TextConfig {
     fn init(&self, device: &Device) -> TextTower {
         let (c, std) = (self.tower.hidden_size, self.tower.initializer_range);
         TextTower {
-            tokens: embedding(self.vocab_size, c, std, device),
-            positions: embedding(self.max_position_embeddings, c, std, device),
+            tokens: Embedding::new(self.vocab_size, c, std, device),
+            positions: Embedding::new(self.max_position_embeddings, c, std, device),
             layers: self.tower.layers(device),
             norm: self.tower.norm(device),
             end: match self.eos_token_id {
@@ -270,7 +271,7 @@ impl VisionConfig {
         VisionTower {
             patches: PatchEmbedding::new(widths, patch, false, std, device),
             class_token: Initializer::Normal { mean: 0.0, std }.init([c], device),
-            positions: embedding(rows * columns + 1, c, std, device),
+            positions: Embedding::new(rows * columns + 1, c, std, device),
             first_norm: self.tower.norm(device),
             layers: self.tower.layers(device),
             norm: self.tower.norm(device),

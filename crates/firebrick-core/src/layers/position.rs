@@ -9,6 +9,8 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::fused;
+
 /// Rotary positions (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), in the halves layout of Llama:
 /// channel `i` of a head turns together with channel `i + D / 2`.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +90,12 @@ impl Rope {
 }
 
 /// Turns every head's pairs: `x`: `[B, T, H * D]`; `angles` as of [`Rope::angles`], `B` may be 1.
-pub fn rotate(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2]) -> Tensor<3> {
+pub fn rotate(x: Tensor<3>, angles: [Tensor<3>; 2]) -> Tensor<3> {
+    if fused::applies(&x) { fused::rotate(x, angles) } else { composed(x, angles) }
+}
+
+/// [`rotate`] from Burn's operations.
+pub(super) fn composed(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2]) -> Tensor<3> {
     let [b, t, width] = x.dims();
     let half = cos.dims()[2];
     let heads = width / (2 * half);
