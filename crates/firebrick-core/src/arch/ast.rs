@@ -225,3 +225,19 @@ impl AnyModel for AstForAudioClassification {
         tensors::save(&self.model, path, dtype, name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::arch::gradients;
+
+    #[test]
+    fn every_parameter_learns() {
+        let device = Device::flex().autodiff();
+        let model = AstConfig::tiny().init(&device);
+        let spectrograms = Tensor::random([2, 20, 14], Distribution::Default, &device);
+        gradients::check(&model, model.forward(spectrograms));
+    }
+}

@@ -483,7 +483,20 @@ impl AnyModel for ClipModel {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Distribution;
+
     use super::*;
+    use crate::arch::gradients;
+
+    #[test]
+    fn every_parameter_learns() {
+        let device = Device::flex().autodiff();
+        let model = ClipConfig::tiny().init(&device);
+        let ids = Tensor::from_data([[1, 2, 3, 63], [4, 5, 63, 63], [6, 63, 63, 63]], &device);
+        let images = Tensor::random([2, 3, 16, 16], Distribution::Default, &device);
+        let (texts, images) = (model.text_embeds(ids, None), model.image_embeds(images));
+        gradients::check(&model, model.logits_per_image(images, texts));
+    }
 
     #[test]
     fn the_end_is_the_first_of_its_kind() {

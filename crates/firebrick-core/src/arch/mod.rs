@@ -86,3 +86,43 @@ fn architecture<'a>(config: &serde_json::Value, known: &[&'a str]) -> Result<&'a
         }),
     }
 }
+
+#[cfg(test)]
+mod gradients {
+    use burn::{
+        module::{Module, ModuleVisitor, Param},
+        prelude::*,
+        tensor::Gradients,
+    };
+
+    /// Every parameter of `model` must have a part in `output`.
+    #[track_caller]
+    pub fn check<M: Module, const D: usize>(model: &M, output: Tensor<D>) {
+        let grads = output.square().sum().backward();
+        let mut search = Search { grads, path: vec![], without: vec![] };
+        model.visit(&mut search);
+        assert!(search.without.is_empty(), "without a gradient: {:?}", search.without);
+    }
+
+    struct Search {
+        grads: Gradients,
+        path: Vec<String>,
+        without: Vec<String>,
+    }
+
+    impl ModuleVisitor for Search {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.into());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.val().grad(&self.grads).is_none() {
+                self.without.push(self.path.join("."));
+            }
+        }
+    }
+}

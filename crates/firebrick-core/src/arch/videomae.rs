@@ -265,7 +265,20 @@ impl AnyModel for VideoMaeForVideoClassification {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Distribution;
+
     use super::*;
+    use crate::arch::gradients;
+
+    #[test]
+    fn every_parameter_learns() {
+        let device = Device::flex().autodiff();
+        for use_mean_pooling in [false, true] {
+            let model = VideoMaeConfig { use_mean_pooling, ..VideoMaeConfig::tiny() }.init(&device);
+            let clips = Tensor::random([2, 4, 3, 16, 16], Distribution::Default, &device);
+            gradients::check(&model, model.forward(clips));
+        }
+    }
 
     #[test]
     fn positions_alternate_sine_and_cosine() {

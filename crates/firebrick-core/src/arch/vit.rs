@@ -337,3 +337,19 @@ impl AnyModel for VitForImageClassification {
         tensors::save(&self.model, path, dtype, name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::arch::gradients;
+
+    #[test]
+    fn every_parameter_learns() {
+        let device = Device::flex().autodiff();
+        let model = VitConfig::tiny().init(&device);
+        let images = Tensor::random([2, 3, 16, 16], Distribution::Default, &device);
+        gradients::check(&model, model.forward(images));
+    }
+}

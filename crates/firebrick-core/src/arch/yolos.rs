@@ -301,3 +301,21 @@ impl AnyModel for YolosForObjectDetection {
         tensors::save(&self.model, path, dtype, name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::arch::gradients;
+
+    /// Of positions, also through their interpolation.
+    #[test]
+    fn every_parameter_learns() {
+        let device = Device::flex().autodiff();
+        let model = YolosConfig::tiny().init(&device);
+        let images = Tensor::random([2, 3, 24, 32], Distribution::Default, &device);
+        let (logits, boxes) = model.forward(images);
+        gradients::check(&model, Tensor::cat(vec![logits, boxes], 2));
+    }
+}

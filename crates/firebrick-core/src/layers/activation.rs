@@ -12,6 +12,7 @@ use super::fused;
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Exact, with the error function.
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// The tanh approximation.
     #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
