@@ -2,6 +2,7 @@
 //!
 //! [`open`] opens a checkpoint of any of them, for programs that do not care which it is.
 
+pub mod bart;
 pub mod bert;
 pub mod gpt2;
 pub mod inputs;
@@ -40,12 +41,23 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
     let config = source.config()?;
     let family = config.get("model_type").and_then(|name| name.as_str()).unwrap_or_default();
     match family {
+        "bart" | "marian" => bart::open(source, device),
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         _ => {
-            let known =
-                ["bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3"];
+            let known = [
+                "bart",
+                "marian",
+                "bert",
+                "roberta",
+                "distilbert",
+                "gpt2",
+                "llama",
+                "mistral",
+                "qwen2",
+                "qwen3",
+            ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");
             Err(LoadError::Config { path: source.path("config.json"), problem })
