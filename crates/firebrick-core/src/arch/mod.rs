@@ -7,6 +7,7 @@ pub mod bert;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod t5;
 
 use std::path::Path;
 
@@ -45,6 +46,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
+        "t5" => t5::open(source, device),
         _ => {
             let known = [
                 "bart",
@@ -57,6 +59,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "mistral",
                 "qwen2",
                 "qwen3",
+                "t5",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");
