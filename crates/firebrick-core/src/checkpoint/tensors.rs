@@ -212,6 +212,26 @@ impl Weights {
         }
     }
 
+    /// Which of several names for one tensor the file uses: the first that it holds. Where it holds more, they must
+    /// be equal.
+    pub fn one_of<'a>(&self, names: &[&'a str]) -> Result<&'a str, LoadError> {
+        let mut held = names.iter().copied().filter(|name| self.shape(name).is_some());
+        let Some(first) = held.next() else { return Ok(names[0]) };
+        for other in held {
+            if !self.equal(first, other)? {
+                let problem =
+                    format!("tensors {first} and {other} differ, but the model ties them");
+                return Err(LoadError::Checkpoint { path: self.path.clone(), problem });
+            }
+        }
+        Ok(first)
+    }
+
+    /// Whether two tensors of the file hold the same numbers.
+    pub fn equal(&self, one: &str, other: &str) -> Result<bool, LoadError> {
+        Ok(self.shape(one) == self.shape(other) && self.floats(one)? == self.floats(other)?)
+    }
+
     /// Some of a tensor's bytes.
     fn window(&self, entry: &Entry, begin: usize, len: usize) -> Result<Window, LoadError> {
         match &self.bytes {
@@ -354,11 +374,8 @@ impl<F: Fn(&str) -> Option<String>> ModuleMapper for Filler<'_, F> {
         match self.tensor::<D>(&name, &param) {
             Ok(tensor) => {
                 self.used.insert(name);
-                // A frozen parameter stays so; one without a value yet is not frozen.
-                let frozen = param.is_initialized() && !param.base().is_require_grad();
-                let trains = tensor.device().is_autodiff() && !frozen;
-                let tensor = if trains { tensor.require_grad() } else { tensor };
-                Param::initialized(param.id, tensor)
+                let id = param.id;
+                param.transform_for_load(tensor, id) // what is frozen stays so
             }
             Err(error) => {
                 self.error.get_or_insert(error);

@@ -30,6 +30,12 @@ impl Dropout {
         x * kept / (1.0 - self.rate)
     }
 
+    /// Whether to leave a whole layer out this time (LayerDrop, Fan et al. 2019, <https://arxiv.org/abs/1909.11556>).
+    pub fn skips(&self, device: &Device) -> bool {
+        let draw = || Tensor::<1>::random([1], Distribution::Default, &device.clone().inner());
+        self.applies(device) && draw().into_data().iter::<f64>().all(|draw| draw < self.rate)
+    }
+
     fn applies(&self, device: &Device) -> bool {
         self.rate > 0.0 && device.is_autodiff()
     }
