@@ -195,6 +195,10 @@ pub fn fill<M: Module>(
         .names()
         .filter(|name| !filler.used.contains(*name))
         .filter(|name| !coverage.ignored.iter().any(|part| name.contains(part)))
+        .filter(|name| {
+            let norm = name.strip_suffix(BATCHES);
+            !norm.is_some_and(|norm| filler.used.contains(&format!("{norm}running_var")))
+        })
         .map(str::to_string)
         .collect();
     if let Some(error) = filler.error {
@@ -209,6 +213,9 @@ pub fn fill<M: Module>(
     }
     Ok(model)
 }
+
+/// What PyTorch's batch norm keeps beside its `running_var`: a count of batches, which no number here depends on.
+const BATCHES: &str = "num_batches_tracked";
 
 /// Where in the module a walk is: the field path and the kinds of struct around it.
 #[derive(Default)]
@@ -432,6 +439,11 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
                 floats.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
             ),
         };
+        if let Some(norm) = name.strip_suffix("running_var") {
+            let bytes = 0i64.to_le_bytes().to_vec();
+            let count = Saved { dtype: Dtype::I64, shape: vec![], bytes };
+            self.tensors.push((format!("{norm}{BATCHES}"), count));
+        }
         self.tensors.push((name, Saved { dtype, shape, bytes }));
     }
 }
