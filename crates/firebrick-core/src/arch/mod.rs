@@ -6,6 +6,7 @@ pub mod bert;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod resnet;
 
 use std::path::Path;
 
@@ -43,9 +44,19 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
+        "resnet" => resnet::open(source, device),
         _ => {
-            let known =
-                ["bert", "roberta", "distilbert", "gpt2", "llama", "mistral", "qwen2", "qwen3"];
+            let known = [
+                "bert",
+                "roberta",
+                "distilbert",
+                "gpt2",
+                "llama",
+                "mistral",
+                "qwen2",
+                "qwen3",
+                "resnet",
+            ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");
             Err(LoadError::Config { path: source.path("config.json"), problem })

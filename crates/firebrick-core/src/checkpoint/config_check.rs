@@ -45,6 +45,7 @@ const MODEL_TYPES: &[&str] = &[
     "bart",
     "bert",
     "clip",
+    "convnext",
     "deberta-v2",
     "distilbert",
     "electra",
@@ -60,6 +61,7 @@ const MODEL_TYPES: &[&str] = &[
     "mbart",
     "mistral",
     "mobilebert",
+    "mobilenet_v2",
     "modernbert",
     "mpnet",
     "opt",
@@ -67,6 +69,7 @@ const MODEL_TYPES: &[&str] = &[
     "phi3",
     "qwen2",
     "qwen3",
+    "resnet",
     "roberta",
     "t5",
     "vit",
@@ -74,6 +77,9 @@ const MODEL_TYPES: &[&str] = &[
     "whisper",
     "xlm-roberta",
 ];
+
+/// Families of [`MODEL_TYPES`] that have no one width and no heads.
+const CONVOLUTIONS: &[&str] = &["convnext", "mobilenet_v2", "resnet"];
 
 /// One size under the names that it goes by.
 const WIDTH: &[&str] = &["hidden_size", "n_embd", "dim", "d_model"];
@@ -133,7 +139,7 @@ pub fn check_config(config: &Value) -> Result<(), ConfigProblem> {
 
     // A model of two parts has its sizes one level further in.
     let in_parts = config.contains_key("text_config") || config.contains_key("vision_config");
-    let required = !own && !in_parts;
+    let required = !own && !in_parts && !CONVOLUTIONS.contains(&model);
     let width = any_size(config, WIDTH, 1 << 20, required)?;
     any_size(config, LAYERS, 4096, required)?;
     let heads = any_size(config, HEADS, 4096, required)?;
