@@ -6,6 +6,7 @@ pub mod bert;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod mobilenet_v2;
 pub mod resnet;
 
 use std::path::Path;
@@ -44,6 +45,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
+        "mobilenet_v2" => mobilenet_v2::open(source, device),
         "resnet" => resnet::open(source, device),
         _ => {
             let known = [
@@ -53,6 +55,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "gpt2",
                 "llama",
                 "mistral",
+                "mobilenet_v2",
                 "qwen2",
                 "qwen3",
                 "resnet",
