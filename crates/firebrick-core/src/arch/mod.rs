@@ -3,6 +3,7 @@
 //! [`open`] opens a checkpoint of any of them, for programs that do not care which it is.
 
 pub mod bert;
+pub mod convnext;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
@@ -43,6 +44,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
     let family = config.get("model_type").and_then(|name| name.as_str()).unwrap_or_default();
     match family {
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
+        "convnext" => convnext::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         "mobilenet_v2" => mobilenet_v2::open(source, device),
@@ -52,6 +54,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "bert",
                 "roberta",
                 "distilbert",
+                "convnext",
                 "gpt2",
                 "llama",
                 "mistral",
