@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod llama;
 pub mod mobilenet_v2;
 pub mod resnet;
+pub mod wav2vec2;
 
 use std::path::Path;
 
@@ -49,6 +50,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         "mobilenet_v2" => mobilenet_v2::open(source, device),
         "resnet" => resnet::open(source, device),
+        "wav2vec2" => wav2vec2::open(source, device),
         _ => {
             let known = [
                 "bert",
@@ -62,6 +64,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "qwen2",
                 "qwen3",
                 "resnet",
+                "wav2vec2",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");

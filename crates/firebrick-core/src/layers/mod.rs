@@ -11,3 +11,4 @@ pub mod mlp;
 pub mod norm;
 pub mod pool;
 pub mod position;
+pub mod spec_augment;
