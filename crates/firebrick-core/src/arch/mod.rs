@@ -6,12 +6,16 @@ pub mod ast;
 pub mod bart;
 pub mod bert;
 pub mod clip;
+pub mod convnext;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod mobilenet_v2;
+pub mod resnet;
 pub mod t5;
 pub mod videomae;
 pub mod vit;
+pub mod wav2vec2;
 pub mod whisper;
 pub mod yolos;
 
@@ -50,6 +54,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
     match family {
         "bart" | "marian" => bart::open(source, device),
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
+        "convnext" => convnext::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         "vit" => vit::open(source, device),
@@ -59,6 +64,9 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "clip" => clip::open(source, device),
         "t5" => t5::open(source, device),
         "whisper" => whisper::open(source, device),
+        "mobilenet_v2" => mobilenet_v2::open(source, device),
+        "resnet" => resnet::open(source, device),
+        "wav2vec2" => wav2vec2::open(source, device),
         _ => {
             let known = [
                 "bart",
@@ -78,6 +86,10 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "clip",
                 "t5",
                 "whisper",
+                "convnext",
+                "mobilenet_v2",
+                "resnet",
+                "wav2vec2",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");

@@ -294,6 +294,10 @@ pub fn fill<M: Module>(
         .names()
         .filter(|name| !filler.used.contains(*name))
         .filter(|name| !coverage.ignored.iter().any(|part| name.contains(part)))
+        .filter(|name| {
+            let norm = name.strip_suffix(BATCHES);
+            !norm.is_some_and(|norm| filler.used.contains(&format!("{norm}running_var")))
+        })
         .map(str::to_string)
         .collect();
     if let Some(error) = filler.error {
@@ -308,6 +312,9 @@ pub fn fill<M: Module>(
     }
     Ok(model)
 }
+
+/// What PyTorch's batch norm keeps beside its `running_var`: a count of batches, which no number here depends on.
+const BATCHES: &str = "num_batches_tracked";
 
 /// Where in the module a walk is: the field path and the kinds of struct around it.
 #[derive(Default)]
@@ -439,7 +446,8 @@ pub fn save_sharded<M: Module>(
     let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
     // Once for names and shapes, once more for the numbers.
     let at = Place::default;
-    let mut planner = Planner { at: at(), name_of: &name_of, plan: vec![], nameless: vec![] };
+    let mut planner =
+        Planner { at: at(), name_of: &name_of, counts: vec![], plan: vec![], nameless: vec![] };
     model.visit(&mut planner);
     if !planner.nameless.is_empty() {
         return Err(LoadError::Unmatched {
@@ -448,7 +456,10 @@ pub fn save_sharded<M: Module>(
             unused: vec![],
         });
     }
-    let writer = Writer::new(path, limit, dtype, planner.plan)?;
+    let counts = planner.counts.len();
+    let plan = planner.counts.into_iter().chain(planner.plan).collect();
+    let mut writer = Writer::new(path, limit, dtype, plan)?;
+    (0..counts).try_for_each(|_| writer.put(&[0.0])).map_err(failed)?;
     let mut collector = Collector { at: at(), writer, result: Ok(()) };
     model.visit(&mut collector);
     collector.result.and_then(|()| collector.writer.finish()).map_err(failed)
@@ -461,7 +472,7 @@ pub fn save_vectors<'a>(
 ) -> Result<(), LoadError> {
     let (names, vectors): (Vec<String>, Vec<&[f32]>) = vectors.unzip();
     let plan = names.into_iter().zip(&vectors);
-    let plan = plan.map(|(name, x)| Planned { name, shape: vec![x.len()] }).collect();
+    let plan = plan.map(|(name, x)| Planned::floats(name, vec![x.len()])).collect();
     let mut writer = Writer::new(path, u64::MAX, SaveType::F32, plan)?;
     let written = vectors.into_iter().try_for_each(|x| writer.put(x));
     written
@@ -485,6 +496,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 struct Planner<F> {
     at: Place,
     name_of: F,
+    /// Of batch norms; they go first.
+    counts: Vec<Planned>,
     plan: Vec<Planned>,
     nameless: Vec<String>,
 }
@@ -511,7 +524,11 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
         if self.at.scalar() {
             shape.clear();
         }
-        self.plan.push(Planned { name, shape });
+        if let Some(norm) = name.strip_suffix("running_var") {
+            let count = Planned { name: format!("{norm}{BATCHES}"), shape: vec![], whole: true };
+            self.counts.push(count);
+        }
+        self.plan.push(Planned::floats(name, shape));
     }
 }
 

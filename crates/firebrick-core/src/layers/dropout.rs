@@ -51,4 +51,16 @@ impl Dropout {
         let seed = draws.iter::<u64>().fold(0, |seed, half| (seed << 32) | half);
         kernel::Dropout::new(self.rate, seed)
     }
+    /// Zeroes whole examples, `[B, ..]` -> `[B, ..]`: stochastic depth (Huang et al. 2016,
+    /// <https://arxiv.org/abs/1603.09382>), for the branch of a residual.
+    pub fn examples<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let device = x.device();
+        if !self.applies(&device) {
+            return x;
+        }
+        let mut shape = [1; D];
+        shape[0] = x.dims()[0];
+        let kept = Tensor::random(shape, Distribution::Bernoulli(1.0 - self.rate), &device);
+        x * kept / (1.0 - self.rate)
+    }
 }

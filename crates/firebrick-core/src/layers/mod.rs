@@ -13,5 +13,7 @@ pub mod loss;
 pub mod mlp;
 pub mod norm;
 pub mod patch;
+pub mod pool;
 pub mod position;
 pub mod scalar;
+pub mod spec_augment;
