@@ -9,4 +9,5 @@ pub mod fused;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
+pub mod pool;
 pub mod position;

@@ -223,10 +223,10 @@ fn width(x: &FlexTensor) -> usize {
     shape[shape.num_dims() - 1]
 }
 
-fn like(x: &FlexTensor) -> FlexTensor {
+pub(super) fn like(x: &FlexTensor) -> FlexTensor {
     FlexTensor::empty(x.shape(), DType::F32)
 }
 
-fn floats(x: &FlexTensor) -> &[f32] {
+pub(super) fn floats(x: &FlexTensor) -> &[f32] {
     x.as_slice().expect("contiguous, and f32 as `applies` checks")
 }

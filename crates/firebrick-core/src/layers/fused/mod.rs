@@ -5,6 +5,7 @@
 //! which is the specification that the tests hold the kernels to.
 
 mod autodiff;
+mod conv;
 mod flex;
 
 use burn::{
@@ -16,6 +17,8 @@ use burn::{
     tensor::DType,
 };
 use firebrick_kernels::dropout::Dropout;
+
+pub use conv::{ConvOps, convolution, global_average, max_pool};
 
 /// What a backend must bring for the functions below.
 #[backend_extension(Flex, Autodiff)]
