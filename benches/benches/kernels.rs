@@ -7,13 +7,15 @@ use burn::{
     tensor::{Distribution, activation, module, ops::ConvOptions},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use firebrick_core::layers::fused;
+use firebrick_core::layers::{activation::Activation, conv::conv2d};
 
 fn gelu(c: &mut Criterion) {
     let x = Tensor::<2>::random([1024, 2048], Distribution::Normal(0.0, 1.0), &Device::flex());
     let mut group = c.benchmark_group("gelu");
     group.throughput(Throughput::Elements(1024 * 2048));
-    group.bench_function("fused", |bench| bench.iter(|| fused::gelu(x.clone()).into_data()));
+    group.bench_function("fused", |bench| {
+        bench.iter(|| Activation::Gelu.forward(x.clone()).into_data())
+    });
     group.bench_function("burn-flex", |bench| {
         bench.iter(|| activation::gelu(x.clone()).into_data())
     });
@@ -43,13 +45,13 @@ fn convolution(c: &mut Criterion) {
             dilation: [1; 2],
             groups: *groups,
         };
-        let pixels = fused::convolution(x.clone(), w.clone(), None, &options).dims()[2..]
-            .iter()
-            .product::<usize>();
+        let [_, _, rows, columns] = conv2d(x.clone(), w.clone(), None, options.clone()).dims();
         let mut group = c.benchmark_group(format!("convolution/{name}"));
-        group.throughput(Throughput::Elements((pixels * weight.iter().product::<usize>()) as u64));
+        group.throughput(Throughput::Elements(
+            (rows * columns * weight.iter().product::<usize>()) as u64,
+        ));
         group.bench_function("fused", |bench| {
-            bench.iter(|| fused::convolution(x.clone(), w.clone(), None, &options).into_data())
+            bench.iter(|| conv2d(x.clone(), w.clone(), None, options.clone()).into_data())
         });
         group.bench_function("burn-flex", |bench| {
             bench.iter(|| module::conv2d(x.clone(), w.clone(), None, options.clone()).into_data())

@@ -1,11 +1,10 @@
 //! Text classification as a training task.
 
-use burn::{
-    module::Module,
-    prelude::*,
-    tensor::activation::{log_softmax, softmax},
+use burn::{module::Module, prelude::*};
+use firebrick_core::{
+    arch::bert::BertClassifier,
+    layers::loss::{log_softmax, soft_cross_entropy, softmax},
 };
-use firebrick_core::arch::bert::BertClassifier;
 use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
 use firebrick_train::{fit::Metrics, task::Task};
 
@@ -28,27 +27,20 @@ impl Task for Classify {
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
         let TextBatch { ids, pad, targets } = batch;
         if self.r_drop == 0.0 {
-            return cross_entropy(
-                log_softmax(self.model.forward(ids, None, Some(pad)), 1),
-                targets,
-            );
+            let log_p = log_softmax(self.model.forward(ids, None, Some(pad)));
+            return soft_cross_entropy(log_p, targets);
         }
         let [b, _] = ids.dims();
         let twice = Tensor::cat(vec![ids.clone(), ids], 0); // [2B, T]
         let pads = Tensor::cat(vec![pad.clone(), pad], 0);
-        let log_p = log_softmax(self.model.forward(twice, None, Some(pads)), 1); // [2B, L]
+        let log_p = log_softmax(self.model.forward(twice, None, Some(pads))); // [2B, L]
         let [first, second] = [log_p.clone().narrow(0, 0, b), log_p.clone().narrow(0, b, b)];
         // (KL(p || q) + KL(q || p)) / 2 = sum (p - q) (log p - log q) / 2
         let apart = first.clone() - second.clone();
         let kl = ((first.exp() - second.exp()) * apart).sum_dim(1).mean() / 2.0;
         let targets = Tensor::cat(vec![targets.clone(), targets], 0);
-        cross_entropy(log_p, targets) + kl * self.r_drop
+        soft_cross_entropy(log_p, targets) + kl * self.r_drop
     }
-}
-
-/// `log_p`, `targets`: `[B, L]`
-fn cross_entropy(log_p: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-    -(targets * log_p).sum_dim(1).mean()
 }
 
 /// What a model said of each example, in order.
@@ -94,7 +86,7 @@ pub fn scores(
     for part in order.chunks(batch_size) {
         let batch: Vec<&[u32]> = part.iter().map(|i| texts[*i]).collect();
         let (ids, pad) = pad(&batch, pad_id, &device);
-        let p = softmax(model.forward(ids, None, Some(pad)), 1); // [B, L]
+        let p = softmax(model.forward(ids, None, Some(pad))); // [B, L]
         let [_, labels] = p.dims();
         let p = p.into_data().convert_dtype(burn::tensor::DType::F32);
         let p = p.try_into_vec::<f32>().expect("just converted to f32");

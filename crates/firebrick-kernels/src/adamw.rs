@@ -28,21 +28,40 @@ pub fn step(weights: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut 
     let correction2 = (1.0 - s.beta2.powi(s.time as i32)).sqrt();
     let keep = 1.0 - s.learning_rate * s.weight_decay;
     let rate = s.learning_rate / correction1;
-    let block = |w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]| {
-        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-            let g = g * s.scale;
-            *m = s.beta1 * *m + (1.0 - s.beta1) * g;
-            *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
-            *w = *w * keep - rate * *m / (v.sqrt() / correction2 + s.epsilon);
-        }
-    };
+    let factors = Factors { step: *s, keep, rate, lengthen: 1.0 / correction2 };
     weights
         .par_chunks_mut(BLOCK)
         .zip(grads.par_chunks(BLOCK))
         .zip(first.par_chunks_mut(BLOCK))
         .zip(second.par_chunks_mut(BLOCK))
-        .for_each(|(((w, g), m), v)| block(w, g, m, v));
+        .for_each(|(((w, g), m), v)| dispatch(&factors, w, g, m, v));
 }
+
+/// A step's numbers, and what follows from them for every weight.
+struct Factors {
+    step: Step,
+    /// What decay leaves of a weight.
+    keep: f32,
+    /// Learning rate for the first moment, which starts short.
+    rate: f32,
+    /// Factor on the second moment's root, which starts short. A factor: divisions are what a step waits for.
+    lengthen: f32,
+}
+
+#[inline(always)]
+fn block(f: &Factors, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let Factors { step: s, keep, rate, lengthen } = f;
+    for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+        let g = g * s.scale;
+        *m = s.beta1 * *m + (1.0 - s.beta1) * g;
+        *v = s.beta2 * *v + (1.0 - s.beta2) * g * g;
+        *w = *w * keep - rate * *m / (v.sqrt() * lengthen + s.epsilon);
+    }
+}
+
+crate::for_this_cpu!(dispatch = block(
+    f: &Factors, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]
+));
 
 #[cfg(test)]
 mod tests {
@@ -87,6 +106,39 @@ mod tests {
         }
         for (found, expected) in w.iter().zip(expected) {
             assert!((f64::from(*found) - expected).abs() < 1e-5, "{w:?}");
+        }
+    }
+
+    /// Vectors and what is left over do the same as one weight at a time in f64.
+    #[test]
+    fn every_weight_takes_its_step() {
+        let s = Step {
+            learning_rate: 0.01,
+            beta1: 0.9,
+            beta2: 0.98,
+            epsilon: 1e-6,
+            weight_decay: 0.1,
+            time: 7,
+            scale: 0.5,
+        };
+        let n = BLOCK + 21;
+        let numbers = |by: usize| (0..n).map(move |i| (i * by % 211) as f32 / 105.0 - 1.0);
+        let (before, g) = (numbers(7919).collect::<Vec<_>>(), numbers(977).collect::<Vec<_>>());
+        let (m, v) =
+            (numbers(31).collect::<Vec<_>>(), numbers(17).map(f32::abs).collect::<Vec<_>>());
+        let (mut w, mut m_now, mut v_now) = (before.clone(), m.clone(), v.clone());
+        step(&mut w, &g, &mut m_now, &mut v_now, &s);
+        let [beta1, beta2] = [s.beta1, s.beta2].map(f64::from);
+        for i in 0..n {
+            let [w_before, g, m, v] = [before[i], g[i] * s.scale, m[i], v[i]].map(f64::from);
+            let m = beta1 * m + (1.0 - beta1) * g;
+            let v = beta2 * v + (1.0 - beta2) * g * g;
+            let root = (v / (1.0 - beta2.powi(7))).sqrt();
+            let expected =
+                w_before * (1.0 - 0.01 * 0.1) - 0.01 * m / (1.0 - beta1.powi(7)) / (root + 1e-6);
+            for (found, expected) in [(w[i], expected), (m_now[i], m), (v_now[i], v)] {
+                assert!((f64::from(found) - expected).abs() < 1e-6, "{i}: {found}, not {expected}");
+            }
         }
     }
 }

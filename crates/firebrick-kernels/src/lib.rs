@@ -4,20 +4,24 @@
 //! written so that the compiler vectorises them; large slices are shared among rayon's threads in
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
+pub mod activation;
 pub mod adamw;
 pub mod affine;
 pub mod allocator;
 pub mod attention;
 pub mod conv;
 mod cpu;
+pub mod cross_entropy;
 pub mod dropout;
-pub mod gelu;
+pub mod embedding;
 mod math;
 pub mod matmul;
 mod matvec;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+pub mod rope;
+pub mod softmax;
 pub mod transpose;
 
 /// Elements per block of parallel work: large enough to hide rayon's cost, small enough for L1.

@@ -3,13 +3,23 @@
 //! Burn's flex backend runs a product below 7 M multiplications on one thread; here blocks of rows are
 //! shared among threads, so that small models use all of them. A few rows go to [`crate::matvec`] instead.
 
+use std::marker::PhantomData;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use crate::matvec::{self, Weight};
+use crate::{
+    cpu::prefetch,
+    math::dot,
+    matvec::{self, Weight},
+};
 
 /// Multiplications above which `gemm` shares the work itself.
 const LARGE: usize = 1 << 25;
+/// Rows of the left matrix up to which `gemm`'s packing of the right one costs more than it brings.
+const FEW: usize = 4;
+/// Rows or columns asked for in advance.
+const AHEAD: usize = 8;
 /// Numbers of a weight that are widened at a time: 2 MB, what a core's own cache holds.
 const PANEL: usize = 1 << 19;
 /// Multiplications worth a task of their own.
@@ -68,6 +78,13 @@ impl<'a, T> Matrix<'a, T> {
     pub(crate) fn strides(&self) -> (usize, usize) {
         (self.row_stride, self.col_stride)
     }
+}
+
+impl<'a> Matrix<'a> {
+    /// Of a matrix whose rows lie in one piece each.
+    fn row(&self, r: usize) -> &'a [f32] {
+        &self.data[r * self.row_stride..][..self.cols]
+    }
 
     fn block_of_rows(self, first: usize, rows: usize) -> Self {
         let data = &self.data[first * self.row_stride..];
@@ -75,40 +92,163 @@ impl<'a, T> Matrix<'a, T> {
     }
 }
 
+/// `rows x cols` numbers to write, a row at a time; its parts may go to several threads.
+#[derive(Debug)]
+pub(crate) struct MatrixMut<'a> {
+    /// Of the first number; row `r` is `cols` numbers at `r * row_stride`, and no one else's.
+    data: *mut f32,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    borrowed: PhantomData<&'a mut [f32]>,
+}
+
+#[expect(unsafe_code, reason = "a slice with holes is sent as a slice is")]
+// SAFETY: the rows are borrowed alone, so it may go where `&mut [f32]` may.
+unsafe impl Send for MatrixMut<'_> {}
+
+impl<'a> MatrixMut<'a> {
+    pub(crate) fn strided(
+        data: &'a mut [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Self {
+        assert!(fits(data.len(), rows, cols, row_stride, 1), "a matrix beyond its data");
+        assert!(cols <= row_stride, "rows that overlap");
+        Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrowed: PhantomData }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn row(&mut self, r: usize) -> &mut [f32] {
+        assert!(r < self.rows);
+        #[expect(unsafe_code, reason = "a row of a matrix with holes between its rows")]
+        // SAFETY: the row is inside the data, as `strided` checked, and borrowed alone.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.data.wrapping_add(r * self.row_stride), self.cols)
+        }
+    }
+
+    pub(crate) fn fill(&mut self, x: f32) {
+        (0..self.rows).for_each(|r| self.row(r).fill(x));
+    }
+
+    /// `rows` rows from `first`, borrowed for a while.
+    pub(crate) fn block_of_rows(&mut self, first: usize, rows: usize) -> MatrixMut<'_> {
+        assert!(first + rows <= self.rows);
+        MatrixMut { data: self.data.wrapping_add(first * self.row_stride), rows, ..*self }
+    }
+
+    /// Blocks of `rows` rows, the last one perhaps of fewer.
+    pub(crate) fn into_blocks_of_rows(self, rows: usize) -> impl Iterator<Item = Self> {
+        (0..self.rows).step_by(rows).map(move |first| Self {
+            data: self.data.wrapping_add(first * self.row_stride),
+            rows: rows.min(self.rows - first),
+            ..self
+        })
+    }
+
+    /// Blocks of `cols` columns, the last one perhaps of fewer.
+    pub(crate) fn into_blocks_of_cols(self, cols: usize) -> impl Iterator<Item = Self> {
+        (0..self.cols).step_by(cols).map(move |first| Self {
+            data: self.data.wrapping_add(first),
+            cols: cols.min(self.cols - first),
+            ..self
+        })
+    }
+}
+
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> bool {
     rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < len
 }
 
-/// `out = a b`, or `out += a b` if `add`; `out` has rows of `out_stride` elements. On this thread.
-pub(crate) fn product(out: &mut [f32], out_stride: usize, add: bool, a: Matrix, b: Matrix) {
-    gemm(out, out_stride, add, a, b, Parallelism::None);
+/// `out = a b`, or `out += a b` if `add`. On this thread.
+pub(crate) fn product(out: MatrixMut, add: bool, a: Matrix, b: Matrix) {
+    if a.rows <= FEW && a.col_stride == 1 && !add {
+        if b.row_stride == 1 {
+            return dispatch_dots(out, a, b);
+        }
+        if b.col_stride == 1 {
+            return dispatch_sums(out, a, b);
+        }
+    }
+    gemm(out, add, a, b, Parallelism::None);
 }
 
-/// [`product`] on as many threads as `by` says.
-pub(crate) fn gemm(
-    out: &mut [f32],
-    out_stride: usize,
-    add: bool,
-    a: Matrix,
-    b: Matrix,
-    by: Parallelism,
-) {
+/// `out = a b` for few rows of `a`, whose time is that of reading `b`: once, as it lies. Here `b`'s columns lie in
+/// one piece each.
+#[inline(always)]
+fn dots(mut out: MatrixMut, a: Matrix, b: Matrix) {
+    check_shapes(&out, &a, &b);
+    for c in 0..b.cols {
+        let col = &b.data[c * b.col_stride..][..b.rows];
+        if let Some(later) = b.data.get((c + AHEAD) * b.col_stride..) {
+            prefetch(&later[..b.rows.min(later.len())]);
+        }
+        for r in 0..a.rows {
+            out.row(r)[c] = dot(a.row(r), col);
+        }
+    }
+}
+
+/// As [`dots`] where `b`'s rows lie in one piece each.
+#[inline(always)]
+fn sums(mut out: MatrixMut, a: Matrix, b: Matrix) {
+    check_shapes(&out, &a, &b);
+    out.fill(0.0);
+    let n = b.cols;
+    let b_row = |k: usize| &b.data[k * b.row_stride..][..n];
+    let whole = b.rows - b.rows % 4;
+    for k in (0..whole).step_by(4) {
+        let [b0, b1, b2, b3] = [b_row(k), b_row(k + 1), b_row(k + 2), b_row(k + 3)];
+        for k in k + AHEAD..k + AHEAD + 4 {
+            if let Some(later) = b.data.get(k * b.row_stride..) {
+                prefetch(&later[..n.min(later.len())]);
+            }
+        }
+        for r in 0..a.rows {
+            let [a0, a1, a2, a3] = a.row(r)[k..].first_chunk().expect("four more");
+            let out = &mut out.row(r)[..n];
+            for i in 0..n {
+                out[i] += (a0 * b0[i] + a1 * b1[i]) + (a2 * b2[i] + a3 * b3[i]);
+            }
+        }
+    }
+    for k in whole..b.rows {
+        for r in 0..a.rows {
+            let x = a.row(r)[k];
+            out.row(r).iter_mut().zip(b_row(k)).for_each(|(out, b)| *out += x * b);
+        }
+    }
+}
+
+crate::for_this_cpu!(dispatch_dots = dots(out: MatrixMut, a: Matrix, b: Matrix));
+crate::for_this_cpu!(dispatch_sums = sums(out: MatrixMut, a: Matrix, b: Matrix));
+
+fn check_shapes(out: &MatrixMut, a: &Matrix, b: &Matrix) {
     assert_eq!(a.cols, b.rows);
-    assert!(fits(out.len(), a.rows, b.cols, out_stride, 1), "a product beyond its output");
+    assert!(out.rows == a.rows && out.cols == b.cols, "a product in another shape");
+}
+
+pub(crate) fn gemm(out: MatrixMut, add: bool, a: Matrix, b: Matrix, by: Parallelism) {
+    check_shapes(&out, &a, &b);
     if a.rows == 0 || b.cols == 0 {
         return;
     }
     #[expect(unsafe_code, reason = "gemm takes pointers and strides")]
-    // SAFETY: every index that the three sizes and strides reach is inside its slice: checked above for
-    // `out`, by `Matrix::strided` for the others. `out` is borrowed alone.
+    // SAFETY: every index that the three sizes and strides reach is inside its data, as `Matrix::strided` and
+    // `MatrixMut::strided` check. `out` is borrowed alone.
     unsafe {
         gemm::gemm(
             a.rows,
             b.cols,
             a.cols,
-            out.as_mut_ptr(),
+            out.data,
             1,
-            out_stride as isize,
+            out.row_stride as isize,
             add,
             a.data.as_ptr(),
             a.col_stride as isize,
@@ -146,7 +286,8 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
     };
     if work >= LARGE {
         out.par_chunks_mut(n * 64).for_each(start);
-        gemm(out, n, bias.is_some(), a, b, Parallelism::Rayon(0));
+        let out = MatrixMut::strided(out, a.rows, n, n);
+        gemm(out, bias.is_some(), a, b, Parallelism::Rayon(0));
         return;
     }
     // Sizes alone choose the blocks, so the result does not depend on the number of threads.
@@ -155,7 +296,8 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
     out.par_chunks_mut(n * rows).enumerate().for_each(|(block, out)| {
         start(out);
         let part = a.block_of_rows(block * rows, out.len() / n);
-        product(out, n, bias.is_some(), part, b);
+        let out = MatrixMut::strided(out, part.rows, n, n);
+        product(out, bias.is_some(), part, b);
     });
 }
 
@@ -199,7 +341,8 @@ pub fn matmul_bf16(a: Matrix, b: Matrix<u16>, bias: Option<&[f32]>, out: &mut [f
             true => Matrix::new(wide, depth, width),
             false => Matrix::new(wide, width, depth).transposed(),
         };
-        gemm(&mut out[first..], n, bias.is_some(), a, panel, Parallelism::Rayon(0));
+        let out = MatrixMut::strided(&mut out[first..], a.rows, width, n);
+        gemm(out, bias.is_some(), a, panel, Parallelism::Rayon(0));
     }
 }
 
@@ -243,18 +386,29 @@ mod tests {
 
     #[test]
     fn products_of_many_sizes() {
-        for (m, k, n) in
-            [(1, 1, 1), (3, 5, 7), (100, 64, 33), (1, 300, 2), (65, 1, 64), (400, 300, 300)]
-        {
+        let sizes = [
+            (1, 1, 1),
+            (3, 5, 7),
+            (4, 66, 31),
+            (100, 64, 33),
+            (1, 300, 2),
+            (65, 1, 64),
+            (400, 300, 300),
+        ];
+        for (m, k, n) in sizes {
             let (a, b, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
             let views = [
                 (Matrix::new(&a, m, k), Matrix::new(&b, k, n)),
                 (Matrix::new(&a, k, m).transposed(), Matrix::new(&b, n, k).transposed()),
+                (Matrix::new(&a, m, k), Matrix::new(&b, n, k).transposed()),
             ];
-            for (a, b) in views {
+            for ((a, b), bias) in
+                views.into_iter().flat_map(|view| [(view, Some(&bias[..])), (view, None)])
+            {
                 let mut out = vec![f32::NAN; m * n];
-                matmul(a, b, Some(&bias), &mut out);
-                for (found, expected) in out.iter().zip(reference(a, b, &bias)) {
+                matmul(a, b, bias, &mut out);
+                let expected = reference(a, b, bias.unwrap_or(&vec![0.0; n]));
+                for (found, expected) in out.iter().zip(expected) {
                     assert!((f64::from(*found) - expected).abs() < 1e-4, "{m} x {k} x {n}");
                 }
             }

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn::{module::Module, nn::Embedding, prelude::*};
+use burn::{module::Module, prelude::*};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,7 +28,8 @@ use crate::{
         activation::Activation,
         attention::{AttentionConfig, Mask, MultiHeadAttention},
         dropout::Dropout,
-        linear::{Linear, embedding},
+        embedding::Embedding,
+        linear::Linear,
         norm::LayerNorm,
     },
 };
@@ -146,6 +147,14 @@ impl BertConfig {
 
     fn from_json(value: &Value) -> Result<Self, String> {
         config::check_model_type(value, &["bert", "roberta", "distilbert"])?;
+        config::only(
+            value,
+            &[
+                ("position_embedding_type", json!("absolute")),
+                ("is_decoder", json!(false)),
+                ("add_cross_attention", json!(false)),
+            ],
+        )?;
         let config: Self = config::parse(value)?;
         config.check()?;
         Ok(config)
@@ -245,10 +254,10 @@ impl BertConfig {
     fn encoder(&self, device: &Device) -> Encoder {
         let (c, std) = (self.hidden_size, self.initializer_range);
         Encoder {
-            tokens: embedding(self.vocab_size, c, self.embedding_range.unwrap_or(std), device),
-            positions: embedding(self.max_position_embeddings, c, std, device),
+            tokens: Embedding::new(self.vocab_size, c, self.embedding_range.unwrap_or(std), device),
+            positions: Embedding::new(self.max_position_embeddings, c, std, device),
             segments: (self.type_vocab_size > 0)
-                .then(|| embedding(self.type_vocab_size, c, std, device)),
+                .then(|| Embedding::new(self.type_vocab_size, c, std, device)),
             norm: LayerNorm::new(c, self.layer_norm_eps, device),
             dropout: Dropout::new(self.hidden_dropout_prob),
             layers: (0..self.num_hidden_layers).map(|_| self.layer(device)).collect(),
@@ -277,12 +286,12 @@ impl BertConfig {
         }
     }
 
-    /// Encoder and pooler with fresh weights.
-    pub fn init(&self, device: &Device) -> BertModel {
-        let c = self.hidden_size;
+    /// Encoder, and pooler where `pooler` says so, with fresh weights.
+    pub fn init(&self, pooler: bool, device: &Device) -> BertModel {
+        let (c, std) = (self.hidden_size, self.initializer_range);
         BertModel {
             encoder: self.encoder(device),
-            pooler: Linear::new(c, c, self.initializer_range, device),
+            pooler: pooler.then(|| Linear::new(c, c, std, device)),
         }
     }
 
@@ -378,13 +387,15 @@ fn first_token(x: Tensor<3>) -> Tensor<2> {
 #[derive(Module, Debug)]
 pub struct BertModel {
     pub encoder: Encoder,
-    pooler: Linear,
+    /// Absent in DistilBERT, and where pre-training had no use for it.
+    pooler: Option<Linear>,
 }
 
 impl BertModel {
-    /// `[B, T, C]` -> `[B, C]`, in `(-1, 1)`
-    pub fn pool(&self, hidden: Tensor<3>) -> Tensor<2> {
-        self.pooler.forward(first_token(hidden)).tanh()
+    /// `[B, T, C]` -> `[B, C]`, in `(-1, 1)`; `None` without a pooler
+    pub fn pool(&self, hidden: Tensor<3>) -> Option<Tensor<2>> {
+        let pooler = self.pooler.as_ref()?;
+        Some(pooler.forward(first_token(hidden)).tanh())
     }
 }
 
@@ -569,14 +580,15 @@ pub fn load_pretrained(
     Ok(LoadedClassifier { config, model, new_head: true })
 }
 
-/// Opens `transformers.BertModel`: encoder and pooler.
+/// Opens `transformers.BertModel`: encoder, and pooler where the file holds one.
 pub fn load_model(source: &Source, device: &Device) -> Result<(BertConfig, BertModel), LoadError> {
     let config = BertConfig::read(source)?;
     let weights = source.weights()?;
     let coverage = Coverage { ignored: IGNORED, fresh: &[] };
     let names = config.model_type.names();
-    let model =
-        tensors::fill(config.init(device), &weights, &coverage, |field| rename(names, field))?;
+    let pooler = weights.names().any(|name| name.starts_with("pooler."));
+    let fresh = config.init(pooler, device);
+    let model = tensors::fill(fresh, &weights, &coverage, |field| rename(names, field))?;
     Ok((config, model))
 }
 
@@ -610,12 +622,13 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "DistilBertForSequenceClassification",
         "BertModel",
         "RobertaModel",
+        "DistilBertModel",
     ];
     let name = architecture(&source.config()?, &known)
         .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
     if name.ends_with("Model") {
         let (config, model) = load_model(source, device)?;
-        return Ok(Box::new(AnyBert { config, head: Head::Pooler(model) }));
+        return Ok(Box::new(AnyBert { config, head: Head::Encoder(model) }));
     }
     let LoadedClassifier { config, model, .. } = load_classifier(source, device)?;
     Ok(Box::new(AnyBert { config, head: Head::Classifier(model) }))
@@ -628,7 +641,7 @@ struct AnyBert {
 
 enum Head {
     Classifier(BertClassifier),
-    Pooler(BertModel),
+    Encoder(BertModel),
 }
 
 impl AnyModel for AnyBert {
@@ -648,13 +661,12 @@ impl AnyModel for AnyBert {
             Head::Classifier(model) => {
                 vec![("logits", model.forward(ids, segments, pad).into_data())]
             }
-            Head::Pooler(model) => {
+            Head::Encoder(model) => {
                 let hidden = model.encoder.forward(ids, segments, pad);
                 let pooled = model.pool(hidden.clone());
-                vec![
-                    ("last_hidden_state", hidden.into_data()),
-                    ("pooler_output", pooled.into_data()),
-                ]
+                let mut outputs = vec![("last_hidden_state", hidden.into_data())];
+                outputs.extend(pooled.map(|pooled| ("pooler_output", pooled.into_data())));
+                outputs
             }
         })
     }
@@ -662,7 +674,7 @@ impl AnyModel for AnyBert {
     fn save(&self, path: &Path, dtype: tensors::SaveType) -> Result<(), LoadError> {
         match &self.head {
             Head::Classifier(model) => save_classifier(model, &self.config, path, dtype),
-            Head::Pooler(model) => save_model(model, &self.config, path, dtype),
+            Head::Encoder(model) => save_model(model, &self.config, path, dtype),
         }
     }
 }

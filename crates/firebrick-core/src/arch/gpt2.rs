@@ -10,7 +10,7 @@ use std::path::Path;
 
 use burn::{
     module::{Module, Param},
-    nn::{Embedding, Initializer},
+    nn::Initializer,
     prelude::*,
 };
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,8 @@ use crate::{
         attention::{Heads, Mask, attend},
         cache::{Cache, KeyValue},
         dropout::Dropout,
-        linear::{embedding, linear},
+        embedding::Embedding,
+        linear::linear,
         norm::LayerNorm,
     },
 };
@@ -135,8 +136,8 @@ impl Gpt2Config {
     pub fn init(&self, device: &Device) -> Gpt2 {
         let (c, std) = (self.n_embd, self.initializer_range);
         Gpt2 {
-            tokens: embedding(self.vocab_size, c, std, device),
-            positions: embedding(self.n_positions, c, std, device),
+            tokens: Embedding::new(self.vocab_size, c, std, device),
+            positions: Embedding::new(self.n_positions, c, std, device),
             dropout: Dropout::new(self.embd_pdrop),
             layers: (0..self.n_layer).map(|_| self.layer(device)).collect(),
             norm: LayerNorm::new(c, self.layer_norm_epsilon, device),

@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use burn::{module::Module, nn::Embedding, prelude::*};
+use burn::{module::Module, prelude::*};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,7 +32,8 @@ use crate::{
         attention::{Heads, Mask, attend},
         cache::{Cache, KeyValue},
         dropout::Dropout,
-        linear::{Linear, embedding, linear},
+        embedding::Embedding,
+        linear::{Linear, linear},
         mlp::GatedFeedForward,
         norm::RmsNorm,
         position::{Rope, RopeScaling, rotate},
@@ -199,7 +200,7 @@ impl LlamaConfig {
     pub fn init(&self, device: &Device) -> Llama {
         let (c, std) = (self.hidden_size, self.initializer_range);
         Llama {
-            tokens: embedding(self.vocab_size, c, std, device),
+            tokens: Embedding::new(self.vocab_size, c, std, device),
             layers: (0..self.num_hidden_layers).map(|index| self.layer(index, device)).collect(),
             norm: RmsNorm::new(c, self.rms_norm_eps, device),
             head: (!self.tie_word_embeddings)

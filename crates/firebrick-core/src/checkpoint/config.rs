@@ -1,6 +1,9 @@
 //! Checks on `config.json` that every family makes; each names the key.
 
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
 use serde_json::Value;
 
 use super::json::{quoted, shown};
@@ -43,6 +46,46 @@ pub fn only(config: &Value, options: &[(&str, Value)]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Number of classes: as many as `id2label` names, else `num_labels`, else the two of `transformers`.
+///
+/// ```
+/// use firebrick_core::checkpoint::config::labels;
+/// use serde_json::json;
+///
+/// assert_eq!(labels(&json!({"id2label": {"0": "cat", "1": "dog", "2": "hen"}})), Ok(3));
+/// assert_eq!(labels(&json!({"num_labels": 5})), Ok(5));
+/// assert_eq!(labels(&json!({})), Ok(2));
+/// assert_eq!(labels(&json!({"id2label": {}})), Err("id2label is 0".into()));
+/// ```
+pub fn labels(config: &Value) -> Result<usize, String> {
+    let given = ["id2label", "num_labels"]
+        .into_iter()
+        .find_map(|key| Some((key, config.get(key).filter(|value| !value.is_null())?)));
+    let Some((key, value)) = given else { return Ok(2) };
+    let count = match value {
+        Value::Object(names) => Some(names.len()),
+        value => value.as_u64().and_then(|count| usize::try_from(count).ok()),
+    };
+    let count = count.ok_or_else(|| format!("{key} is {}", shown(value)))?;
+    size(key, count, 1_000_000)?;
+    Ok(count)
+}
+
+/// Rows and columns, for `deserialize_with`; one number stands for both.
+pub fn pair<'de, D: Deserializer<'de>>(sizes: D) -> Result<[usize; 2], D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Sizes {
+        Both(usize),
+        Each([usize; 2]),
+    }
+    match Sizes::deserialize(sizes) {
+        Ok(Sizes::Both(size)) => Ok([size; 2]),
+        Ok(Sizes::Each(sizes)) => Ok(sizes),
+        Err(_) => Err(D::Error::custom("a size is neither a number nor [rows, columns]")),
+    }
 }
 
 /// `1..=limit`.

@@ -252,6 +252,22 @@ pub fn base(source: &Source) -> Result<Option<PathBuf>, LoadError> {
     Ok(read_config(source)?.map(|(_, base)| base))
 }
 
+/// The head that an adapter was trained with stands in the adapter's file, not in its base's.
+pub(super) fn set_architecture(source: &Source, config: &mut Value) -> Result<(), LoadError> {
+    let Source::Folder(dir) = source else { return Ok(()) };
+    if !dir.join(CONFIG).exists() {
+        return Ok(());
+    }
+    let task = read_config(source)?.and_then(|(lora, _)| lora.task_type);
+    let name = config.pointer("/architectures/0").and_then(Value::as_str);
+    if let (Some("SEQ_CLS"), Some(family)) =
+        (task.as_deref(), name.and_then(|n| n.strip_suffix("Model")))
+    {
+        config["architectures"] = json!([format!("{family}ForSequenceClassification")]);
+    }
+    Ok(())
+}
+
 fn read_config(source: &Source) -> Result<Option<(LoraConfig, PathBuf)>, LoadError> {
     let Source::Folder(dir) = source else { return Ok(None) };
     let Some(value) = source.json(CONFIG)? else { return Ok(None) };

@@ -74,10 +74,12 @@ impl Source {
     /// `config.json`, strictly parsed.
     pub fn config(&self) -> Result<Value, LoadError> {
         let bytes = self.read("config.json", CONFIG_LIMIT)?;
-        json::parse_strict(&bytes).map_err(|problem| LoadError::Config {
+        let mut config = json::parse_strict(&bytes).map_err(|problem| LoadError::Config {
             path: self.path("config.json"),
             problem: problem.to_string(),
-        })
+        })?;
+        lora::set_architecture(self, &mut config)?;
+        Ok(config)
     }
 
     /// As [`Self::read`]; `None` when there is no such file.

@@ -316,6 +316,11 @@ impl Place {
         let turned = ["Struct:Linear", "Struct:LoraAdapter"];
         D == 2 && self.kinds.last().is_some_and(|kind| turned.contains(&kind.as_str()))
     }
+
+    /// Whether PyTorch stores this parameter without an axis.
+    fn scalar(&self) -> bool {
+        self.kinds.last().is_some_and(|kind| kind == "Struct:Scalar")
+    }
 }
 
 struct Filler<'a, F> {
@@ -373,6 +378,9 @@ impl<F> Filler<'_, F> {
         let mut expected = param.lazy_shape().to_vec();
         if self.at.transposed::<D>() {
             expected.reverse();
+        }
+        if self.at.scalar() {
+            expected.clear();
         }
         if found != expected {
             let path = self.weights.path.clone();
@@ -482,6 +490,9 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
         let mut shape = param.lazy_shape().to_vec();
         if self.at.transposed::<D>() {
             shape.reverse();
+        }
+        if self.at.scalar() {
+            shape.clear();
         }
         self.plan.push(Planned { name, shape });
     }

@@ -1,6 +1,7 @@
 //! Element-wise activations.
 
 use burn::{prelude::*, tensor::activation};
+use firebrick_kernels::activation as kernel;
 use serde::{Deserialize, Serialize};
 
 use super::fused;
@@ -11,6 +12,7 @@ use super::fused;
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// Exact, with the error function.
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// The tanh approximation.
     #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
@@ -26,9 +28,36 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// `[..]` -> `[..]`
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self.kernel() {
+            Some(kernel) if fused::applies(&x) => fused::activation(x, kernel),
+            _ => self.composed(x),
+        }
+    }
+
+    /// `forward(gate) * up`, `[..]` each -> `[..]`
+    pub fn gated<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+        match self.kernel() {
+            Some(kernel) if fused::applies(&gate) => fused::gated(gate, up, kernel),
+            _ => self.composed(gate) * up,
+        }
+    }
+
+    /// `None` where Burn's own is one pass.
+    fn kernel(self) -> Option<kernel::Activation> {
         match self {
-            Self::Gelu if fused::applies(&x) => fused::gelu(x),
+            Self::Gelu => Some(kernel::Activation::Gelu),
+            Self::GeluNew => Some(kernel::Activation::GeluTanh),
+            Self::QuickGelu => Some(kernel::Activation::QuickGelu),
+            Self::Silu => Some(kernel::Activation::Silu),
+            Self::Relu | Self::Relu6 | Self::Tanh => None,
+        }
+    }
+
+    /// From Burn's operations.
+    pub(super) fn composed<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
             Self::Gelu => activation::gelu(x),
             Self::GeluNew => activation::gelu_approximate(x),
             Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),

@@ -56,7 +56,17 @@ impl Heads {
 ///
 /// - `query`: `[B, Tq, H * D]`; `key`, `value`: `[B, Tk, G * D]`
 /// - returns `[B, Tq, H * D]`
-pub fn attend(
+pub fn attend(inputs: [Tensor<3>; 3], heads: Heads, mask: &Mask, dropout: &Dropout) -> Tensor<3> {
+    if fused::applies(&inputs[0]) {
+        let dropout = dropout.draw(&inputs[0].device());
+        return fused::attention(inputs, heads, mask, dropout);
+    }
+    composed(inputs, heads, mask, dropout)
+}
+
+/// [`attend`] from Burn's operations. A query that `pad` leaves no key is the one case in which a kernel mixes
+/// differently: it keeps to the keys that the rest of the mask allows.
+pub(super) fn composed(
     [query, key, value]: [Tensor<3>; 3],
     heads: Heads,
     mask: &Mask,
@@ -65,14 +75,6 @@ pub fn attend(
     let [b, tq, width] = query.dims();
     let [_, tk, _] = key.dims();
     let d = width / heads.query;
-    let plain = !mask.causal && mask.window.is_none() && mask.bias.is_none();
-    let usual = heads.query == heads.key_value && heads.scale == (d as f64).powf(-0.5);
-    if plain && usual && tq == tk && fused::applies(&query) {
-        let dropout = dropout.draw(&query.device());
-        let pad = mask.pad.clone();
-        let pad = pad.unwrap_or_else(|| Tensor::<2, Int>::zeros([b, tk], &query.device()).bool());
-        return fused::attention(query, key, value, pad, heads.query, dropout);
-    }
     let split = |x: Tensor<3>, n: usize, t: usize| x.reshape([b, t, n, d]).swap_dims(1, 2);
     let query = split(query, heads.query, tq); // [B, H, Tq, D]
     let [key, value] = [key, value].map(|x| {

@@ -1,8 +1,8 @@
-//! Linear and embedding layers with the initialisation of BERT: normal weights, zero bias.
+//! Linear layers with the initialisation of BERT: normal weights, zero bias.
 
 use burn::{
     module::{Module, Param},
-    nn::{Embedding, Initializer},
+    nn::Initializer,
     prelude::*,
     tensor::module,
 };
@@ -53,9 +53,4 @@ pub fn linear<const D: usize>(
         None if fused::applies(&x) => fused::product(x, weight),
         bias => module::linear(x, weight, bias),
     }
-}
-
-/// `rows` vectors of `width` channels, normal with deviation `std`.
-pub fn embedding(rows: usize, width: usize, std: f64, device: &Device) -> Embedding {
-    Embedding { weight: Initializer::Normal { mean: 0.0, std }.init([rows, width], device) }
 }

@@ -64,7 +64,7 @@ impl GatedFeedForward {
 
     /// `[.., C]` -> `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gate = self.activation.forward(self.gate.forward(x.clone()));
-        self.down.forward(gate * self.up.forward(x))
+        let gate = self.gate.forward(x.clone());
+        self.down.forward(self.activation.gated(gate, self.up.forward(x)))
     }
 }

@@ -73,6 +73,9 @@ impl RmsNorm {
 
     /// `[.., C]` -> `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if fused::applies(&x) {
+            return fused::rms_norm(x, self.weight.val(), self.eps);
+        }
         let power = x.clone().square().mean_dim(D - 1); // [.., 1]
         x / (power + self.eps).sqrt() * self.weight.val().unsqueeze()
     }

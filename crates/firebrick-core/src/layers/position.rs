@@ -1,7 +1,15 @@
-//! Positions that are computed, not learned.
+//! Positions that are computed, and learned ones of another number of places.
 
-use burn::{prelude::*, tensor::TensorData};
+use burn::{
+    prelude::*,
+    tensor::{
+        TensorData, module,
+        ops::{InterpolateMode, InterpolateOptions},
+    },
+};
 use serde::{Deserialize, Serialize};
+
+use super::fused;
 
 /// Rotary positions (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), in the halves layout of Llama:
 /// channel `i` of a head turns together with channel `i + D / 2`.
@@ -82,7 +90,12 @@ impl Rope {
 }
 
 /// Turns every head's pairs: `x`: `[B, T, H * D]`; `angles` as of [`Rope::angles`], `B` may be 1.
-pub fn rotate(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2]) -> Tensor<3> {
+pub fn rotate(x: Tensor<3>, angles: [Tensor<3>; 2]) -> Tensor<3> {
+    if fused::applies(&x) { fused::rotate(x, angles) } else { composed(x, angles) }
+}
+
+/// [`rotate`] from Burn's operations.
+pub(super) fn composed(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2]) -> Tensor<3> {
     let [b, t, width] = x.dims();
     let half = cos.dims()[2];
     let heads = width / (2 * half);
@@ -112,6 +125,21 @@ pub fn sinusoids(rows: usize, width: usize, steps: f64, device: &Device) -> Tens
         })
     });
     Tensor::from_data(TensorData::new(table.collect::<Vec<_>>(), [rows, width]), device)
+}
+
+/// A table of learned positions on a grid of `from` rows and columns, for one of `to`, by bicubic interpolation:
+/// `[B, from, C]` -> `[B, to, C]`, places row by row
+pub fn resize_grid(table: Tensor<3>, from: [usize; 2], to: [usize; 2]) -> Tensor<3> {
+    if from == to {
+        return table;
+    }
+    let [b, _, c] = table.dims();
+    let options = InterpolateOptions::new(InterpolateMode::Bicubic)
+        .with_align_corners(false)
+        .with_output_size(to);
+    let image = table.swap_dims(1, 2).reshape([b, c, from[0], from[1]]);
+    let image = module::interpolate(image, options); // [B, C, rows, columns]
+    image.reshape([b, c, to[0] * to[1]]).swap_dims(1, 2)
 }
 
 #[cfg(test)]

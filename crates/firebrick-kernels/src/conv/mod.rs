@@ -15,7 +15,7 @@ use planes::{Axis, Layout};
 use rayon::prelude::*;
 use tile::{CHANNELS, PIXELS, Panel, Pieces, Starts, Sums, Tile};
 
-use crate::matmul::{Matrix, gemm};
+use crate::matmul::{Matrix, MatrixMut, gemm};
 
 /// Multiplications worth a task of their own.
 const TASK: usize = 1 << 18;
@@ -619,7 +619,8 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], conv: &Conv2d, dw: &mut [f32]) {
             let runs = &planes[group * read * layout.channel() + starts[tap]..];
             let dy = Matrix::strided(dy, written, pixels, line, 1);
             let runs = Matrix::strided(runs, read, pixels, layout.channel(), 1).transposed();
-            gemm(sums, read, true, dy, runs, by);
+            let sums = MatrixMut::strided(sums, dy.rows(), runs.cols(), read);
+            gemm(sums, true, dy, runs, by);
         };
         if conv.groups * taps < 4 {
             let sums = sums.chunks_exact_mut(each).enumerate();

@@ -6,7 +6,7 @@ use burn::{
         autodiff::{
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
             grads::Gradients,
-            ops::{Backward, Ops, OpsKind, unary},
+            ops::{Backward, Ops, unary},
         },
         backend_extension,
         tensor::FloatTensor,
@@ -20,7 +20,10 @@ use firebrick_kernels::{
     pool::{self, MaxPool},
 };
 
-use super::flex::{floats, like};
+use super::{
+    autodiff::{record, register},
+    flex::{dense, floats, like},
+};
 
 /// What a backend must bring for the functions below.
 #[backend_extension(Flex, Autodiff)]
@@ -116,7 +119,7 @@ impl ConvOps for Flex {
     }
 
     fn fused_global_average(x: FlexTensor) -> FlexTensor {
-        let x = x.to_contiguous();
+        let x = dense(x);
         let [b, c, h, w] = x.shape().dims();
         let mut y = FlexTensor::empty(Shape::new([b, c]), DType::F32);
         pool::mean(floats(&x), h * w, y.storage_mut());
@@ -134,10 +137,7 @@ impl<C: CheckpointStrategy> ConvOps for Autodiff<Flex, C> {
         let [x, weight] = [x, weight].map(|x| x.primitive().clone());
         let inputs = ConvInputs::new(x, weight, conv);
         let y = inputs.forward(None);
-        match Backward::<Flex, 2>::prepare::<C>(Convolution, nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inputs, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<C, _, 2>(Convolution, nodes, inputs, y)
     }
 
     fn fused_conv_with_bias(
@@ -150,29 +150,20 @@ impl<C: CheckpointStrategy> ConvOps for Autodiff<Flex, C> {
         let [x, weight, bias] = [x, weight, bias].map(|x| x.primitive().clone());
         let inputs = ConvInputs::new(x, weight, conv);
         let y = inputs.forward(Some(bias));
-        match Backward::<Flex, 3>::prepare::<C>(Convolution, nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(inputs, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<C, _, 3>(Convolution, nodes, inputs, y)
     }
 
     fn fused_max_pool(x: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self> {
         let (node, x) = (x.node(), x.primitive().clone());
         let (y, largest) = Largest::of(x, pool);
-        match Pool.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(largest, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<C, _, 1>(Pool, [node], largest, y)
     }
 
     fn fused_global_average(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (node, x) = (x.node(), x.primitive().clone());
         let shape = x.shape();
         let y = Flex::fused_global_average(x);
-        match Average.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(shape, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<C, _, 1>(Average, [node], shape, y)
     }
 }
 
@@ -186,7 +177,7 @@ struct ConvInputs {
 
 impl ConvInputs {
     fn new(x: FlexTensor, weight: FlexTensor, conv: Conv2d) -> Self {
-        Self { x: x.to_contiguous(), weight: weight.to_contiguous(), conv }
+        Self { x: dense(x), weight: dense(weight), conv }
     }
 
     fn forward(&self, bias: Option<FlexTensor>) -> FlexTensor {
@@ -198,7 +189,7 @@ impl ConvInputs {
             shape[2] = rows;
         }
         shape[last] = columns;
-        let bias = bias.map(|bias| bias.to_contiguous());
+        let bias = bias.map(dense);
         let mut y = FlexTensor::empty(shape, DType::F32);
         let (x, weight) = (floats(&self.x), floats(&self.weight));
         conv::forward(x, weight, bias.as_ref().map(floats), &self.conv, y.storage_mut());
@@ -232,13 +223,11 @@ impl Backward<Flex, 2> for Convolution {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let ([node_x, node_weight], inputs) = (ops.parents, ops.state);
-        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
-        if let Some(node) = node_x {
-            grads.register::<Flex>(node.id, inputs.x_gradient(&dy));
-        }
-        if let Some(node) = node_weight {
-            grads.register::<Flex>(node.id, inputs.weight_gradient(&dy));
-        }
+        let dy = dense(grads.consume::<Flex>(&ops.node));
+        register!(grads,
+            node_x <- inputs.x_gradient(&dy),
+            node_weight <- inputs.weight_gradient(&dy),
+        );
     }
 }
 
@@ -248,16 +237,12 @@ impl Backward<Flex, 3> for Convolution {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let ([node_x, node_weight, node_bias], inputs) = (ops.parents, ops.state);
-        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
-        if let Some(node) = node_x {
-            grads.register::<Flex>(node.id, inputs.x_gradient(&dy));
-        }
-        if let Some(node) = node_weight {
-            grads.register::<Flex>(node.id, inputs.weight_gradient(&dy));
-        }
-        if let Some(node) = node_bias {
-            grads.register::<Flex>(node.id, inputs.bias_gradient(&dy));
-        }
+        let dy = dense(grads.consume::<Flex>(&ops.node));
+        register!(grads,
+            node_x <- inputs.x_gradient(&dy),
+            node_weight <- inputs.weight_gradient(&dy),
+            node_bias <- inputs.bias_gradient(&dy),
+        );
     }
 }
 
@@ -271,7 +256,7 @@ struct Largest {
 
 impl Largest {
     fn of(x: FlexTensor, pool: MaxPool) -> (FlexTensor, Self) {
-        let x = x.to_contiguous();
+        let x = dense(x);
         let shape = x.shape();
         let [b, c, _, _] = shape.dims();
         let [rows, columns] = pool.out_size();
@@ -292,7 +277,7 @@ impl Backward<Flex, 1> for Pool {
         let Largest { pool, shape, indices } = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| {
             let mut dx = FlexTensor::empty(shape, DType::F32);
-            pool.backward(floats(&dy.to_contiguous()), &indices, dx.storage_mut());
+            pool.backward(floats(&dense(dy)), &indices, dx.storage_mut());
             dx
         });
     }
@@ -310,7 +295,7 @@ impl Backward<Flex, 1> for Average {
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| {
             let area = shape[2] * shape[3];
             let mut dx = FlexTensor::empty(shape, DType::F32);
-            pool::mean_backward(floats(&dy.to_contiguous()), area, dx.storage_mut());
+            pool::mean_backward(floats(&dense(dy)), area, dx.storage_mut());
             dx
         });
     }
@@ -319,50 +304,25 @@ impl Backward<Flex, 1> for Average {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{
-        Distribution, Tolerance,
         module::{conv1d, conv2d, max_pool2d},
         ops::MaxPoolOptions,
     };
 
-    use super::*;
-
-    /// Burn's own give the same values and the same gradients of every input.
-    fn same<const N: usize, const D: usize>(
-        shapes: [&[usize]; N],
-        fused: impl Fn(&[Tensor<1>; N]) -> Tensor<D>,
-        burns: impl Fn(&[Tensor<1>; N]) -> Tensor<D>,
-    ) {
-        let device = Device::flex().autodiff();
-        device.seed(3);
-        let inputs = shapes.map(|shape| {
-            let n: usize = shape.iter().product();
-            Tensor::<1>::random([n], Distribution::Normal(0.0, 1.0), &device).require_grad()
-        });
-        let run = |f: &dyn Fn(&[Tensor<1>; N]) -> Tensor<D>| {
-            let y = f(&inputs);
-            let n = y.shape().num_elements() as i64;
-            let slope = Tensor::<1, Int>::arange(0..n, &y.device()).float().sin().reshape(y.dims());
-            let grads = (y.clone() * slope).sum().backward();
-            let grads = inputs.each_ref().map(|x| x.grad(&grads).expect("a gradient").into_data());
-            (y.into_data(), grads)
-        };
-        let ((y, grads), (expected_y, expected)) = (run(&fused), run(&burns));
-        let tolerance = Tolerance::<f32>::rel_abs(2e-5, 2e-5);
-        y.assert_approx_eq(&expected_y, tolerance);
-        for (found, expected) in grads.iter().zip(&expected) {
-            found.assert_approx_eq(expected, tolerance);
-        }
-    }
+    use super::{
+        super::tests::{device, random, same},
+        *,
+    };
 
     #[test]
     fn convolutions_of_images_are_burns() {
+        let device = device();
         let strided =
             ConvOptions { stride: [2, 1], padding: [(1, 2), (0, 1)], dilation: [1, 2], groups: 3 };
         let plain = ConvOptions { stride: [1; 2], dilation: [1; 2], groups: 1, ..strided.clone() };
         for (options, inner) in [(strided, 2), (plain, 6)] {
             let (x, w) = ([2, 6, 7, 8], [9, inner, 3, 2]);
             same(
-                [&x, &w, &[9]],
+                [random([672], &device), random([54 * inner], &device), random([9], &device)],
                 |[a, b, c]| {
                     let (a, b) = (a.clone().reshape(x), b.clone().reshape(w));
                     convolution(a, b, Some(c.clone()), &options)
@@ -378,11 +338,12 @@ mod tests {
     /// Of a view, which the kernels do not read where it lies.
     #[test]
     fn convolutions_of_sequences_are_burns() {
+        let device = device();
         let options = ConvOptions { stride: [2], padding: [(3, 1)], dilation: [2], groups: 2 };
         let w = [6, 2, 3];
         let view = |x: &Tensor<1>| x.clone().reshape([2, 11, 4]).swap_dims(1, 2);
         same(
-            [&[2, 11, 4], &w],
+            [random([88], &device), random([36], &device)],
             |[a, b]| convolution(view(a), b.clone().reshape(w), None, &options),
             |[a, b]| conv1d(view(a), b.clone().reshape(w), None, options.clone()),
         );
@@ -390,16 +351,17 @@ mod tests {
 
     #[test]
     fn pools_are_burns() {
+        let device = device();
         let x = [2, 3, 7, 8];
         let options =
             MaxPoolOptions { stride: [2; 2], padding: [(1, 1); 2], ..MaxPoolOptions::new([3; 2]) };
         same(
-            [&x],
+            [random([336], &device)],
             |[a]| max_pool(a.clone().reshape(x), 3, 2, 1),
             |[a]| max_pool2d(a.clone().reshape(x), options.clone()),
         );
         same(
-            [&x],
+            [random([336], &device)],
             |[a]| global_average(a.clone().reshape(x)),
             |[a]| a.clone().reshape([2, 3, 56]).mean_dim(2).reshape([2, 3]),
         );

@@ -1,43 +1,63 @@
-//! Kernels over flex tensors: shapes checked, views made contiguous.
+//! Kernels over flex tensors: shapes checked, views made contiguous where a kernel cannot read them.
 
-use burn::{backend::Flex, backend::TensorMetadata, prelude::*, tensor::DType};
+use std::borrow::Cow;
+
+use burn::{
+    backend::{Flex, TensorMetadata, ops::ModuleOps},
+    prelude::*,
+    tensor::DType,
+};
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
+    activation::{self, Activation},
     attention::{self, Attention},
+    cross_entropy::{self, CrossEntropy},
     dropout::Dropout,
-    gelu,
+    embedding,
     matmul::{Matrix, matmul, sum_rows},
-    norm::{self, Norm},
+    norm::{self, Kind, Norm},
+    rope::{self, Angles},
+    softmax,
 };
 
-use super::FusedOps;
+use super::{AttentionForm, FusedOps, Optional};
 
 impl FusedOps for Flex {
-    fn fused_gelu(x: FlexTensor) -> FlexTensor {
-        let x = x.to_contiguous();
+    fn fused_activation(x: FlexTensor, f: Activation) -> FlexTensor {
+        let x = dense(x);
         let mut y = like(&x);
-        gelu::forward(floats(&x), y.storage_mut());
+        activation::forward(f, floats(&x), y.storage_mut());
+        y
+    }
+
+    fn fused_gated(gate: FlexTensor, up: FlexTensor, f: Activation) -> FlexTensor {
+        let (gate, up) = (dense(gate), dense(up));
+        let mut y = like(&gate);
+        activation::gated(f, floats(&gate), floats(&up), y.storage_mut());
         y
     }
 
     fn fused_dropout(x: FlexTensor, dropout: Dropout) -> FlexTensor {
-        let x = x.to_contiguous();
+        let x = dense(x);
         let mut y = like(&x);
         dropout.apply(floats(&x), y.storage_mut());
         y
     }
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let (x, bias) = (x.to_contiguous(), bias.to_contiguous());
-        product(&x, matrix(&weight), Some(floats(&bias)))
+        product(&dense(x), matrix(&weight), Some(floats(&dense(bias))))
     }
 
     fn fused_product(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        product(&x.to_contiguous(), matrix(&weight), None)
+        product(&dense(x), matrix(&weight), None)
     }
 
     fn fused_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, eps: f32) -> FlexTensor {
-        normalised(x, None, weight, bias, eps)
+        NormInputs::new(Kind::Layer, x, None, weight, eps).forward(Some(bias))
+    }
+
+    fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32) -> FlexTensor {
+        NormInputs::new(Kind::Rms, x, None, weight, eps).forward(None)
     }
 
     fn fused_residual_norm(
@@ -48,27 +68,84 @@ impl FusedOps for Flex {
         eps: f32,
         dropout: Dropout,
     ) -> FlexTensor {
-        normalised(x, Some((branch, dropout)), weight, bias, eps)
+        NormInputs::new(Kind::Layer, x, Some((branch, dropout)), weight, eps).forward(Some(bias))
     }
 
     fn fused_attention(
         query: FlexTensor,
         key: FlexTensor,
         value: FlexTensor,
-        pad: FlexTensor,
-        heads: usize,
-        dropout: Dropout,
+        pad: Optional<Self>,
+        bias: Optional<Self>,
+        form: AttentionForm,
     ) -> FlexTensor {
-        AttentionInputs::new(query, key, value, pad, heads, dropout).forward()
+        let (pad, bias) = (pad.tensor(), bias.tensor());
+        AttentionInputs::new(query, [key, value], pad, bias, form).forward()
+    }
+
+    fn fused_softmax(x: FlexTensor) -> FlexTensor {
+        let x = dense(x);
+        let mut y = like(&x);
+        softmax::forward(floats(&x), width(&x), y.storage_mut());
+        y
+    }
+
+    fn fused_log_softmax(x: FlexTensor) -> FlexTensor {
+        let x = dense(x);
+        let mut y = like(&x);
+        softmax::log_forward(floats(&x), width(&x), y.storage_mut());
+        y
+    }
+
+    fn fused_cross_entropy(
+        logits: FlexTensor,
+        targets: FlexTensor,
+        ignore: Option<i32>,
+        smoothing: f32,
+    ) -> FlexTensor {
+        let (logits, targets) = (dense(logits), dense(targets));
+        scalar(cross_entropy::loss(&CrossEntropy {
+            logits: floats(&logits),
+            targets: &ints(&targets),
+            ignore,
+            smoothing,
+        }))
+    }
+
+    fn fused_embedding(table: FlexTensor, ids: FlexTensor) -> FlexTensor {
+        Flex::embedding(table, ids)
+    }
+
+    fn fused_rotation(x: FlexTensor, cos: FlexTensor, sin: FlexTensor) -> FlexTensor {
+        RotationInputs::new(cos, sin).forward(x)
     }
 }
 
-/// Gradient of `fused_gelu`.
-pub(super) fn gelu_gradient(x: &FlexTensor, dy: FlexTensor) -> FlexTensor {
-    let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+/// Gradient of `fused_activation`.
+pub(super) fn activation_gradient(f: Activation, x: &FlexTensor, dy: FlexTensor) -> FlexTensor {
+    let (x, dy) = (dense(x.clone()), dense(dy));
     let mut dx = like(&x);
-    gelu::backward(floats(&x), floats(&dy), dx.storage_mut());
+    activation::backward(f, floats(&x), floats(&dy), dx.storage_mut());
     dx
+}
+
+/// Gradients of `fused_gated`: of the gate and of what it gates.
+pub(super) fn gated_gradients(
+    f: Activation,
+    [gate, up]: [FlexTensor; 2],
+    dy: FlexTensor,
+) -> [FlexTensor; 2] {
+    let [gate, up, dy] = [gate, up, dy].map(dense);
+    let (mut dgate, mut dup) = (like(&gate), like(&up));
+    activation::gated_backward(
+        f,
+        floats(&gate),
+        floats(&up),
+        floats(&dy),
+        dgate.storage_mut(),
+        dup.storage_mut(),
+    );
+    [dgate, dup]
 }
 
 /// Gradient of `fused_linear` and `fused_product` with respect to `x`.
@@ -78,7 +155,7 @@ pub(super) fn linear_x_gradient(weight: &FlexTensor, dy: &FlexTensor) -> FlexTen
 
 /// Gradient of `fused_linear` and `fused_product` with respect to the weight.
 pub(super) fn linear_weight_gradient(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
-    let x = x.to_contiguous();
+    let x = dense(x.clone());
     let (i, o) = (width(&x), width(dy));
     let rows = x.shape().num_elements() / i;
     let mut dw = FlexTensor::empty(Shape::new([i, o]), DType::F32);
@@ -94,85 +171,133 @@ pub(super) fn linear_bias_gradient(dy: &FlexTensor) -> FlexTensor {
     db
 }
 
-/// Both norms.
-fn normalised(
+/// What both passes of a norm read; the bias does not enter its gradients.
+#[derive(Debug, Clone)]
+pub(super) struct NormInputs {
+    kind: Kind,
     x: FlexTensor,
     branch: Option<(FlexTensor, Dropout)>,
     weight: FlexTensor,
-    bias: FlexTensor,
     eps: f32,
-) -> FlexTensor {
-    let [x, weight, bias] = [x, weight, bias].map(|x| x.to_contiguous());
-    let branch = branch.map(|(branch, dropout)| (branch.to_contiguous(), dropout));
-    let mut y = like(&x);
-    let branch = branch.as_ref().map(|(branch, dropout)| (floats(branch), *dropout));
-    norm::forward(floats(&x), branch, of(&weight, &bias, eps), y.storage_mut());
-    y
 }
 
-/// Gradients of both norms: of `x`, of the branch if there is one, of the weight, of the bias.
-pub(super) fn norm_gradients(
-    x: &FlexTensor,
-    branch: Option<&(FlexTensor, Dropout)>,
-    weight: &FlexTensor,
-    eps: f32,
-    dy: FlexTensor,
-) -> (FlexTensor, Option<FlexTensor>, FlexTensor, FlexTensor) {
-    let (x, weight, dy) = (x.to_contiguous(), weight.to_contiguous(), dy.to_contiguous());
-    let branch = branch.map(|(branch, dropout)| (branch.to_contiguous(), *dropout));
-    let (mut dx, mut dw, mut db) = (like(&x), like(&weight), like(&weight));
-    let mut dbranch = branch.as_ref().map(|_| like(&x));
-    norm::backward(
-        floats(&x),
-        branch.as_ref().map(|(branch, dropout)| (floats(branch), *dropout)),
-        of(&weight, &weight, eps), // the bias does not enter its gradients
-        floats(&dy),
-        norm::Gradients {
-            x: dx.storage_mut(),
-            branch: dbranch.as_mut().map(FlexTensor::storage_mut),
-            weight: dw.storage_mut(),
-            bias: db.storage_mut(),
-        },
-    );
-    (dx, dbranch, dw, db)
+/// Of all inputs of a norm; of its branch where it has one.
+pub(super) struct NormGradients {
+    pub x: FlexTensor,
+    pub branch: Option<FlexTensor>,
+    pub weight: FlexTensor,
+    pub bias: FlexTensor,
+}
+
+impl NormInputs {
+    pub(super) fn new(
+        kind: Kind,
+        x: FlexTensor,
+        branch: Option<(FlexTensor, Dropout)>,
+        weight: FlexTensor,
+        eps: f32,
+    ) -> Self {
+        let branch = branch.map(|(branch, dropout)| (dense(branch), dropout));
+        Self { kind, x: dense(x), branch, weight: dense(weight), eps }
+    }
+
+    fn branch(&self) -> norm::Branch<'_> {
+        self.branch.as_ref().map(|(branch, dropout)| (floats(branch), *dropout))
+    }
+
+    fn norm<'a>(&'a self, bias: Option<&'a [f32]>) -> Norm<'a> {
+        Norm { kind: self.kind, weight: floats(&self.weight), bias, eps: self.eps }
+    }
+
+    pub(super) fn forward(&self, bias: Option<FlexTensor>) -> FlexTensor {
+        let bias = bias.map(dense);
+        let norm = self.norm(bias.as_ref().map(floats));
+        let mut y = like(&self.x);
+        norm::forward(floats(&self.x), self.branch(), norm, y.storage_mut());
+        y
+    }
+
+    pub(super) fn gradients(&self, dy: FlexTensor) -> NormGradients {
+        let dy = dense(dy);
+        let (mut dx, mut dw, mut db) = (like(&self.x), like(&self.weight), like(&self.weight));
+        // Without dropout the branch's gradient is that of `x`.
+        let dropped = self.branch.as_ref().is_some_and(|(_, dropout)| *dropout != Dropout::NONE);
+        let mut dbranch = dropped.then(|| like(&self.x));
+        norm::backward(
+            floats(&self.x),
+            self.branch(),
+            self.norm(None),
+            floats(&dy),
+            None,
+            norm::Gradients {
+                x: dx.storage_mut(),
+                branch: dbranch.as_mut().map(FlexTensor::storage_mut),
+                weight: dw.storage_mut(),
+                bias: Some(db.storage_mut()),
+            },
+        );
+        let branch = dbranch.or_else(|| self.branch.as_ref().map(|_| dx.clone()));
+        NormGradients { x: dx, branch, weight: dw, bias: db }
+    }
 }
 
 /// What both passes of attention read.
 #[derive(Debug, Clone)]
 pub(super) struct AttentionInputs {
     query: FlexTensor,
+    /// The first rows of buffers of `capacity` rows.
     key: FlexTensor,
     value: FlexTensor,
-    pad: FlexTensor,
-    heads: usize,
-    dropout: Dropout,
+    capacity: usize,
+    pad: Option<FlexTensor>,
+    bias: Option<FlexTensor>,
+    form: AttentionForm,
 }
 
 impl AttentionInputs {
     pub(super) fn new(
         query: FlexTensor,
-        key: FlexTensor,
-        value: FlexTensor,
-        pad: FlexTensor,
-        heads: usize,
-        dropout: Dropout,
+        memory: [FlexTensor; 2],
+        pad: Option<FlexTensor>,
+        bias: Option<FlexTensor>,
+        form: AttentionForm,
     ) -> Self {
-        let [query, key, value, pad] = [query, key, value, pad].map(|x| x.to_contiguous());
-        Self { query, key, value, pad, heads, dropout }
+        let [keys, values] = memory.each_ref().map(capacity);
+        let ([key, value], capacity) = match (keys, values) {
+            (Some(keys), Some(values)) if keys == values => (memory, keys),
+            _ => {
+                let [_, rows, _] = memory[0].shape().dims();
+                (memory.map(|x| x.to_contiguous()), rows)
+            }
+        };
+        let (query, pad, bias) = (dense(query), pad.map(dense), bias.map(dense));
+        Self { query, key, value, capacity, pad, bias, form }
     }
 
     fn view(&self) -> Attention<'_> {
-        let (start, end) = self.pad.layout().contiguous_offsets().expect("made contiguous");
-        let [batch, tokens, _] = self.query.shape().dims();
+        let [batch, queries, _] = self.query.shape().dims();
+        let [_, keys, width] = self.key.shape().dims();
+        let buffer = |x: &'_ FlexTensor| {
+            let start = x.layout().start_offset();
+            start..start + batch * self.capacity * width
+        };
+        let AttentionForm { heads, causal, window, dropout } = self.form;
         Attention {
             query: floats(&self.query),
-            key: floats(&self.key),
-            value: floats(&self.value),
-            pad: &self.pad.bytes()[start..end], // a byte a bool, whichever of the two layouts
+            key: &self.key.storage()[buffer(&self.key)],
+            value: &self.value.storage()[buffer(&self.value)],
             batch,
-            tokens,
-            heads: self.heads,
-            dropout: self.dropout,
+            queries,
+            keys,
+            capacity: self.capacity,
+            heads: heads.query,
+            kv_heads: heads.key_value,
+            scale: heads.scale as f32,
+            pad: self.pad.as_ref().map(bools),
+            causal,
+            window,
+            bias: self.bias.as_ref().map(floats),
+            dropout,
         }
     }
 
@@ -182,13 +307,113 @@ impl AttentionInputs {
         y
     }
 
-    /// Of query, key and value.
-    pub(super) fn gradients(&self, dy: FlexTensor) -> [FlexTensor; 3] {
-        let dy = dy.to_contiguous();
+    /// Of query, key and value, and of the bias if somebody asks and there is one.
+    pub(super) fn gradients(
+        &self,
+        dy: FlexTensor,
+        of_bias: bool,
+    ) -> ([FlexTensor; 3], Option<FlexTensor>) {
+        let dy = dense(dy);
         let mut grads = [like(&self.query), like(&self.key), like(&self.value)];
-        let [dq, dk, dv] = grads.each_mut().map(|grad| grad.storage_mut());
-        attention::backward(&self.view(), floats(&dy), dq, dk, dv);
-        grads
+        let mut bias = self.bias.as_ref().filter(|_| of_bias).map(like);
+        let [query, key, value] = grads.each_mut().map(|grad| grad.storage_mut());
+        let bias_out = bias.as_mut().map(FlexTensor::storage_mut);
+        let out = attention::Gradients { query, key, value, bias: bias_out };
+        attention::backward(&self.view(), floats(&dy), out);
+        (grads, bias)
+    }
+}
+
+/// Rows of the buffer, `[B, capacity, C]`, of which `x` is the first ones; `None` if it is no such view.
+fn capacity(x: &FlexTensor) -> Option<usize> {
+    let [batch, rows, width] = x.shape().dims();
+    let layout = x.layout();
+    if layout.is_contiguous() {
+        return Some(rows);
+    }
+    let stride = |axis: usize| usize::try_from(layout.strides()[axis]).ok();
+    let in_order = (width == 1 || stride(2)? == 1) && (rows == 1 || stride(1)? == width);
+    let capacity = stride(0)? / width;
+    let whole = capacity >= rows && stride(0)? == capacity * width;
+    let end = layout.start_offset() + batch * capacity * width;
+    (in_order && whole && end <= x.storage::<f32>().len()).then_some(capacity)
+}
+
+/// Gradient of `fused_softmax` from its result.
+pub(super) fn softmax_gradient(y: &FlexTensor, dy: FlexTensor) -> FlexTensor {
+    let (dy, mut dx) = (dense(dy), like(y));
+    softmax::backward(floats(y), floats(&dy), width(y), dx.storage_mut());
+    dx
+}
+
+/// Gradient of `fused_log_softmax` from its result.
+pub(super) fn log_softmax_gradient(y: &FlexTensor, dy: FlexTensor) -> FlexTensor {
+    let (dy, mut dx) = (dense(dy), like(y));
+    softmax::log_backward(floats(y), floats(&dy), width(y), dx.storage_mut());
+    dx
+}
+
+/// `fused_cross_entropy` with its gradient.
+pub(super) fn cross_entropy_with_gradient(
+    logits: FlexTensor,
+    targets: FlexTensor,
+    ignore: Option<i32>,
+    smoothing: f32,
+) -> [FlexTensor; 2] {
+    let (logits, targets) = (dense(logits), dense(targets));
+    let mut grad = like(&logits);
+    let (logits, targets) = (floats(&logits), &ints(&targets)[..]);
+    let all = CrossEntropy { logits, targets, ignore, smoothing };
+    let loss = cross_entropy::loss_and_gradient(&all, grad.storage_mut());
+    [scalar(loss), grad]
+}
+
+/// Gradient of `fused_embedding` with respect to a table of `rows` rows.
+pub(super) fn embedding_gradient(rows: usize, ids: &FlexTensor, dy: FlexTensor) -> FlexTensor {
+    let (ids, dy) = (dense(ids.clone()), dense(dy));
+    let c = width(&dy);
+    let mut dtable = FlexTensor::empty(Shape::new([rows, c]), DType::F32);
+    embedding::gradient(&ints(&ids), floats(&dy), c, dtable.storage_mut());
+    dtable
+}
+
+/// What both passes of a rotation read.
+#[derive(Debug, Clone)]
+pub(super) struct RotationInputs {
+    cos: FlexTensor,
+    sin: FlexTensor,
+}
+
+impl RotationInputs {
+    pub(super) fn new(cos: FlexTensor, sin: FlexTensor) -> Self {
+        Self { cos: dense(cos), sin: dense(sin) }
+    }
+
+    fn angles(&self) -> Angles<'_> {
+        Angles { cos: floats(&self.cos), sin: floats(&self.sin), half: width(&self.cos) }
+    }
+
+    pub(super) fn forward(&self, x: FlexTensor) -> FlexTensor {
+        let x = dense(x);
+        let mut y = like(&x);
+        rope::forward(floats(&x), width(&x), self.angles(), y.storage_mut());
+        y
+    }
+
+    pub(super) fn gradient(&self, dy: FlexTensor) -> FlexTensor {
+        let dy = dense(dy);
+        let mut dx = like(&dy);
+        rope::backward(floats(&dy), width(&dy), self.angles(), dx.storage_mut());
+        dx
+    }
+}
+
+impl Optional<Flex> {
+    pub(super) fn tensor(self) -> Option<FlexTensor> {
+        match self {
+            Self::Absent => None,
+            Self::Bool(x) | Self::Float(x) => Some(x),
+        }
     }
 }
 
@@ -214,8 +439,9 @@ fn matrix(x: &FlexTensor) -> Matrix<'_> {
     Matrix::strided(data, rows, cols, stride(0), stride(1))
 }
 
-fn of<'a>(weight: &'a FlexTensor, bias: &'a FlexTensor, eps: f32) -> Norm<'a> {
-    Norm { weight: floats(weight), bias: floats(bias), eps }
+/// In one piece, if only a piece of a larger buffer (which Burn's `to_contiguous` would copy).
+pub(super) fn dense(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
 }
 
 fn width(x: &FlexTensor) -> usize {
@@ -227,6 +453,51 @@ pub(super) fn like(x: &FlexTensor) -> FlexTensor {
     FlexTensor::empty(x.shape(), DType::F32)
 }
 
+fn scalar(x: f32) -> FlexTensor {
+    FlexTensor::filled_typed(Shape::new([1]), DType::F32, x)
+}
+
 pub(super) fn floats(x: &FlexTensor) -> &[f32] {
     x.as_slice().expect("contiguous, and f32 as `applies` checks")
+}
+
+/// A byte a bool, whichever of Burn's two layouts.
+fn bools(x: &FlexTensor) -> &[u8] {
+    let (start, end) = x.layout().contiguous_offsets().expect("made contiguous");
+    &x.bytes()[start..end]
+}
+
+/// Class numbers and token ids.
+fn ints(x: &FlexTensor) -> Cow<'_, [i32]> {
+    match x.dtype() {
+        DType::I64 => {
+            let x: &[i64] = x.as_slice().expect("made contiguous");
+            let small = |x: &i64| i32::try_from(*x).expect("an index of 32 bits");
+            Cow::Owned(x.iter().map(small).collect())
+        }
+        _ => Cow::Borrowed(x.as_slice().expect("contiguous, of 32 or 64 bits")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+
+    #[test]
+    fn first_rows_are_read_where_they_lie() {
+        let buffer = FlexTensor::from_data(TensorData::new(vec![0.0f32; 2 * 7 * 3], [2, 7, 3]));
+        let view = |axis: usize, start: usize, len: usize| {
+            let layout = buffer.layout().narrow(axis, start, len);
+            buffer.clone().with_layout(layout)
+        };
+        assert_eq!(capacity(&buffer), Some(7));
+        assert_eq!(capacity(&view(1, 0, 5)), Some(7));
+        assert_eq!(capacity(&view(1, 0, 1)), Some(7));
+        assert_eq!(capacity(&view(0, 1, 1)), Some(7));
+        // Its second row of the batch would end beyond the buffer.
+        assert_eq!(capacity(&view(1, 2, 5)), None);
+        assert_eq!(capacity(&view(2, 0, 2)), None);
+    }
 }

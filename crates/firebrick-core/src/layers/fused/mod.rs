@@ -7,23 +7,33 @@
 mod autodiff;
 mod conv;
 mod flex;
+#[cfg(test)]
+mod tests;
 
 use burn::{
     backend::{
-        Backend, Dispatch, backend_extension,
-        tensor::{BoolTensor, FloatTensor},
+        Backend, Dispatch, ExtensionType, backend_extension,
+        tensor::{BoolTensor, FloatTensor, IntTensor},
     },
     prelude::*,
     tensor::DType,
 };
-use firebrick_kernels::dropout::Dropout;
+use firebrick_kernels::{activation::Activation, dropout::Dropout};
+
+use super::attention::{Heads, Mask};
 
 pub use conv::{ConvOps, convolution, global_average, max_pool};
 
 /// What a backend must bring for the functions below.
 #[backend_extension(Flex, Autodiff)]
 pub trait FusedOps: Backend {
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_activation(x: FloatTensor<Self>, f: Activation) -> FloatTensor<Self>;
+
+    fn fused_gated(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        f: Activation,
+    ) -> FloatTensor<Self>;
 
     fn fused_dropout(x: FloatTensor<Self>, dropout: Dropout) -> FloatTensor<Self>;
 
@@ -42,6 +52,12 @@ pub trait FusedOps: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
 
+    fn fused_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self>;
+
     fn fused_residual_norm(
         x: FloatTensor<Self>,
         branch: FloatTensor<Self>,
@@ -55,10 +71,46 @@ pub trait FusedOps: Backend {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        pad: BoolTensor<Self>,
-        heads: usize,
-        dropout: Dropout,
+        #[extension_type] pad: Optional<Self>,
+        #[extension_type] bias: Optional<Self>,
+        form: AttentionForm,
     ) -> FloatTensor<Self>;
+
+    fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn fused_log_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn fused_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        ignore: Option<i32>,
+        smoothing: f32,
+    ) -> FloatTensor<Self>;
+
+    fn fused_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self>;
+
+    fn fused_rotation(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// A tensor that an operation can do without.
+#[derive(Debug, Clone, ExtensionType)]
+pub enum Optional<B: Backend> {
+    Absent,
+    Bool(BoolTensor<B>),
+    Float(FloatTensor<B>),
+}
+
+/// What attention is told beside its tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionForm {
+    heads: Heads,
+    causal: bool,
+    window: Option<usize>,
+    dropout: Dropout,
 }
 
 /// Are there kernels for this tensor? The functions below panic where there are none.
@@ -66,9 +118,14 @@ pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().inner() == Device::flex()
 }
 
-/// Exact GELU, `[..]` -> `[..]`.
-pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
+/// `f(x)`, `[..]` -> `[..]`.
+pub fn activation<const D: usize>(x: Tensor<D>, f: Activation) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_activation(x.into_dispatch(), f))
+}
+
+/// `f(gate) * up`, `[..]` each -> `[..]`.
+pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, f: Activation) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_gated(gate.into_dispatch(), up.into_dispatch(), f))
 }
 
 /// `[..]` -> `[..]`
@@ -105,6 +162,12 @@ pub fn norm<const D: usize>(
     ))
 }
 
+/// RMS norm over the last axis, `[.., C]` -> `[.., C]`.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_rms_norm(x, weight, eps as f32))
+}
+
 /// Layer norm of `x + dropout(branch)`, `[.., C]` -> `[.., C]`.
 pub fn residual_norm<const D: usize>(
     x: Tensor<D>,
@@ -124,184 +187,65 @@ pub fn residual_norm<const D: usize>(
     ))
 }
 
-/// Multi-head attention over projections, `[B, T, C]` each; `pad`: `[B, T]`, true where a key is hidden.
+/// Multi-head attention over projections. Keys and values may be the first rows of longer buffers: they are read
+/// where they lie.
+///
+/// - `query`: `[B, Tq, H * D]`; `key`, `value`: `[B, Tk, G * D]`
+/// - returns `[B, Tq, H * D]`
 pub fn attention(
-    query: Tensor<3>,
-    key: Tensor<3>,
-    value: Tensor<3>,
-    pad: Tensor<2, Bool>,
-    heads: usize,
+    [query, key, value]: [Tensor<3>; 3],
+    heads: Heads,
+    mask: &Mask,
     dropout: Dropout,
 ) -> Tensor<3> {
+    let pad = mask.pad.clone().map_or(Optional::Absent, |pad| Optional::Bool(pad.into_dispatch()));
+    let bias = mask.bias.clone();
+    let bias = bias.map_or(Optional::Absent, |bias| Optional::Float(bias.into_dispatch()));
     Tensor::from_dispatch(Dispatch::fused_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        pad.into_dispatch(),
-        heads,
-        dropout,
+        pad,
+        bias,
+        AttentionForm { heads, causal: mask.causal, window: mask.window, dropout },
     ))
 }
 
-#[cfg(test)]
-mod tests {
-    use burn::tensor::{Distribution, TensorData, activation, activation::softmax};
+/// Softmax over the last axis, `[..]` -> `[..]`.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_softmax(x.into_dispatch()))
+}
 
-    use super::*;
+/// Logarithm of [`softmax`], `[..]` -> `[..]`.
+pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_log_softmax(x.into_dispatch()))
+}
 
-    const SHAPE: [usize; 3] = [3, 5, 8];
+/// Mean over the rows whose target is not `ignore`; `logits`: `[N, V]`, `targets`: `[N]`.
+pub fn cross_entropy(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    ignore: Option<i32>,
+    smoothing: f64,
+) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::fused_cross_entropy(
+        logits.into_dispatch(),
+        targets.into_dispatch(),
+        ignore,
+        smoothing as f32,
+    ))
+}
 
-    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device).require_grad()
-    }
+/// Rows of a table, `[V, C]` and `[B, T]` -> `[B, T, C]`.
+pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::fused_embedding(table.into_dispatch(), ids.into_dispatch()))
+}
 
-    /// Equal values, and equal gradients of every input for a gradient that differs by element.
-    fn same<const N: usize>(
-        inputs: [Tensor<1>; N],
-        fused: impl Fn(&[Tensor<1>; N]) -> Tensor<3>,
-        composed: impl Fn(&[Tensor<1>; N]) -> Tensor<3>,
-    ) {
-        let run = |f: &dyn Fn(&[Tensor<1>; N]) -> Tensor<3>| {
-            let y = f(&inputs);
-            let n = y.shape().num_elements() as i64;
-            let slope = Tensor::<1, Int>::arange(0..n, &y.device()).float().sin().reshape(y.dims());
-            let grads = (y.clone() * slope).sum().backward();
-            let grads = inputs.each_ref().map(|x| x.grad(&grads).expect("a gradient").into_data());
-            (y.into_data(), grads)
-        };
-        let ((y, grads), (expected_y, expected)) = (run(&fused), run(&composed));
-        let close = |found: &TensorData, expected: &TensorData| {
-            let tolerance = burn::tensor::Tolerance::<f32>::rel_abs(2e-5, 2e-5);
-            found.assert_approx_eq(expected, tolerance);
-        };
-        close(&y, &expected_y);
-        grads.iter().zip(&expected).for_each(|(found, expected)| close(found, expected));
-    }
-
-    fn device() -> Device {
-        let device = Device::flex().autodiff();
-        device.seed(3);
-        device
-    }
-
-    #[test]
-    fn gelu_is_burns() {
-        let x = random([120], &device());
-        same(
-            [x],
-            |[x]| gelu(x.clone().reshape(SHAPE)),
-            |[x]| activation::gelu(x.clone().reshape(SHAPE)),
-        );
-    }
-
-    #[test]
-    fn linear_is_a_product_and_a_sum() {
-        let device = device();
-        let inputs = [random([120], &device), random([48], &device), random([6], &device)];
-        same(
-            inputs,
-            |[x, w, b]| {
-                let (x, w) = (x.clone().reshape(SHAPE), w.clone().reshape([8, 6]));
-                linear(x, w, b.clone())
-            },
-            |[x, w, b]| {
-                let x = x.clone().reshape([15, 8]).matmul(w.clone().reshape([8, 6]));
-                (x + b.clone().unsqueeze()).reshape([3, 5, 6])
-            },
-        );
-    }
-
-    #[test]
-    fn a_product_has_no_bias() {
-        let device = device();
-        same(
-            [random([120], &device), random([48], &device)],
-            |[x, w]| product(x.clone().reshape(SHAPE), w.clone().reshape([6, 8]).transpose()),
-            |[x, w]| {
-                let w = w.clone().reshape([6, 8]).transpose();
-                x.clone().reshape(SHAPE).matmul(w.unsqueeze())
-            },
-        );
-    }
-
-    /// Also with a transposed weight, as of tied embeddings, and a first axis cut from a larger tensor.
-    #[test]
-    fn linear_of_views() {
-        let device = device();
-        let inputs = [random([240], &device), random([48], &device), random([6], &device)];
-        let views = |[x, w, b]: &[Tensor<1>; 3]| {
-            let x = x.clone().reshape([3, 5, 16]).slice([0..3, 0..5, 4..12]);
-            (x, w.clone().reshape([6, 8]).transpose(), b.clone())
-        };
-        same(
-            inputs,
-            |all| {
-                let (x, w, b) = views(all);
-                linear(x, w, b)
-            },
-            |all| {
-                let (x, w, b) = views(all);
-                x.matmul(w.unsqueeze()) + b.unsqueeze()
-            },
-        );
-    }
-
-    fn composed_norm(x: Tensor<3>, w: &Tensor<1>, b: &Tensor<1>) -> Tensor<3> {
-        let centred = x.clone() - x.mean_dim(2);
-        let deviation = (centred.clone().square().mean_dim(2) + 1e-5).sqrt();
-        centred / deviation * w.clone().unsqueeze() + b.clone().unsqueeze()
-    }
-
-    #[test]
-    fn norms_are_their_formula() {
-        let device = device();
-        let inputs = [random([120], &device), random([8], &device), random([8], &device)];
-        same(
-            inputs.clone(),
-            |[x, w, b]| norm(x.clone().reshape(SHAPE), w.clone(), b.clone(), 1e-5),
-            |[x, w, b]| composed_norm(x.clone().reshape(SHAPE), w, b),
-        );
-        let [x, w, b] = inputs;
-        same(
-            [x, random([120], &device), w, b],
-            |[x, y, w, b]| {
-                let (x, y) = (x.clone().reshape(SHAPE), y.clone().reshape(SHAPE));
-                residual_norm(x, y, w.clone(), b.clone(), 1e-5, Dropout::NONE)
-            },
-            |[x, y, w, b]| composed_norm((x.clone() + y.clone()).reshape(SHAPE), w, b),
-        );
-    }
-
-    #[test]
-    fn attention_is_its_formula() {
-        let device = device();
-        let inputs = [0; 3].map(|_| random([120], &device));
-        let pad = TensorData::from([[false; 5], [false, true, false, false, true], [true; 5]]);
-        let pad = Tensor::<2, Bool>::from_data(pad, &device);
-        same(
-            inputs,
-            |all| {
-                let [q, k, v] = all.each_ref().map(|x| x.clone().reshape(SHAPE));
-                attention(q, k, v, pad.clone(), 2, Dropout::NONE)
-            },
-            |all| {
-                let [q, k, v] =
-                    all.each_ref().map(|x| x.clone().reshape([3, 5, 2, 4]).swap_dims(1, 2));
-                let scores = q.matmul(k.swap_dims(2, 3)) / 2.0;
-                let hidden = pad.clone().reshape([3, 1, 1, 5]).expand([3, 2, 5, 5]);
-                let weights = softmax(scores.mask_fill(hidden, f32::MIN), 3);
-                weights.matmul(v).swap_dims(1, 2).reshape(SHAPE)
-            },
-        );
-    }
-
-    /// The gradient of a dropped element is zero and of a kept one its factor.
-    #[test]
-    fn dropout_drops_the_same_in_both_passes() {
-        let x = random([120], &device());
-        let y = dropout(x.clone(), Dropout::new(0.5, 1));
-        let grads = y.clone().sum().backward();
-        let factor = x.grad(&grads).expect("a gradient");
-        y.into_data().assert_eq(&(x * Tensor::from_inner(factor)).into_data(), true);
-    }
+/// Turns every head's pairs: `x`: `[B, T, H * D]`; `cos`, `sin`: `[1 or B, T, D / 2]`, which get no gradient.
+pub fn rotate(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2]) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::fused_rotation(
+        x.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+    ))
 }
