@@ -4,7 +4,7 @@
 
 use std::ops::Deref;
 
-use burn::tensor::{bf16, f16};
+use firebrick_kernels::transpose::{Format, transposed, widened};
 use rayon::prelude::*;
 
 use super::header::Dtype;
@@ -12,8 +12,8 @@ use super::header::Dtype;
 /// Numbers per block, 4 MiB of f32: mapping one costs little beside reading it.
 const BLOCK: usize = 1 << 20;
 
-/// Edge of the squares that a transpose moves: 16 f32 are a cache line.
-const TILE: usize = 16;
+/// Numbers of f32 in a cache line.
+const LINE: usize = 16;
 
 /// How a tensor's numbers are laid out for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,76 +38,48 @@ pub(super) fn decode<B: Deref<Target = [u8]> + Sync, E: Send>(
     order: Order,
     bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
 ) -> Option<Result<Decoded, E>> {
-    Some(match dtype {
-        Dtype::F32 => ordered(count, order, bytes, f32::from_le_bytes),
-        Dtype::F16 => ordered(count, order, bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => ordered(count, order, bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => ordered(count, order, bytes, |b| f64::from_le_bytes(b) as f32),
+    let format = match dtype {
+        Dtype::F32 => Format::F32,
+        Dtype::F16 => Format::F16,
+        Dtype::BF16 => Format::Bf16,
+        Dtype::F64 => Format::F64,
         _ => return None,
+    };
+    Some(match order {
+        Order::Flat => flat(format, count, bytes),
+        Order::Transposed { rows, columns } => turned(format, [rows, columns], bytes),
     })
 }
 
-fn ordered<const N: usize, B: Deref<Target = [u8]> + Sync, E: Send>(
-    count: usize,
-    order: Order,
-    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
-    read: impl Fn([u8; N]) -> f32 + Sync,
-) -> Result<Decoded, E> {
-    match order {
-        Order::Flat => flat(count, bytes, read),
-        Order::Transposed { rows, columns } => transposed(rows, columns, bytes, read),
-    }
-}
-
-fn flat<const N: usize, B: Deref<Target = [u8]>, E: Send>(
+fn flat<B: Deref<Target = [u8]>, E: Send>(
+    format: Format,
     count: usize,
     bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
-    read: impl Fn([u8; N]) -> f32 + Sync,
 ) -> Result<Decoded, E> {
     let mut floats = vec![0.0; count];
     let bad = floats.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
-        let bytes = bytes(block * BLOCK * N, out.len() * N)?;
-        let mut odd = false;
-        for (out, b) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-            *out = read(*b);
-            odd |= !out.is_finite();
-        }
-        Ok(if odd { not_finite(out) } else { None })
+        let bytes = bytes(block * BLOCK * format.size(), out.len() * format.size())?;
+        Ok(widened(&bytes, format, out).map(|at| out[at]))
     });
     let bad = bad.collect::<Result<Vec<_>, E>>()?.into_iter().flatten().next();
     Ok(Decoded { floats, bad })
 }
 
-fn transposed<const N: usize, B: Deref<Target = [u8]> + Sync, E>(
-    rows: usize,
-    columns: usize,
+fn turned<B: Deref<Target = [u8]>, E>(
+    format: Format,
+    [rows, columns]: [usize; 2],
     bytes: impl Fn(usize, usize) -> Result<B, E>,
-    read: impl Fn([u8; N]) -> f32 + Sync,
 ) -> Result<Decoded, E> {
     let mut floats = vec![0.0; rows * columns];
-    if floats.is_empty() {
-        return Ok(Decoded { floats, bad: None });
-    }
-    // About a block, of whole tiles.
-    let step = (BLOCK / columns / TILE).max(1) * TILE;
+    let mut bad = None;
+    // About a block, of whole lines of the result.
+    let step = (BLOCK / columns.max(1)).max(1).next_multiple_of(LINE);
     for top in (0..rows).step_by(step) {
-        let height = step.min(rows - top);
-        let bytes = bytes(top * columns * N, height * columns * N)?;
-        let x = bytes.as_chunks::<N>().0;
-        // A thread takes some columns of the file, which are rows of the result.
-        floats.par_chunks_mut(TILE * rows).enumerate().for_each(|(strip, out)| {
-            let left = strip * TILE;
-            for r0 in (0..height).step_by(TILE) {
-                for (c, out) in out.chunks_exact_mut(rows).enumerate() {
-                    let out = &mut out[top + r0..top + height.min(r0 + TILE)];
-                    for (r, out) in out.iter_mut().enumerate() {
-                        *out = read(x[(r0 + r) * columns + left + c]);
-                    }
-                }
-            }
-        });
+        let size = columns * format.size();
+        let bytes = bytes(top * size, step.min(rows - top) * size)?;
+        let found = transposed(&bytes, format, columns, top, &mut floats);
+        bad = bad.or(found.map(|at| floats[at % columns * rows + top + at / columns]));
     }
-    let bad = floats.par_chunks(BLOCK).find_map_first(not_finite);
     Ok(Decoded { floats, bad })
 }
 
@@ -132,12 +104,10 @@ pub(super) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usiz
     out
 }
 
-fn not_finite(x: &[f32]) -> Option<f32> {
-    x.iter().copied().find(|x| !x.is_finite())
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::tensor::{bf16, f16};
+
     use super::*;
 
     /// Against the definition, with sizes that end within a tile and within a block.
