@@ -4,6 +4,7 @@
 
 use std::ops::Deref;
 
+use burn::tensor::bf16;
 use firebrick_kernels::transpose::{Format, transposed, widened};
 use rayon::prelude::*;
 
@@ -24,8 +25,8 @@ pub(super) enum Order {
     Transposed { rows: usize, columns: usize },
 }
 
-pub(super) struct Decoded {
-    pub floats: Vec<f32>,
+pub(super) struct Decoded<T = f32> {
+    pub numbers: Vec<T>,
     /// The first number found that is not finite.
     pub bad: Option<f32>,
 }
@@ -62,7 +63,7 @@ fn flat<B: Deref<Target = [u8]>, E: Send>(
         Ok(widened(&bytes, format, out).map(|at| out[at]))
     });
     let bad = bad.collect::<Result<Vec<_>, E>>()?.into_iter().flatten().next();
-    Ok(Decoded { floats, bad })
+    Ok(Decoded { numbers: floats, bad })
 }
 
 fn turned<B: Deref<Target = [u8]>, E>(
@@ -80,7 +81,26 @@ fn turned<B: Deref<Target = [u8]>, E>(
         let found = transposed(&bytes, format, columns, top, &mut floats);
         bad = bad.or(found.map(|at| floats[at % columns * rows + top + at / columns]));
     }
-    Ok(Decoded { floats, bad })
+    Ok(Decoded { numbers: floats, bad })
+}
+
+/// As [`decode`], but the numbers of a bf16 tensor stay what they are.
+pub(super) fn bf16s<B: Deref<Target = [u8]>, E: Send>(
+    count: usize,
+    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
+) -> Result<Decoded<bf16>, E> {
+    let mut numbers = vec![bf16::ZERO; count];
+    let bad = numbers.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
+        let bytes = bytes(block * BLOCK * 2, out.len() * 2)?;
+        let mut odd = false;
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *out = bf16::from_le_bytes(*bytes);
+            odd |= !out.is_finite();
+        }
+        Ok(out.iter().find(|x| odd && !x.is_finite()).map(|x| x.to_f32()))
+    });
+    let bad = bad.collect::<Result<Vec<_>, E>>()?.into_iter().flatten().next();
+    Ok(Decoded { numbers, bad })
 }
 
 /// The elements of a strided tensor, row by row. `bytes` begin with its first one and reach to its last.
@@ -106,7 +126,7 @@ pub(super) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usiz
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{bf16, f16};
+    use burn::tensor::f16;
 
     use super::*;
 
@@ -119,12 +139,12 @@ mod tests {
         let decode = |order| decode(dtype, x.len(), order, bytes).unwrap().unwrap();
 
         let flat = decode(Order::Flat);
-        assert!(flat.floats == x && flat.bad.is_none());
+        assert!(flat.numbers == x && flat.bad.is_none());
         let turned = decode(Order::Transposed { rows, columns });
         assert!(turned.bad.is_none());
         for row in 0..rows {
             for column in 0..columns {
-                assert_eq!(turned.floats[column * rows + row], x[row * columns + column]);
+                assert_eq!(turned.numbers[column * rows + row], x[row * columns + column]);
             }
         }
     }
@@ -155,6 +175,10 @@ mod tests {
             let decoded = decode(Dtype::F32, 4, order, bytes).unwrap().unwrap();
             assert_eq!(decoded.bad, Some(f32::NEG_INFINITY));
         }
+        // The same bytes are 0, 1, 0, 2, 0, -inf, 0, 3 as bf16.
+        let decoded = bf16s(8, bytes).unwrap();
+        assert_eq!(decoded.numbers[3], bf16::from_f32(2.0));
+        assert_eq!(decoded.bad, Some(f32::NEG_INFINITY));
         assert!(decode(Dtype::I64, 4, Order::Flat, bytes).is_none());
     }
 }

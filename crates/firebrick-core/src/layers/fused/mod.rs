@@ -118,6 +118,11 @@ pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().inner() == Device::flex()
 }
 
+/// May a weight of [`linear`] and [`product`] on this device be bf16? Where it trains, it stays f32.
+pub fn reads_bf16(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
 /// `f(x)`, `[..]` -> `[..]`.
 pub fn activation<const D: usize>(x: Tensor<D>, f: Activation) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_activation(x.into_dispatch(), f))
@@ -133,7 +138,7 @@ pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), dropout))
 }
 
-/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`.
+/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_linear(
         x.into_dispatch(),
@@ -142,7 +147,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
     ))
 }
 
-/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`.
+/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
 pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_product(x.into_dispatch(), weight.into_dispatch()))
 }
