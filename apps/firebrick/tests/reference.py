@@ -4,6 +4,8 @@
   reference.py embed FILE     one vector a line of FILE, by the real all-MiniLM-L6-v2
   reference.py generate DIR   makes random GPT-2, Llama and Qwen2 folders in DIR and writes with them in many ways
   reference.py chat           prompts that real chat templates make of two histories
+  reference.py adapters DIR   makes random bases and PEFT adapters in DIR, with inputs and logits
+  reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
 """
 import importlib.util
 import json
@@ -99,5 +101,51 @@ def chat():
     return cases
 
 
+def adapters(directory):
+    import numpy as np
+    from peft import LoraConfig, get_peft_model
+
+    common = dict(vocab_size=50, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    wide = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, intermediate_size=48)
+    jobs = {
+        "gpt2": (transformers.GPT2LMHeadModel, transformers.GPT2Config(n_embd=32, n_head=4, n_layer=2, **common), "CAUSAL_LM",
+                 dict(target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, use_rslora=True)),
+        "llama": (transformers.LlamaForCausalLM, transformers.LlamaConfig(num_key_value_heads=2, **wide, **common), "CAUSAL_LM",
+                  dict(target_modules="all-linear")),
+        "bert": (transformers.BertForSequenceClassification, transformers.BertConfig(vocab_size=50, num_labels=3, **wide), "SEQ_CLS",
+                 dict(target_modules=["query", "value"])),
+    }
+    for name, (kind, config, task, options) in jobs.items():
+        torch.manual_seed(2)
+        base = os.path.join(directory, f"{name}-base")
+        kind(config).save_pretrained(base)
+        model = get_peft_model(kind.from_pretrained(base), LoraConfig(r=4, lora_alpha=6, task_type=task, **options)).eval()
+        with torch.no_grad():
+            for parameter, tensor in model.named_parameters():
+                if "lora_B" in parameter or "modules_to_save" in parameter:
+                    tensor.copy_(torch.randn_like(tensor) * 0.3)
+        model.save_pretrained(os.path.join(directory, name))
+        ids = torch.randint(3, 50, (2, 9))
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits.numpy()
+        np.savez(os.path.join(directory, f"{name}-in.npz"), input_ids=ids.numpy())
+        np.savez(os.path.join(directory, f"{name}-expected.npz"), logits=logits)
+    return list(jobs)
+
+
+def peft(run):
+    from peft import PeftModel
+
+    settings = json.load(open(os.path.join(run, "adapter", "adapter_config.json")))
+    classifier = transformers.AutoModelForSequenceClassification
+    base = classifier.from_pretrained(settings["base_model_name_or_path"], num_labels=2)
+    adapted = PeftModel.from_pretrained(base, os.path.join(run, "adapter")).eval()
+    merged = classifier.from_pretrained(os.path.join(run, "model")).eval()
+    ids = torch.randint(5, 1000, (3, 12))
+    with torch.no_grad():
+        return (adapted(input_ids=ids).logits - merged(input_ids=ids).logits).abs().max().item()
+
+
 if __name__ == "__main__":
-    json.dump({"embed": embed, "generate": generate, "chat": chat}[sys.argv[1]](*sys.argv[2:]), sys.stdout)
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft}
+    json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

@@ -75,6 +75,49 @@ fn writing_is_that_of_transformers() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// Adapters that PEFT wrote, as they are and merged.
+#[test]
+fn adapters_are_those_of_peft() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: String| home.path().join(name).to_str().unwrap().to_string();
+    for name in reference(&["adapters", &path("".into())]).as_array().unwrap() {
+        let name = name.as_str().unwrap();
+        let (inputs, outputs) = (path(format!("{name}-in.npz")), path(format!("{name}-out.npz")));
+        let merged = path(format!("{name}-merged"));
+        firebrick(&["models", "convert", &path(name.into()), &merged]);
+        let expected = floats(&path(format!("{name}-expected.npz")), "logits");
+        for model in [path(name.into()), merged] {
+            firebrick(&["forward", "--model", &model, "--inputs", &inputs, "--outputs", &outputs]);
+            let found = floats(&outputs, "logits");
+            assert_eq!(found.len(), expected.len());
+            let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            let apart = apart.fold(0.0, f32::max);
+            assert!(apart < 2e-6, "{model}: apart by {apart:e}"); // measured 2.5e-7
+        }
+    }
+}
+
+/// An adapter that we trained, opened by PEFT.
+#[test]
+fn peft_opens_our_adapters() {
+    let home = tempfile::tempdir().unwrap();
+    let runs = home.path().to_str().unwrap();
+    let few = ["--set", "train.max_steps=3", "--set", "train.warmup_steps=1", "--progress", "none"];
+    let lora = ["train", "sst2-minilm", "--run", "l", "--set", "model.lora.r=4", "--runs", runs];
+    firebrick(&[&lora[..], &few].concat());
+    let run = home.path().join("l");
+    let apart = reference(&["peft", run.to_str().unwrap()]).as_f64().unwrap();
+    assert!(apart < 2e-6, "apart by {apart:e}"); // measured 1.6e-7
+    // Without moments for what is frozen.
+    let state = run.join("checkpoints/step-3/optimizer.safetensors");
+    assert!(fs::metadata(state).unwrap().len() < 6 << 20);
+}
+
+fn floats(path: &str, name: &str) -> Vec<f32> {
+    let mut archive = npyz::npz::NpzArchive::open(path).unwrap();
+    archive.by_name(name).unwrap().unwrap().into_vec().unwrap()
+}
+
 fn sequences(inputs: &Value, folder: &str, home: &Path) -> Value {
     use npyz::WriterBuilder;
 

@@ -324,11 +324,10 @@ impl Decoder for Gpt2LmHead {
     fn begin(
         &self,
         inputs: &Inputs,
-        _: &GenerationConfig,
-        new_tokens: usize,
+        config: &GenerationConfig,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError> {
         let (rows, padding) = prompt(inputs, self.config.vocab_size)?;
-        let capacity = rows[0].len() + new_tokens;
+        let capacity = config.longest(rows[0].len());
         check_length(capacity, self.config.n_positions)?;
         Ok((rows, Cache::new(self.config.n_layer, capacity).with_padding(padding)))
     }

@@ -95,6 +95,25 @@ impl Inputs {
         Ok(hidden.contains(&true).then_some(hidden))
     }
 
+    /// `decoder_input_ids`, `[rows, T]`: the target of a model that has a source.
+    pub fn decoder_ids(
+        &self,
+        rows: usize,
+        vocabulary: usize,
+    ) -> Result<Tensor<2, Int>, InputError> {
+        let (name, mask) = ("decoder_input_ids", "decoder_attention_mask");
+        let ids = self.ids(name, vocabulary)?;
+        let [found, t] = ids.dims();
+        if found != rows {
+            return Err(wrong_shape(name, &[found, t], &format!("[{rows}, any]")));
+        }
+        // A target's padding is on its right, where no token sees it.
+        match self.hidden(mask, [rows, t])? {
+            None => Ok(ids),
+            Some(_) => Err(InputError::Unsupported(format!("`{mask}` hides tokens of the target"))),
+        }
+    }
+
     /// Finite numbers of `D` axes; `expected` says which, `None` in it is any size but zero.
     pub fn floats<const D: usize>(
         &self,

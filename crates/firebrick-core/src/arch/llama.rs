@@ -440,11 +440,10 @@ impl Decoder for LlamaForCausalLm {
     fn begin(
         &self,
         inputs: &Inputs,
-        _: &GenerationConfig,
-        new_tokens: usize,
+        config: &GenerationConfig,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError> {
         let (rows, padding) = prompt(inputs, self.config.vocab_size)?;
-        let capacity = rows[0].len() + new_tokens;
+        let capacity = config.longest(rows[0].len());
         check_length(capacity, self.config.max_position_embeddings)?;
         Ok((rows, Cache::new(self.config.num_hidden_layers, capacity).with_padding(padding)))
     }

@@ -3,13 +3,20 @@
 //! [`open`] opens a checkpoint of any of them, for programs that do not care which it is.
 
 pub mod ast;
+pub mod bart;
 pub mod bert;
 pub mod clip;
+pub mod convnext;
 pub mod gpt2;
 pub mod inputs;
 pub mod llama;
+pub mod mobilenet_v2;
+pub mod resnet;
+pub mod t5;
 pub mod videomae;
 pub mod vit;
+pub mod wav2vec2;
+pub mod whisper;
 pub mod yolos;
 
 use std::path::Path;
@@ -45,7 +52,9 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
     let config = source.config()?;
     let family = config.get("model_type").and_then(|name| name.as_str()).unwrap_or_default();
     match family {
+        "bart" | "marian" => bart::open(source, device),
         "bert" | "roberta" | "distilbert" => bert::open(source, device),
+        "convnext" => convnext::open(source, device),
         "gpt2" => gpt2::open(source, device),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
         "vit" => vit::open(source, device),
@@ -53,8 +62,15 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "audio-spectrogram-transformer" => ast::open(source, device),
         "videomae" => videomae::open(source, device),
         "clip" => clip::open(source, device),
+        "t5" => t5::open(source, device),
+        "whisper" => whisper::open(source, device),
+        "mobilenet_v2" => mobilenet_v2::open(source, device),
+        "resnet" => resnet::open(source, device),
+        "wav2vec2" => wav2vec2::open(source, device),
         _ => {
             let known = [
+                "bart",
+                "marian",
                 "bert",
                 "roberta",
                 "distilbert",
@@ -68,6 +84,12 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
                 "audio-spectrogram-transformer",
                 "videomae",
                 "clip",
+                "t5",
+                "whisper",
+                "convnext",
+                "mobilenet_v2",
+                "resnet",
+                "wav2vec2",
             ];
             let problem = config::check_model_type(&config, &known)
                 .expect_err("every known family has an arm above");
@@ -95,13 +117,21 @@ mod gradients {
         tensor::Gradients,
     };
 
+    use super::{bart, t5, whisper};
+
     /// Every parameter of `model` must have a part in `output`.
     #[track_caller]
     pub fn check<M: Module, const D: usize>(model: &M, output: Tensor<D>) {
+        check_but(model, output, &[]);
+    }
+
+    /// As [`check`], but for those that are frozen.
+    #[track_caller]
+    fn check_but<M: Module, const D: usize>(model: &M, output: Tensor<D>, frozen: &[&str]) {
         let grads = output.square().sum().backward();
         let mut search = Search { grads, path: vec![], without: vec![] };
         model.visit(&mut search);
-        assert!(search.without.is_empty(), "without a gradient: {:?}", search.without);
+        assert_eq!(search.without, frozen, "without a gradient");
     }
 
     struct Search {
@@ -124,5 +154,35 @@ mod gradients {
                 self.without.push(self.path.join("."));
             }
         }
+    }
+
+    /// Teacher forcing under autodiff, with dropout on.
+    #[test]
+    fn models_with_a_source_train() {
+        let device = Device::flex().autodiff();
+        let ids = |t: usize| Tensor::<1, Int>::arange(1..1 + 2 * t as i64, &device).reshape([2, t]);
+        let pad = Tensor::from_data(
+            [[false; 7], [false, false, false, false, false, true, true]],
+            &device,
+        );
+        let bart = bart::BartConfig::tiny();
+        let marian = bart::BartConfig { model_type: bart::ModelType::Marian, ..bart.clone() };
+        for config in [bart, marian] {
+            let logits = |model: &bart::Bart| model.forward(ids(7), Some(pad.clone()), ids(5));
+            let model = config.init(&device);
+            check_but(&model, logits(&model), &["logits_bias"]);
+        }
+        let t5 = t5::T5Config::tiny();
+        let gated = t5::T5Config { feed_forward_proj: "gated-gelu".into(), ..t5.clone() };
+        for (config, own_head) in [(t5, false), (gated, true)] {
+            let logits = |model: &t5::T5| model.forward(ids(7), Some(pad.clone()), ids(5));
+            let model = config.init(own_head, &device);
+            check(&model, logits(&model));
+        }
+        let whisper = whisper::WhisperConfig::tiny();
+        let sound = Tensor::<3>::ones([2, 8, 24], &device);
+        let logits = |model: &whisper::Whisper| model.forward(sound.clone(), ids(5));
+        let model = whisper.init(&device);
+        check_but(&model, logits(&model), &["encoder.positions.weight"]);
     }
 }

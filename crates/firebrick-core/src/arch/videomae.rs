@@ -145,7 +145,7 @@ impl VideoMaeConfig {
 /// Sines in the even channels, cosines in the odd ones: `[1, T, C]`
 fn positions(tubelets: usize, channels: usize, device: &Device) -> Tensor<3> {
     let half = channels.div_ceil(2);
-    let table = sinusoids(tubelets, 2 * half, channels as f64 / 2.0, device);
+    let table = sinusoids(0..tubelets, 2 * half, channels as f64 / 2.0, device);
     let pairs = table.reshape([tubelets, 2, half]).swap_dims(1, 2);
     pairs.reshape([1, tubelets, 2 * half]).narrow(2, 0, channels)
 }

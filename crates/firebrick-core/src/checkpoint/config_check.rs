@@ -177,9 +177,9 @@ fn check_sizes(config: &Map<String, Value>, required: bool) -> Result<(), Config
     for (key, limit) in SIZES {
         size(config, key, *limit)?;
     }
-    // T5's heads have their own width.
-    let own_width = config.get("head_dim").or(config.get("d_kv"));
-    if let (Some((key, value)), Some((part_key, part)), None) = (width, heads, own_width) {
+    // A head whose width is given need not be a part of the whole: T5 1.1 has 6 heads in 512 channels.
+    let head_dim = config.get("head_dim").or(config.get("d_kv"));
+    if let (Some((key, value)), Some((part_key, part)), None) = (width, heads, head_dim) {
         divides(key, value, part_key, part)?;
     }
     let kv_heads = size(config, "num_key_value_heads", 4096)?;
@@ -361,6 +361,8 @@ mod tests {
         let gpt2 = json!({"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12,
             "layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1, "vocab_size": 50257, "eos_token_id": 50256});
         check_config(&gpt2).unwrap();
+        let t5 = json!({"model_type": "t5", "d_model": 512, "d_kv": 64, "num_layers": 8, "num_heads": 6});
+        check_config(&t5).unwrap();
         check_config(&json!({"model_type": "firebrick-cnn"})).unwrap();
         let flan = json!({"model_type": "t5", "d_model": 512, "num_heads": 6, "num_layers": 8, "d_kv": 64});
         check_config(&flan).unwrap();

@@ -95,7 +95,7 @@ pub(super) fn irregular(meta: &std::fs::Metadata) -> Option<&'static str> {
 }
 
 /// A value in a message: a number as it stands in the file, a container by its kind.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "an array".into(),
         Value::Object(_) => "an object".into(),

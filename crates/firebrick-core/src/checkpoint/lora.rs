@@ -238,7 +238,7 @@ pub fn save<M: Module>(
     let path = dir.join(MODEL);
     let failed = |source| LoadError::Write { path: path.clone(), source };
     let plan = collector.tensors.iter();
-    let plan = plan.map(|(name, x)| Planned { name: name.clone(), shape: x.shape.clone() });
+    let plan = plan.map(|(name, x)| Planned::floats(name.clone(), x.shape.clone()));
     let mut writer = Writer::new(&path, u64::MAX, SaveType::F32, plan.collect())?;
     let mut floats = collector.tensors.values().map(|x| &x.floats);
     floats.try_for_each(|x| writer.put(x)).and_then(|()| writer.finish()).map_err(failed)?;

@@ -232,6 +232,26 @@ impl Weights {
         self.finite(name, decoded).map(Some)
     }
 
+    /// Which of several names for one tensor the file uses: the first that it holds. Where it holds more, they must
+    /// be equal.
+    pub fn one_of<'a>(&self, names: &[&'a str]) -> Result<&'a str, LoadError> {
+        let mut held = names.iter().copied().filter(|name| self.shape(name).is_some());
+        let Some(first) = held.next() else { return Ok(names[0]) };
+        for other in held {
+            if !self.equal(first, other)? {
+                let problem =
+                    format!("tensors {first} and {other} differ, but the model ties them");
+                return Err(LoadError::Checkpoint { path: self.path.clone(), problem });
+            }
+        }
+        Ok(first)
+    }
+
+    /// Whether two tensors of the file hold the same numbers.
+    pub fn equal(&self, one: &str, other: &str) -> Result<bool, LoadError> {
+        Ok(self.shape(one) == self.shape(other) && self.floats(one)? == self.floats(other)?)
+    }
+
     /// Some of a tensor's bytes.
     fn window(&self, entry: &Entry, begin: usize, len: usize) -> Result<Window, LoadError> {
         match &self.bytes {
@@ -294,6 +314,10 @@ pub fn fill<M: Module>(
         .names()
         .filter(|name| !filler.used.contains(*name))
         .filter(|name| !coverage.ignored.iter().any(|part| name.contains(part)))
+        .filter(|name| {
+            let norm = name.strip_suffix(BATCHES);
+            !norm.is_some_and(|norm| filler.used.contains(&format!("{norm}running_var")))
+        })
         .map(str::to_string)
         .collect();
     if let Some(error) = filler.error {
@@ -308,6 +332,9 @@ pub fn fill<M: Module>(
     }
     Ok(model)
 }
+
+/// What PyTorch's batch norm keeps beside its `running_var`: a count of batches, which no number here depends on.
+const BATCHES: &str = "num_batches_tracked";
 
 /// Where in the module a walk is: the field path and the kinds of struct around it.
 #[derive(Default)]
@@ -380,11 +407,8 @@ impl<F: Fn(&str) -> Option<String>> ModuleMapper for Filler<'_, F> {
         match self.tensor::<D>(&name, &param) {
             Ok(tensor) => {
                 self.used.insert(name);
-                // A frozen parameter stays so; one without a value yet is not frozen.
-                let frozen = param.is_initialized() && !param.base().is_require_grad();
-                let trains = tensor.device().is_autodiff() && !frozen;
-                let tensor = if trains { tensor.require_grad() } else { tensor };
-                Param::initialized(param.id, tensor)
+                let id = param.id;
+                param.transform_for_load(tensor, id) // what is frozen stays so
             }
             Err(error) => {
                 self.error.get_or_insert(error);
@@ -456,7 +480,8 @@ pub fn save_sharded<M: Module>(
     let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
     // Once for names and shapes, once more for the numbers.
     let at = Place::default;
-    let mut planner = Planner { at: at(), name_of: &name_of, plan: vec![], nameless: vec![] };
+    let mut planner =
+        Planner { at: at(), name_of: &name_of, counts: vec![], plan: vec![], nameless: vec![] };
     model.visit(&mut planner);
     if !planner.nameless.is_empty() {
         return Err(LoadError::Unmatched {
@@ -465,7 +490,10 @@ pub fn save_sharded<M: Module>(
             unused: vec![],
         });
     }
-    let writer = Writer::new(path, limit, dtype, planner.plan)?;
+    let counts = planner.counts.len();
+    let plan = planner.counts.into_iter().chain(planner.plan).collect();
+    let mut writer = Writer::new(path, limit, dtype, plan)?;
+    (0..counts).try_for_each(|_| writer.put(&[0.0])).map_err(failed)?;
     let mut collector = Collector { at: at(), writer, result: Ok(()) };
     model.visit(&mut collector);
     collector.result.and_then(|()| collector.writer.finish()).map_err(failed)
@@ -478,7 +506,7 @@ pub fn save_vectors<'a>(
 ) -> Result<(), LoadError> {
     let (names, vectors): (Vec<String>, Vec<&[f32]>) = vectors.unzip();
     let plan = names.into_iter().zip(&vectors);
-    let plan = plan.map(|(name, x)| Planned { name, shape: vec![x.len()] }).collect();
+    let plan = plan.map(|(name, x)| Planned::floats(name, vec![x.len()])).collect();
     let mut writer = Writer::new(path, u64::MAX, SaveType::F32, plan)?;
     let written = vectors.into_iter().try_for_each(|x| writer.put(x));
     written
@@ -502,6 +530,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 struct Planner<F> {
     at: Place,
     name_of: F,
+    /// Of batch norms; they go first.
+    counts: Vec<Planned>,
     plan: Vec<Planned>,
     nameless: Vec<String>,
 }
@@ -528,7 +558,11 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
         if self.at.scalar() {
             shape.clear();
         }
-        self.plan.push(Planned { name, shape });
+        if let Some(norm) = name.strip_suffix("running_var") {
+            let count = Planned { name: format!("{norm}{BATCHES}"), shape: vec![], whole: true };
+            self.counts.push(count);
+        }
+        self.plan.push(Planned::floats(name, shape));
     }
 }
 

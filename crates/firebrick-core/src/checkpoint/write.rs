@@ -31,9 +31,19 @@ const BLOCK: usize = 1 << 16;
 pub(super) struct Planned {
     pub name: String,
     pub shape: Vec<usize>,
+    /// Whole numbers, whatever the floats are saved as.
+    pub whole: bool,
 }
 
 impl Planned {
+    pub fn floats(name: String, shape: Vec<usize>) -> Self {
+        Self { name, shape, whole: false }
+    }
+
+    fn dtype(&self, floats: Dtype) -> Dtype {
+        if self.whole { Dtype::I64 } else { floats }
+    }
+
     fn count(&self) -> usize {
         self.shape.iter().product()
     }
@@ -89,7 +99,10 @@ impl Writer {
         let file = self.file.as_mut().expect("begun");
         for floats in floats.chunks(BLOCK) {
             self.block.clear();
-            match self.dtype {
+            match self.plan[self.done].dtype(self.dtype) {
+                Dtype::I64 => {
+                    self.block.extend(floats.iter().flat_map(|x| (*x as i64).to_le_bytes()))
+                }
                 Dtype::F16 => {
                     self.block.extend(floats.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()))
                 }
@@ -158,7 +171,7 @@ impl Writer {
             }
         }
         let count: usize = self.plan.iter().map(Planned::count).sum();
-        let size = count * self.dtype.size();
+        let size: usize = self.plan.iter().map(|t| t.count() * t.dtype(self.dtype).size()).sum();
         let index = json!({
             "metadata": {"total_parameters": count, "total_size": size},
             "weight_map": map,
@@ -197,7 +210,7 @@ fn shards(plan: &[Planned], dtype: Dtype, limit: u64) -> Vec<Range<usize>> {
     let mut shards = vec![];
     let (mut begin, mut size) = (0, 0);
     for (index, tensor) in plan.iter().enumerate() {
-        let bytes = (tensor.count() * dtype.size()) as u64;
+        let bytes = (tensor.count() * tensor.dtype(dtype).size()) as u64;
         if index > begin && size + bytes > limit {
             shards.push(begin..index);
             (begin, size) = (index, 0);
@@ -213,6 +226,7 @@ fn header(tensors: &[Planned], dtype: Dtype) -> Vec<u8> {
     object.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut at = 0;
     for tensor in tensors {
+        let dtype = tensor.dtype(dtype);
         let end = at + tensor.count() * dtype.size();
         let layout = json!({
             "dtype": dtype.to_string(), "shape": tensor.shape, "data_offsets": [at, end],
@@ -241,7 +255,7 @@ mod tests {
 
     fn plan() -> Vec<Planned> {
         [("b", vec![2, 3]), ("a", vec![4]), ("empty", vec![0, 2]), ("c", vec![])]
-            .map(|(name, shape)| Planned { name: name.into(), shape })
+            .map(|(name, shape)| Planned::floats(name.into(), shape))
             .into()
     }
 

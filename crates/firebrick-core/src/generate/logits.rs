@@ -25,9 +25,10 @@ pub(super) fn process(scores: &mut [f32], written: &[i64], prompt: usize, job: &
         }
     }
     for word in c.bad_words_ids.iter().flatten() {
-        // A single end token is no word.
+        // A single end token is no word; a longer one than the row is not looked for.
         if let Some((last, before)) = word.split_last()
             && written.ends_with(before)
+            && (before.is_empty() || word.len() <= written.len())
             && !(before.is_empty() && c.ends().contains(last))
         {
             forbid(scores, *last);
@@ -47,8 +48,13 @@ pub(super) fn process(scores: &mut [f32], written: &[i64], prompt: usize, job: &
     for token in c.suppress_tokens.iter().flatten() {
         forbid(scores, *token);
     }
-    for token in c.begin_suppress_tokens.iter().flatten().filter(|_| new == 0) {
+    // After a forced first token, the next one is the first that is written.
+    let first = usize::from(c.forced_bos_token_id.is_some() && job.read == 1);
+    for token in c.begin_suppress_tokens.iter().flatten().filter(|_| new == first) {
         forbid(scores, *token);
+    }
+    if c.renormalize_logits {
+        log_softmax(scores);
     }
 }
 

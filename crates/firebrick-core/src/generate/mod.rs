@@ -13,19 +13,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     arch::inputs::{InputError, Inputs},
-    checkpoint::{LoadError, Source},
+    checkpoint::{LoadError, Source, json::shown},
     layers::cache::Cache,
 };
 
 /// A model that says what may come next.
 pub trait Decoder {
-    /// The tokens to begin with, all rows equally long, and the state before the first of them; for `new_tokens`
-    /// more. A model with an encoder reads its source here.
+    /// The tokens to begin with, all rows equally long, and the state before the first of them, for as many tokens
+    /// as [`GenerationConfig::longest`] allows. A model with an encoder reads its source here.
     fn begin(
         &self,
         inputs: &Inputs,
         config: &GenerationConfig,
-        new_tokens: usize,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError>;
 
     /// Whether `input_ids` are a source for an encoder, not the beginning of what is written.
@@ -71,6 +70,9 @@ pub struct GenerationConfig {
     pub bad_words_ids: Option<Vec<Vec<i64>>>,
     pub suppress_tokens: Option<Vec<i64>>,
     pub begin_suppress_tokens: Option<Vec<i64>>,
+    /// Whether the probabilities of what is still allowed are made to sum to one: beams' scores depend on it.
+    #[serde(deserialize_with = "or_default")]
+    pub renormalize_logits: bool,
     pub bos_token_id: Option<i64>,
     pub eos_token_id: Option<TokenIds>,
     pub pad_token_id: Option<i64>,
@@ -102,6 +104,7 @@ impl Default for GenerationConfig {
             bad_words_ids: None,
             suppress_tokens: None,
             begin_suppress_tokens: None,
+            renormalize_logits: false,
             bos_token_id: None,
             eos_token_id: None,
             pad_token_id: None,
@@ -175,7 +178,8 @@ impl GenerationConfig {
         let mut config = Self::deserialize(&value)
             .map_err(|e| LoadError::Config { path: path.clone(), problem: e.to_string() })?;
         config.num_beams = config.num_beams.max(1);
-        config.check().map_err(|problem| LoadError::Config { path, problem })?;
+        let checked = without_effect(&value).and_then(|()| config.check());
+        checked.map_err(|problem| LoadError::Config { path, problem })?;
         Ok(config)
     }
 
@@ -200,10 +204,45 @@ impl GenerationConfig {
         Ok(())
     }
 
+    /// Tokens of a row at most, the `read` ones of its prompt included.
+    pub fn longest(&self, read: usize) -> usize {
+        match (self.max_new_tokens, self.max_length) {
+            (Some(new), _) => read.saturating_add(new),
+            (None, Some(longest)) => longest.max(read),
+            (None, None) => read + NEW_TOKENS,
+        }
+    }
+
     /// Tokens that end a row.
     pub fn ends(&self) -> &[i64] {
         self.eos_token_id.as_ref().map_or(&[], TokenIds::as_slice)
     }
+}
+
+/// Options of `transformers` that change what is written and are not built: each must have no effect.
+fn without_effect(config: &serde_json::Value) -> Result<(), String> {
+    const NONE: f64 = f64::NAN;
+    let options = [
+        ("diversity_penalty", 0.0),
+        ("encoder_no_repeat_ngram_size", 0.0),
+        ("encoder_repetition_penalty", 1.0),
+        ("exponential_decay_length_penalty", NONE),
+        ("guidance_scale", 1.0),
+        ("num_beam_groups", 1.0),
+        ("num_return_sequences", 1.0),
+        ("penalty_alpha", 0.0),
+        ("sequence_bias", NONE),
+    ];
+    for (key, neutral) in options {
+        match config.get(key) {
+            None | Some(serde_json::Value::Null) => {}
+            Some(found) if found.as_f64() == Some(neutral) => {}
+            Some(found) => {
+                return Err(format!("{key} is {}, which is not supported", shown(found)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Tokens that a model may write when neither side says how many.
@@ -220,14 +259,10 @@ pub fn generate(
     watch: &mut dyn FnMut(usize, i64) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<i64>>, InputError> {
     config.check().map_err(InputError::Unsupported)?;
-    let new_tokens = config.max_new_tokens.or(config.max_length).unwrap_or(NEW_TOKENS);
-    let (prompt, cache) = decoder.begin(inputs, config, new_tokens)?;
+    let (prompt, cache) = decoder.begin(inputs, config)?;
     let read = prompt.first().map_or(0, Vec::len);
-    let longest = match (config.max_new_tokens, config.max_length) {
-        (None, Some(longest)) => longest,
-        _ => read + new_tokens,
-    };
-    if read == 0 || longest <= read {
+    let longest = config.longest(read);
+    if read == 0 || longest == read {
         return Ok(prompt);
     }
     let padding = cache.padding.clone();
@@ -285,4 +320,23 @@ pub fn prompt(
         }
     });
     Ok((rows, padding.collect::<Result<_, _>>()?))
+}
+
+/// The token that a decoder over a source begins with; `own` is the one of `config.json`.
+pub fn start_token(
+    config: &GenerationConfig,
+    own: Option<i64>,
+    vocabulary: usize,
+) -> Result<i64, InputError> {
+    let name = "decoder_start_token_id";
+    let token = config.decoder_start_token_id.or(own).or(config.bos_token_id);
+    let token = token.ok_or_else(|| {
+        let problem =
+            format!("neither configuration names a {name}: with what does the text begin?");
+        InputError::Unsupported(problem)
+    })?;
+    match usize::try_from(token).is_ok_and(|token| token < vocabulary) {
+        true => Ok(token),
+        false => Err(InputError::Range { name: name.into(), value: token, below: vocabulary }),
+    }
 }

@@ -113,14 +113,16 @@ fn hidden_by_position(
     mask: &Mask,
     device: &Device,
 ) -> Option<Tensor<4, Bool>> {
-    if !mask.causal && mask.window.is_none() {
+    // After the last position there is nothing to hide.
+    let causal = mask.causal && tq > 1;
+    if !causal && mask.window.is_none() {
         return None;
     }
     let (tq, tk) = (tq as i64, tk as i64);
     let query = Tensor::<1, Int>::arange(tk - tq..tk, device).reshape([tq as usize, 1]);
     let key = Tensor::<1, Int>::arange(0..tk, device).reshape([1, tk as usize]);
     let back = query - key; // [Tq, Tk], how far back the key lies
-    let later = mask.causal.then(|| back.clone().lower_elem(0));
+    let later = causal.then(|| back.clone().lower_elem(0));
     let too_far = mask.window.map(|window| back.greater_equal_elem(window as i64));
     let hidden: Tensor<2, Bool> = match (later, too_far) {
         (Some(later), Some(too_far)) => later.bool_or(too_far),
@@ -180,11 +182,12 @@ impl AttentionConfig {
 /// Attention with its four projections: over the tokens themselves, or over a memory.
 #[derive(Module, Debug)]
 pub struct MultiHeadAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    dropout: Dropout,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub output: Linear,
+    /// Of the attention weights.
+    pub dropout: Dropout,
     #[module(skip)]
     pub heads: Heads,
 }
@@ -192,13 +195,16 @@ pub struct MultiHeadAttention {
 impl MultiHeadAttention {
     /// Every token looks at every other that the mask lets it see: `x`: `[B, T, C]` -> `[B, T, C]`
     pub fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
-        let memory = self.memory(x.clone());
-        self.over(x, memory, mask)
+        self.cached(x, mask, None)
     }
 
-    /// As [`Self::forward`], over the tokens of earlier calls and of `x`.
-    pub fn cached(&self, x: Tensor<3>, mask: &Mask, cache: &mut KeyValue) -> Tensor<3> {
-        let memory = cache.append(self.memory(x.clone()));
+    /// As [`Self::forward`]; with a cache, over the tokens of earlier calls too.
+    pub fn cached(&self, x: Tensor<3>, mask: &Mask, cache: Option<&mut KeyValue>) -> Tensor<3> {
+        let memory = self.memory(x.clone());
+        let memory = match cache {
+            Some(cache) => cache.append(memory),
+            None => memory,
+        };
         self.over(x, memory, mask)
     }
 

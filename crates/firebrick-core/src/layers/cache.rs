@@ -6,12 +6,16 @@ use burn::{prelude::*, tensor::TensorData};
 
 use super::attention::Mask;
 
-/// Keys and values of one attention, written in place into a buffer of fixed capacity.
+/// Rows of a fresh buffer: few sentences are longer.
+const FIRST_ROWS: usize = 64;
+
+/// Keys and values of one attention, written in place into a buffer that doubles when it is full.
 #[derive(Debug, Clone)]
 pub struct KeyValue {
-    /// `[B, capacity, C]` each; absent until the first token.
+    /// `[B, rows, C]` each, `length <= rows <= capacity`; absent until the first token.
     buffers: Option<[Tensor<3>; 2]>,
     length: usize,
+    /// No more tokens than these come.
     capacity: usize,
 }
 
@@ -24,11 +28,17 @@ impl KeyValue {
     pub fn append(&mut self, new: [Tensor<3>; 2]) -> [Tensor<3>; 2] {
         let [b, t, c] = new[0].dims();
         let device = new[0].device();
-        let buffers = self.buffers.take();
-        let buffers = buffers
-            .unwrap_or_else(|| [0; 2].map(|_| Tensor::zeros([b, self.capacity, c], &device)));
         let (begin, end) = (self.length, self.length + t);
         assert!(end <= self.capacity, "{end} tokens in a cache for {}", self.capacity);
+        let zeros = |rows: usize| Tensor::zeros([b, rows, c], &device);
+        let buffers = match self.buffers.take() {
+            None => [0; 2].map(|_| zeros(end.max(FIRST_ROWS).min(self.capacity))),
+            Some(buffers) if buffers[0].dims()[1] >= end => buffers,
+            Some(buffers) => {
+                let rows = (2 * end).min(self.capacity);
+                buffers.map(|x| Tensor::cat(vec![x.narrow(1, 0, begin), zeros(rows - begin)], 1))
+            }
+        };
         // The buffer is owned here and has no other view, so the assignment happens in place.
         let [key, value] = buffers;
         let [new_key, new_value] = new;
@@ -72,6 +82,15 @@ impl Cache {
             padding: vec![],
             length: 0,
         }
+    }
+
+    /// Over a source: keys and values by layer, and its padding, `[B, T]`.
+    pub fn with_memory(
+        self,
+        memory: Vec<[Tensor<3>; 2]>,
+        memory_pad: Option<Tensor<2, Bool>>,
+    ) -> Self {
+        Self { memory, memory_pad, ..self }
     }
 
     /// The first tokens of some rows are padding, so many of them.

@@ -9,7 +9,7 @@ use burn::{
     tensor::{module, ops::ConvOptions},
 };
 
-use super::fused;
+use super::{fused, norm::BatchNorm};
 
 /// Sizes of a convolution over `N` axes; the defaults of [`ConvConfig::new`] are PyTorch's.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ impl ConvConfig<2> {
 #[derive(Module, Debug)]
 pub struct Conv1d {
     /// `[O, I / groups, kernel]`
-    weight: Param<Tensor<3>>,
+    pub weight: Param<Tensor<3>>,
     bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     options: ConvOptions<1>,
@@ -144,5 +144,70 @@ pub fn conv2d(
     match fused::applies(&x) {
         true => fused::convolution(x, weight, bias, &options),
         false => module::conv2d(x, weight, bias, options),
+    }
+}
+
+/// A convolution over an image, then batch norm.
+#[derive(Module, Debug)]
+pub struct ConvNorm {
+    convolution: Conv2d,
+    normalization: BatchNorm,
+}
+
+impl ConvNorm {
+    /// The convolution has no bias: the norm would take it away again.
+    pub fn new(config: ConvConfig<2>, eps: f64, momentum: f64, device: &Device) -> Self {
+        Self {
+            normalization: BatchNorm::new(config.channels_out, eps, momentum, device),
+            convolution: ConvConfig { bias: false, ..config }.init(device),
+        }
+    }
+
+    /// `[B, I, H, W]` -> `[B, O, H', W']`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.padded(x, self.convolution.options.padding)
+    }
+
+    /// With TensorFlow's `SAME` padding in place of the configured one: `H'` is `H / stride` rounded up, and
+    /// what does not split evenly comes after.
+    pub fn forward_same(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, h, w] = x.dims();
+        let [_, _, rows, columns] = self.convolution.weight.lazy_shape().dims();
+        let ConvOptions { stride, dilation, .. } = self.convolution.options;
+        let padding = [(0, h, rows), (1, w, columns)].map(|(axis, size, kernel)| {
+            let (before, after) = same_padding(size, kernel, stride[axis]);
+            (before * dilation[axis], after * dilation[axis])
+        });
+        self.padded(x, padding)
+    }
+
+    fn padded(&self, x: Tensor<4>, padding: [(usize, usize); 2]) -> Tensor<4> {
+        let options = ConvOptions { padding, ..self.convolution.options.clone() };
+        let x = conv2d(x, self.convolution.weight.val(), None, options);
+        self.normalization.forward(x)
+    }
+}
+
+/// Zeros before and after `size` numbers, so that a window of `kernel` fits `size / stride` times, rounded up.
+fn same_padding(size: usize, kernel: usize, stride: usize) -> (usize, usize) {
+    let last = match size % stride {
+        0 => stride,
+        rest => rest,
+    };
+    let total = kernel.saturating_sub(last);
+    (total / 2, total - total / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hand-computed from TensorFlow's notes on padding.
+    #[test]
+    fn same_padding_puts_the_odd_zero_last() {
+        assert_eq!(same_padding(224, 3, 2), (0, 1)); // windows start at 0, 2, .. 222
+        assert_eq!(same_padding(7, 3, 2), (1, 1)); // at -1, 1, 3, 5
+        assert_eq!(same_padding(5, 3, 1), (1, 1));
+        assert_eq!(same_padding(6, 1, 2), (0, 0));
     }
 }

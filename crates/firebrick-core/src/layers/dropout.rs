@@ -30,6 +30,12 @@ impl Dropout {
         x * kept / (1.0 - self.rate)
     }
 
+    /// Whether to leave a whole layer out this time (LayerDrop, Fan et al. 2019, <https://arxiv.org/abs/1909.11556>).
+    pub fn skips(&self, device: &Device) -> bool {
+        let draw = || Tensor::<1>::random([1], Distribution::Default, &device.clone().inner());
+        self.applies(device) && draw().into_data().iter::<f64>().all(|draw| draw < self.rate)
+    }
+
     fn applies(&self, device: &Device) -> bool {
         self.rate > 0.0 && device.is_autodiff()
     }
@@ -44,5 +50,17 @@ impl Dropout {
         let draws = Tensor::<1, Int>::random([2], uniform, &device.clone().inner()).into_data();
         let seed = draws.iter::<u64>().fold(0, |seed, half| (seed << 32) | half);
         kernel::Dropout::new(self.rate, seed)
+    }
+    /// Zeroes whole examples, `[B, ..]` -> `[B, ..]`: stochastic depth (Huang et al. 2016,
+    /// <https://arxiv.org/abs/1603.09382>), for the branch of a residual.
+    pub fn examples<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let device = x.device();
+        if !self.applies(&device) {
+            return x;
+        }
+        let mut shape = [1; D];
+        shape[0] = x.dims()[0];
+        let kept = Tensor::random(shape, Distribution::Bernoulli(1.0 - self.rate), &device);
+        x * kept / (1.0 - self.rate)
     }
 }

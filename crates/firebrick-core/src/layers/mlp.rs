@@ -2,19 +2,21 @@
 
 use burn::{module::Module, prelude::*};
 
-use super::{activation::Activation, linear::Linear};
+use super::{activation::Activation, dropout::Dropout, linear::Linear};
 
-/// `down(activation(up(x)))`.
+/// `down(dropout(activation(up(x))))`.
 #[derive(Module, Debug)]
 pub struct FeedForward {
-    up: Linear,
-    down: Linear,
+    pub up: Linear,
+    pub down: Linear,
+    /// Of the inner channels.
+    pub dropout: Dropout,
     #[module(skip)]
-    activation: Activation,
+    pub activation: Activation,
 }
 
 impl FeedForward {
-    /// `width` -> `inner` -> `width`, with biases.
+    /// `width` -> `inner` -> `width`, with biases and without dropout.
     pub fn new(
         width: usize,
         inner: usize,
@@ -25,28 +27,32 @@ impl FeedForward {
         Self {
             up: Linear::new(width, inner, std, device),
             down: Linear::new(inner, width, std, device),
+            dropout: Dropout::new(0.0),
             activation,
         }
     }
 
     /// `[.., C]` -> `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.down.forward(self.activation.forward(self.up.forward(x)))
+        let inner = self.activation.forward(self.up.forward(x));
+        self.down.forward(self.dropout.forward(inner))
     }
 }
 
-/// `down(activation(gate(x)) * up(x))`, without biases (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
+/// `down(dropout(activation(gate(x)) * up(x)))`, without biases (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
 #[derive(Module, Debug)]
 pub struct GatedFeedForward {
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    pub gate: Linear,
+    pub up: Linear,
+    pub down: Linear,
+    /// Of the inner channels.
+    pub dropout: Dropout,
     #[module(skip)]
-    activation: Activation,
+    pub activation: Activation,
 }
 
 impl GatedFeedForward {
-    /// `width` -> `inner` -> `width`.
+    /// `width` -> `inner` -> `width`, without dropout.
     pub fn new(
         width: usize,
         inner: usize,
@@ -58,6 +64,7 @@ impl GatedFeedForward {
             gate: Linear::without_bias(width, inner, std, device),
             up: Linear::without_bias(width, inner, std, device),
             down: Linear::without_bias(inner, width, std, device),
+            dropout: Dropout::new(0.0),
             activation,
         }
     }
@@ -65,6 +72,7 @@ impl GatedFeedForward {
     /// `[.., C]` -> `[.., C]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let gate = self.gate.forward(x.clone());
-        self.down.forward(self.activation.gated(gate, self.up.forward(x)))
+        let inner = self.activation.gated(gate, self.up.forward(x));
+        self.down.forward(self.dropout.forward(inner))
     }
 }

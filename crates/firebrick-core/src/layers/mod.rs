@@ -16,3 +16,4 @@ pub mod patch;
 pub mod pool;
 pub mod position;
 pub mod scalar;
+pub mod spec_augment;

@@ -1,10 +1,15 @@
-//! Layer normalisation (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>) and RMS normalisation
-//! (Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>).
+//! Normalisation over channels: layer norm (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>), RMS norm
+//! (Zhang & Sennrich 2019, <https://arxiv.org/abs/1910.07467>) and group norm (Wu & He 2018,
+//! <https://arxiv.org/abs/1803.08494>); over the batch: batch norm (Ioffe & Szegedy 2015,
+//! <https://arxiv.org/abs/1502.03167>).
+//!
+//! Axis letters: `B` batch, `C` channels, `G` groups of channels, `N` what is averaged.
 
 use burn::{
-    module::{Module, Param},
+    module::{Module, Param, RunningState},
     nn::Initializer,
     prelude::*,
+    tensor::module,
 };
 
 use super::{dropout::Dropout, fused};
@@ -33,6 +38,11 @@ impl LayerNorm {
             return fused::norm(x, self.weight.val(), self.bias.val(), self.eps);
         }
         self.composed(x)
+    }
+
+    /// Over the second axis, as the channels of a signal or an image lie: `[B, C, ..]` -> `[B, C, ..]`
+    pub fn channels_first<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward(x.movedim(1, D - 1)).movedim(D - 1, 1)
     }
 
     /// The norm of `x + dropout(branch)`, as after each half of a post-norm layer.
@@ -78,5 +88,128 @@ impl RmsNorm {
         }
         let power = x.clone().square().mean_dim(D - 1); // [.., 1]
         x / (power + self.eps).sqrt() * self.weight.val().unsqueeze()
+    }
+}
+
+/// Over the channels of a group and all axes after them: zero mean, unit variance, then a learned scale and
+/// shift for each channel. As many groups as channels is instance norm.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `groups` must divide `channels`.
+    pub fn new(groups: usize, channels: usize, eps: f64, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([channels], device),
+            bias: Initializer::Zeros.init([channels], device),
+            groups,
+            eps,
+        }
+    }
+
+    /// `[B, C, ..]` -> `[B, C, ..]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let shape = x.dims();
+        let n = shape.iter().product::<usize>() / (shape[0] * self.groups);
+        let x = x.reshape([shape[0], self.groups, n]); // [B, G, N]
+        let centred = x.clone() - x.mean_dim(2);
+        let variance = centred.clone().square().mean_dim(2); // [B, G, 1]
+        let normal = (centred / (variance + self.eps).sqrt()).reshape(shape);
+        normal * by_channel(self.weight.val()) + by_channel(self.bias.val())
+    }
+}
+
+/// Each channel over the whole batch: in training by the batch's own mean and variance, of which running
+/// averages are kept; else by those averages. Training is on a device with autodiff.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    running_mean: RunningState<Tensor<1>>,
+    running_var: RunningState<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+    /// Share of a new batch in the running averages.
+    #[module(skip)]
+    momentum: f64,
+}
+
+impl BatchNorm {
+    /// PyTorch's defaults are `eps` 1e-5 and `momentum` 0.1.
+    pub fn new(channels: usize, eps: f64, momentum: f64, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([channels], device),
+            bias: Initializer::Zeros.init([channels], device),
+            running_mean: RunningState::new(Tensor::zeros([channels], device)),
+            running_var: RunningState::new(Tensor::ones([channels], device)),
+            eps,
+            momentum,
+        }
+    }
+
+    /// `[B, C, ..]` -> `[B, C, ..]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if x.device().is_autodiff() {
+            return self.by_batch(x);
+        }
+        // One factor and one summand a channel, as the reference: rounding in another order shows in deep models.
+        let inverse = (self.running_var.value() + self.eps).sqrt().recip();
+        let scale = self.weight.val() * inverse;
+        let shift = self.bias.val() - self.running_mean.value() * scale.clone();
+        x * by_channel(scale) + by_channel(shift)
+    }
+
+    fn by_batch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let n = (x.shape().num_elements() / x.dims()[1]) as f64;
+        let normal = module::batch_norm_train(x, self.weight.val(), self.bias.val(), self.eps);
+        self.keep(&self.running_mean, normal.mean);
+        // The average is of the unbiased variance; one number alone has none.
+        self.keep(&self.running_var, normal.variance * (n / (n - 1.0).max(1.0)));
+        normal.output
+    }
+
+    fn keep(&self, average: &RunningState<Tensor<1>>, batch: Tensor<1>) {
+        let kept = average.value() * (1.0 - self.momentum);
+        average.update((kept + batch * self.momentum).detach());
+        average.value_sync(); // so that a save in the midst of training writes this value
+    }
+}
+
+/// `[C]` -> `[1, C, 1, ..]`
+fn by_channel<const D: usize>(x: Tensor<1>) -> Tensor<D> {
+    let mut shape = [1; D];
+    shape[1] = x.dims()[0];
+    x.reshape(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{TensorData, Tolerance};
+
+    use super::*;
+
+    /// Hand-computed: mean 4, variance 5, unbiased 20 / 3.
+    #[test]
+    fn batch_norm_keeps_averages_in_training_and_uses_them_after() {
+        let device = Device::flex().autodiff();
+        let norm = BatchNorm::new(1, 0.0, 0.1, &device);
+        let x = TensorData::from([[[1f32, 3.0]], [[5.0, 7.0]]]);
+        let check = |norm: &BatchNorm, device: &Device, expected: [f32; 4]| {
+            let y = norm.forward(Tensor::<3>::from_data(x.clone(), device)).into_data();
+            let expected = TensorData::new(expected.to_vec(), [2, 1, 2]);
+            y.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
+        };
+        check(&norm, &device, [-3.0, -1.0, 1.0, 3.0].map(|x| x / 5f32.sqrt()));
+        // 0.1 * 4, and 0.9 + 0.1 * 20 / 3
+        let (mean, deviation) = (0.4, (0.9f32 + 2.0 / 3.0).sqrt());
+        let expected = [1.0, 3.0, 5.0, 7.0].map(|x| (x - mean) / deviation);
+        check(&norm.valid(), &device.inner(), expected);
     }
 }

@@ -1,5 +1,7 @@
 //! Positions that are computed, and learned ones of another number of places.
 
+use std::ops::Range;
+
 use burn::{
     prelude::*,
     tensor::{
@@ -113,18 +115,18 @@ pub(super) fn composed(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2]) -> Tensor<3> {
     turned.reshape([b, t, width])
 }
 
-/// The table of Vaswani et al. 2017, `[rows, width]`: all sines, then all cosines, as Marian and Whisper lay it out.
-/// Channel `i` of either half has the wave length `2 pi base^(i / steps)`.
-pub fn sinusoids(rows: usize, width: usize, steps: f64, device: &Device) -> Tensor<2> {
+/// Rows of the table of Vaswani et al. 2017, `[positions, width]`: all sines, then all cosines, as Marian and Whisper
+/// lay it out. Channel `i` of either half has the wave length `2 pi 10000^(i / steps)`.
+pub fn sinusoids(positions: Range<usize>, width: usize, steps: f64, device: &Device) -> Tensor<2> {
     let half = width.div_ceil(2);
-    let angle = |row: usize, i: usize| row as f64 / 10_000f64.powf(i as f64 / steps);
-    let table = (0..rows).flat_map(|row| {
-        (0..width).map(move |c| match c < half {
-            true => angle(row, c).sin() as f32,
-            false => angle(row, c - half).cos() as f32,
-        })
-    });
-    Tensor::from_data(TensorData::new(table.collect::<Vec<_>>(), [rows, width]), device)
+    let lengths: Vec<f64> = (0..half).map(|i| 10_000f64.powf(i as f64 / steps)).collect();
+    let mut table = Vec::with_capacity(positions.len() * width);
+    for position in positions.clone() {
+        let angles = lengths.iter().map(|length| position as f64 / length);
+        table.extend(angles.clone().map(|angle| angle.sin() as f32));
+        table.extend(angles.take(width - half).map(|angle| angle.cos() as f32));
+    }
+    Tensor::from_data(TensorData::new(table, [positions.len(), width]), device)
 }
 
 /// A table of learned positions on a grid of `from` rows and columns, for one of `to`, by bicubic interpolation:
