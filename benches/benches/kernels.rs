@@ -1,12 +1,13 @@
-//! Our exact GELU against Burn's on flex, 2 M numbers. Throughput is in numbers.
+//! Our kernels against Burn's on flex: exact GELU, 2 M numbers (throughput is in numbers), and convolutions
+//! as in ResNet-50 and wav2vec2 (in multiplications).
 #![recursion_limit = "256"]
 
 use burn::{
     prelude::*,
-    tensor::{Distribution, activation},
+    tensor::{Distribution, activation, module, ops::ConvOptions},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use firebrick_core::layers::activation::Activation;
+use firebrick_core::layers::{activation::Activation, conv::conv2d};
 
 fn gelu(c: &mut Criterion) {
     let x = Tensor::<2>::random([1024, 2048], Distribution::Normal(0.0, 1.0), &Device::flex());
@@ -21,5 +22,43 @@ fn gelu(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, gelu);
+/// Name, input, weight, stride and groups.
+type Case = (&'static str, [usize; 4], [usize; 4], usize, usize);
+
+#[rustfmt::skip]
+const CONVOLUTIONS: &[Case] = &[
+    ("3x3",       [1, 128, 28, 28],  [128, 128, 3, 3], 1, 1),
+    ("stem",      [1, 3, 224, 224],  [64, 3, 7, 7],    2, 1),
+    ("1x1",       [1, 256, 56, 56],  [64, 256, 1, 1],  1, 1),
+    ("depthwise", [1, 144, 56, 56],  [144, 1, 3, 3],   1, 144),
+    ("sequence",  [1, 512, 1, 3199], [512, 512, 1, 3], 2, 1),
+];
+
+fn convolution(c: &mut Criterion) {
+    let device = Device::flex();
+    for (name, x, weight, stride, groups) in CONVOLUTIONS {
+        let random = |shape| Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let (x, w) = (random(*x), random(*weight));
+        let options = ConvOptions {
+            stride: [*stride; 2],
+            padding: [weight[2], weight[3]].map(|kernel| (kernel / 2, kernel / 2)),
+            dilation: [1; 2],
+            groups: *groups,
+        };
+        let [_, _, rows, columns] = conv2d(x.clone(), w.clone(), None, options.clone()).dims();
+        let mut group = c.benchmark_group(format!("convolution/{name}"));
+        group.throughput(Throughput::Elements(
+            (rows * columns * weight.iter().product::<usize>()) as u64,
+        ));
+        group.bench_function("fused", |bench| {
+            bench.iter(|| conv2d(x.clone(), w.clone(), None, options.clone()).into_data())
+        });
+        group.bench_function("burn-flex", |bench| {
+            bench.iter(|| module::conv2d(x.clone(), w.clone(), None, options.clone()).into_data())
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, gelu, convolution);
 criterion_main!(benches);

@@ -248,7 +248,7 @@ fn transposing() {
     for format in [Format::F32, Format::F16, Format::Bf16] {
         let bytes = &bytes[..rows * cols * format.size()];
         let moved = Some((bytes.len() + 4 * out.len()) as f64);
-        let time = best(3, || _ = transpose::transposed(bytes, format, cols, &mut out));
+        let time = best(3, || _ = transpose::transposed(bytes, format, cols, 0, &mut out));
         report(&format!("transpose {format:?}"), time, 1, moved, None);
         let time = best(3, || _ = transpose::widened(bytes, format, &mut out));
         report(&format!("transpose not, {format:?}"), time, 1, moved, None);

@@ -15,6 +15,8 @@ pub enum Format {
     F32,
     F16,
     Bf16,
+    /// Rounded to f32.
+    F64,
 }
 
 impl Format {
@@ -23,6 +25,7 @@ impl Format {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::F64 => 8,
         }
     }
 
@@ -35,22 +38,31 @@ impl Format {
     }
 }
 
-/// A matrix of `cols` columns, row by row in `bytes` -> the same column by column.
+/// Rows of a matrix of `cols` columns, from row `top` on, in `bytes` -> the same in `out`, where the whole matrix is
+/// column by column.
 ///
 /// Returns the index in `bytes` of the first number that is not finite.
-pub fn transposed(bytes: &[u8], format: Format, cols: usize, out: &mut [f32]) -> Option<usize> {
-    assert_eq!(bytes.len(), out.len() * format.size());
-    if out.is_empty() {
+pub fn transposed(
+    bytes: &[u8],
+    format: Format,
+    cols: usize,
+    top: usize,
+    out: &mut [f32],
+) -> Option<usize> {
+    if bytes.is_empty() {
         return None;
     }
     assert!(out.len().is_multiple_of(cols), "{} numbers in rows of {cols}", out.len());
     let rows = out.len() / cols;
+    let count = bytes.len() / (cols * format.size());
+    assert_eq!(bytes.len(), count * cols * format.size(), "rows of {cols}");
+    assert!(top + count <= rows, "{count} rows from row {top} of {rows}");
     let not_finite = out
         .par_chunks_mut(rows * TILE)
         .enumerate()
         .map(|(block, out)| {
             let mut not_finite = false;
-            let source = Source { bytes, format, cols, first: block * TILE };
+            let source = Source { bytes, format, cols, first: block * TILE, rows, top };
             columns(source, out, &mut not_finite);
             not_finite
         })
@@ -79,27 +91,30 @@ fn first_not_finite(bytes: &[u8], format: Format) -> usize {
     (0..count).find(|i| !format.number(bytes, *i).is_finite()).expect("there is one")
 }
 
-/// Columns of a matrix from column `first` on.
+/// Columns of a matrix from column `first` on; of its `rows` rows, those from row `top` on.
 #[derive(Clone, Copy)]
 struct Source<'a> {
     bytes: &'a [u8],
     format: Format,
     cols: usize,
     first: usize,
+    rows: usize,
+    top: usize,
 }
 
-/// As many whole columns as `out` takes, one after the other.
+/// Into the columns of `out`, one after the other.
 #[inline(always)]
 fn any_columns(source: Source, out: &mut [f32], not_finite: &mut bool) {
-    let Source { bytes, format, cols, first } = source;
+    let Source { bytes, format, cols, first, rows, top } = source;
     let size = format.size();
-    let rows = bytes.len() / size / cols;
+    let here = bytes.len() / size / cols;
     let count = out.len() / rows;
     let mut tile = [[0.0f32; TILE]; TILE];
-    for top in (0..rows).step_by(TILE) {
-        let height = TILE.min(rows - top);
+    for start_row in (0..here).step_by(TILE) {
+        let height = TILE.min(here - start_row);
+        let top = top + start_row;
         for (r, row) in tile[..height].iter_mut().enumerate() {
-            let start = ((top + r) * cols + first) * size;
+            let start = ((start_row + r) * cols + first) * size;
             any_widen(&bytes[start..start + count * size], format, &mut row[..count], not_finite);
             // Rows and columns are pages apart, where the CPU does not see ahead by itself.
             let next = start + TILE * cols * size;
@@ -123,6 +138,7 @@ fn any_widen(bytes: &[u8], format: Format, out: &mut [f32], not_finite: &mut boo
         Format::F32 => widen_by::<4>(bytes, f32::from_le_bytes, out, not_finite),
         Format::F16 => widen_by::<2>(bytes, f16, out, not_finite),
         Format::Bf16 => widen_by::<2>(bytes, bf16, out, not_finite),
+        Format::F64 => widen_by::<8>(bytes, |b| f64::from_le_bytes(b) as f32, out, not_finite),
     }
 }
 
@@ -202,6 +218,7 @@ mod tests {
         let mut bytes: Vec<u8> = (0..count as u32)
             .flat_map(|i| match format {
                 Format::F32 => (i as f32).to_le_bytes().to_vec(),
+                Format::F64 => f64::from(i).to_le_bytes().to_vec(),
                 // Any bits but those of an infinite exponent.
                 _ => ((i * 31 % 0x7c00) as u16).to_le_bytes().to_vec(),
             })
@@ -212,11 +229,14 @@ mod tests {
         }
         let (mut plain, mut turned) = (vec![0.0; count], vec![0.0; count]);
         assert_eq!(widened(&bytes, format, &mut plain), not_finite);
-        assert_eq!(transposed(&bytes, format, cols.max(1), &mut turned), not_finite);
+        let (upper, lower) = bytes.split_at(rows / 3 * cols * format.size());
+        let found = transposed(upper, format, cols, 0, &mut turned);
+        let found_below = transposed(lower, format, cols, rows / 3, &mut turned);
+        assert_eq!(found.or(found_below.map(|at| at + rows / 3 * cols)), not_finite);
         for i in 0..count {
             let (found, bits) = (turned[i % cols * rows + i / cols], i as u32 * 31 % 0x7c00);
             let expected = match format {
-                Format::F32 => i as f32,
+                Format::F32 | Format::F64 => i as f32,
                 Format::F16 => expected_f16(bits as u16) as f32,
                 Format::Bf16 => f32::from_bits(bits << 16),
             };
@@ -228,7 +248,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_size(rows in 0..200usize, cols in 0..200usize, at in 0..100_000usize) {
-            for format in [Format::F32, Format::F16, Format::Bf16] {
+            for format in [Format::F32, Format::F16, Format::Bf16, Format::F64] {
                 check(format, rows, cols, None);
                 check(format, rows, cols, (at < rows * cols).then_some(at));
             }

@@ -4,7 +4,8 @@
 
 use std::ops::Deref;
 
-use burn::tensor::{bf16, f16};
+use burn::tensor::bf16;
+use firebrick_kernels::transpose::{Format, transposed, widened};
 use rayon::prelude::*;
 
 use super::header::Dtype;
@@ -12,8 +13,8 @@ use super::header::Dtype;
 /// Numbers per block, 4 MiB of f32: mapping one costs little beside reading it.
 const BLOCK: usize = 1 << 20;
 
-/// Edge of the squares that a transpose moves: 16 f32 are a cache line.
-const TILE: usize = 16;
+/// Numbers of f32 in a cache line.
+const LINE: usize = 16;
 
 /// How a tensor's numbers are laid out for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub(super) enum Order {
     Transposed { rows: usize, columns: usize },
 }
 
-pub(super) struct Decoded {
-    pub floats: Vec<f32>,
+pub(super) struct Decoded<T = f32> {
+    pub numbers: Vec<T>,
     /// The first number found that is not finite.
     pub bad: Option<f32>,
 }
@@ -38,77 +39,68 @@ pub(super) fn decode<B: Deref<Target = [u8]> + Sync, E: Send>(
     order: Order,
     bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
 ) -> Option<Result<Decoded, E>> {
-    Some(match dtype {
-        Dtype::F32 => ordered(count, order, bytes, f32::from_le_bytes),
-        Dtype::F16 => ordered(count, order, bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => ordered(count, order, bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => ordered(count, order, bytes, |b| f64::from_le_bytes(b) as f32),
+    let format = match dtype {
+        Dtype::F32 => Format::F32,
+        Dtype::F16 => Format::F16,
+        Dtype::BF16 => Format::Bf16,
+        Dtype::F64 => Format::F64,
         _ => return None,
+    };
+    Some(match order {
+        Order::Flat => flat(format, count, bytes),
+        Order::Transposed { rows, columns } => turned(format, [rows, columns], bytes),
     })
 }
 
-fn ordered<const N: usize, B: Deref<Target = [u8]> + Sync, E: Send>(
-    count: usize,
-    order: Order,
-    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
-    read: impl Fn([u8; N]) -> f32 + Sync,
-) -> Result<Decoded, E> {
-    match order {
-        Order::Flat => flat(count, bytes, read),
-        Order::Transposed { rows, columns } => transposed(rows, columns, bytes, read),
-    }
-}
-
-fn flat<const N: usize, B: Deref<Target = [u8]>, E: Send>(
+fn flat<B: Deref<Target = [u8]>, E: Send>(
+    format: Format,
     count: usize,
     bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
-    read: impl Fn([u8; N]) -> f32 + Sync,
 ) -> Result<Decoded, E> {
     let mut floats = vec![0.0; count];
     let bad = floats.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
-        let bytes = bytes(block * BLOCK * N, out.len() * N)?;
-        let mut odd = false;
-        for (out, b) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-            *out = read(*b);
-            odd |= !out.is_finite();
-        }
-        Ok(if odd { not_finite(out) } else { None })
+        let bytes = bytes(block * BLOCK * format.size(), out.len() * format.size())?;
+        Ok(widened(&bytes, format, out).map(|at| out[at]))
     });
     let bad = bad.collect::<Result<Vec<_>, E>>()?.into_iter().flatten().next();
-    Ok(Decoded { floats, bad })
+    Ok(Decoded { numbers: floats, bad })
 }
 
-fn transposed<const N: usize, B: Deref<Target = [u8]> + Sync, E>(
-    rows: usize,
-    columns: usize,
+fn turned<B: Deref<Target = [u8]>, E>(
+    format: Format,
+    [rows, columns]: [usize; 2],
     bytes: impl Fn(usize, usize) -> Result<B, E>,
-    read: impl Fn([u8; N]) -> f32 + Sync,
 ) -> Result<Decoded, E> {
     let mut floats = vec![0.0; rows * columns];
-    if floats.is_empty() {
-        return Ok(Decoded { floats, bad: None });
-    }
-    // About a block, of whole tiles.
-    let step = (BLOCK / columns / TILE).max(1) * TILE;
+    let mut bad = None;
+    // About a block, of whole lines of the result.
+    let step = (BLOCK / columns.max(1)).max(1).next_multiple_of(LINE);
     for top in (0..rows).step_by(step) {
-        let height = step.min(rows - top);
-        let bytes = bytes(top * columns * N, height * columns * N)?;
-        let x = bytes.as_chunks::<N>().0;
-        // A thread takes some columns of the file, which are rows of the result.
-        floats.par_chunks_mut(TILE * rows).enumerate().for_each(|(strip, out)| {
-            let left = strip * TILE;
-            for r0 in (0..height).step_by(TILE) {
-                for (c, out) in out.chunks_exact_mut(rows).enumerate() {
-                    let out = &mut out[top + r0..top + height.min(r0 + TILE)];
-                    for (r, out) in out.iter_mut().enumerate() {
-                        *out = read(x[(r0 + r) * columns + left + c]);
-                    }
-                }
-            }
-        });
+        let size = columns * format.size();
+        let bytes = bytes(top * size, step.min(rows - top) * size)?;
+        let found = transposed(&bytes, format, columns, top, &mut floats);
+        bad = bad.or(found.map(|at| floats[at % columns * rows + top + at / columns]));
     }
-    let bad = floats.par_chunks(BLOCK).find_map_first(not_finite);
-    Ok(Decoded { floats, bad })
+    Ok(Decoded { numbers: floats, bad })
+}
+
+/// As [`decode`], but the numbers of a bf16 tensor stay what they are.
+pub(super) fn bf16s<B: Deref<Target = [u8]>, E: Send>(
+    count: usize,
+    bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
+) -> Result<Decoded<bf16>, E> {
+    let mut numbers = vec![bf16::ZERO; count];
+    let bad = numbers.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
+        let bytes = bytes(block * BLOCK * 2, out.len() * 2)?;
+        let mut odd = false;
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *out = bf16::from_le_bytes(*bytes);
+            odd |= !out.is_finite();
+        }
+        Ok(out.iter().find(|x| odd && !x.is_finite()).map(|x| x.to_f32()))
+    });
+    let bad = bad.collect::<Result<Vec<_>, E>>()?.into_iter().flatten().next();
+    Ok(Decoded { numbers, bad })
 }
 
 /// The elements of a strided tensor, row by row. `bytes` begin with its first one and reach to its last.
@@ -132,12 +124,10 @@ pub(super) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usiz
     out
 }
 
-fn not_finite(x: &[f32]) -> Option<f32> {
-    x.iter().copied().find(|x| !x.is_finite())
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::tensor::f16;
+
     use super::*;
 
     /// Against the definition, with sizes that end within a tile and within a block.
@@ -149,12 +139,12 @@ mod tests {
         let decode = |order| decode(dtype, x.len(), order, bytes).unwrap().unwrap();
 
         let flat = decode(Order::Flat);
-        assert!(flat.floats == x && flat.bad.is_none());
+        assert!(flat.numbers == x && flat.bad.is_none());
         let turned = decode(Order::Transposed { rows, columns });
         assert!(turned.bad.is_none());
         for row in 0..rows {
             for column in 0..columns {
-                assert_eq!(turned.floats[column * rows + row], x[row * columns + column]);
+                assert_eq!(turned.numbers[column * rows + row], x[row * columns + column]);
             }
         }
     }
@@ -185,6 +175,10 @@ mod tests {
             let decoded = decode(Dtype::F32, 4, order, bytes).unwrap().unwrap();
             assert_eq!(decoded.bad, Some(f32::NEG_INFINITY));
         }
+        // The same bytes are 0, 1, 0, 2, 0, -inf, 0, 3 as bf16.
+        let decoded = bf16s(8, bytes).unwrap();
+        assert_eq!(decoded.numbers[3], bf16::from_f32(2.0));
+        assert_eq!(decoded.bad, Some(f32::NEG_INFINITY));
         assert!(decode(Dtype::I64, 4, Order::Flat, bytes).is_none());
     }
 }

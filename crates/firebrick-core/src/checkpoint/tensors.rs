@@ -15,7 +15,7 @@ use std::{
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     prelude::*,
-    tensor::{DType, TensorData},
+    tensor::{DType, TensorData, bf16},
 };
 use memmap2::Mmap;
 
@@ -27,6 +27,7 @@ use super::{
     window::WeightFile,
     write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
+use crate::layers::fused;
 
 /// Numbers that are taken off a device at a time.
 const SAVED_AT_ONCE: usize = 1 << 20;
@@ -187,7 +188,6 @@ impl Weights {
     }
 
     fn decode(&self, name: &str, order: Order) -> Result<Vec<f32>, LoadError> {
-        let problem = |problem: String| LoadError::Checkpoint { path: self.path.clone(), problem };
         let entry = &self.entries[name];
         let count = entry.shape.iter().product();
         let decoded = match &entry.strides {
@@ -202,14 +202,34 @@ impl Weights {
                 decode::decode(entry.dtype, count, order, part)
             }
         };
-        let Some(decoded) = decoded else {
-            return Err(problem(format!("tensor {name} is {:?}, not a float", entry.dtype)));
-        };
-        let Decoded { floats, bad } = decoded?;
-        match bad {
-            Some(bad) => Err(problem(format!("tensor {name} holds {bad}: the weights are broken"))),
-            None => Ok(floats),
+        match decoded {
+            Some(decoded) => self.finite(name, decoded?),
+            None => Err(LoadError::Checkpoint {
+                path: self.path.clone(),
+                problem: format!("tensor {name} is {:?}, not a float", entry.dtype),
+            }),
         }
+    }
+
+    fn finite<T>(&self, name: &str, decoded: Decoded<T>) -> Result<Vec<T>, LoadError> {
+        match decoded.bad {
+            None => Ok(decoded.numbers),
+            Some(bad) => Err(LoadError::Checkpoint {
+                path: self.path.clone(),
+                problem: format!("tensor {name} holds {bad}: the weights are broken"),
+            }),
+        }
+    }
+
+    /// The numbers of a tensor that lies in the file as bf16, row by row, and that no adapter changes.
+    fn bf16s(&self, name: &str) -> Result<Option<Vec<bf16>>, LoadError> {
+        let entry = &self.entries[name];
+        if entry.dtype != header::Dtype::BF16 || entry.strides.is_some() || self.overlay.is_some() {
+            return Ok(None);
+        }
+        let bytes = |begin, len| self.window(entry, begin, len);
+        let decoded = decode::bf16s(entry.shape.iter().product(), bytes)?;
+        self.finite(name, decoded).map(Some)
     }
 
     /// Which of several names for one tensor the file uses: the first that it holds. Where it holds more, they must
@@ -344,6 +364,12 @@ impl Place {
         D == 2 && self.kinds.last().is_some_and(|kind| turned.contains(&kind.as_str()))
     }
 
+    /// Whether this is a weight that only [`crate::layers::linear`] reads.
+    fn factor<const D: usize>(&self) -> bool {
+        let linear = ["Struct:Linear", "Struct:Conv1D"];
+        D == 2 && self.kinds.last().is_some_and(|kind| linear.contains(&kind.as_str()))
+    }
+
     /// Whether PyTorch stores this parameter without an axis.
     fn scalar(&self) -> bool {
         self.kinds.last().is_some_and(|kind| kind == "Struct:Scalar")
@@ -411,6 +437,14 @@ impl<F> Filler<'_, F> {
             return Err(LoadError::Shape { path, tensor: name.to_string(), found, expected });
         }
         let device = param.lazy_device();
+        // Half the memory, and half to read for every token; the products are those of the same numbers as f32.
+        if self.at.factor::<D>()
+            && fused::reads_bf16(&device)
+            && let Some(numbers) = self.weights.bf16s(name)?
+        {
+            let weight = Tensor::from_data(TensorData::new(numbers, found), (&device, DType::BF16));
+            return Ok(if self.at.transposed::<D>() { weight.transpose() } else { weight });
+        }
         let order = match self.at.transposed::<D>() {
             true => Order::Transposed { rows: found[0], columns: found[1] },
             false => Order::Flat,
@@ -577,7 +611,7 @@ impl Collector {
                 let part = |begin, len| Ok::<_, Infallible>(&bytes[begin..begin + len]);
                 let Ok(turned) = decode::decode(header::Dtype::F32, bytes.len() / 4, order, part)
                     .expect("f32 can be decoded");
-                self.writer.put(&turned.floats)?;
+                self.writer.put(&turned.numbers)?;
             } else {
                 self.writer.put(data.as_slice::<f32>().expect("just converted to f32"))?;
             }
@@ -588,9 +622,13 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::LinearConfig;
+    use burn::{
+        nn::LinearConfig,
+        tensor::{Distribution, Tolerance},
+    };
 
     use super::*;
+    use crate::layers::linear::Linear;
 
     #[test]
     fn shards_fill_the_model_that_they_were_saved_from() {
@@ -609,5 +647,27 @@ mod tests {
             let loaded = fill(linear(), &weights, &all, name).unwrap();
             assert_eq!(loaded.weight.val().into_data(), saved.weight.val().into_data());
         }
+    }
+
+    #[test]
+    fn a_linear_layer_keeps_bf16_and_says_the_same() {
+        let device = Device::flex();
+        let linear = |device: &Device| Linear::new(40, 30, 1.0, device);
+        let dir = tempfile::tempdir().unwrap();
+        let [path, again] = ["one", "two"].map(|name| dir.path().join(name));
+        let name = |field: &str| Some(field.to_string());
+        save(&linear(&device), &path, SaveType::Bf16, name).unwrap();
+        let weights = Weights::open_file(&path).unwrap();
+        assert!(weights.bf16s("weight").unwrap().is_some());
+        let all = Coverage { ignored: &[], fresh: &[] };
+        let load = |device: &Device| fill(linear(device), &weights, &all, name).unwrap();
+        let (kept, trained) = (load(&device), load(&device.clone().autodiff()).valid());
+        for rows in [1, 20] {
+            let x = Tensor::<2>::random([rows, 40], Distribution::Normal(0.0, 1.0), &device);
+            let [y, expected] = [&kept, &trained].map(|layer| layer.forward(x.clone()).into_data());
+            y.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+        }
+        save(&kept, &again, SaveType::Bf16, name).unwrap();
+        assert_eq!(std::fs::read(path).unwrap(), std::fs::read(again).unwrap());
     }
 }

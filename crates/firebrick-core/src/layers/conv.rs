@@ -9,7 +9,7 @@ use burn::{
     tensor::{module, ops::ConvOptions},
 };
 
-use super::norm::BatchNorm;
+use super::{fused, norm::BatchNorm};
 
 /// Sizes of a convolution over `N` axes; the defaults of [`ConvConfig::new`] are PyTorch's.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +99,20 @@ impl Conv1d {
 
     /// As [`Self::forward`] with another weight of the same shape.
     pub fn with_weight(&self, x: Tensor<3>, weight: Tensor<3>) -> Tensor<3> {
-        module::conv1d(x, weight, self.bias.as_ref().map(Param::val), self.options.clone())
+        conv1d(x, weight, self.bias.as_ref().map(Param::val), self.options.clone())
+    }
+}
+
+/// `[B, I, T]` by `[O, I / groups, kernel]` -> `[B, O, T']`
+pub fn conv1d(
+    x: Tensor<3>,
+    weight: Tensor<3>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions<1>,
+) -> Tensor<3> {
+    match fused::applies(&x) {
+        true => fused::convolution(x, weight, bias, &options),
+        false => module::conv1d(x, weight, bias, options),
     }
 }
 
@@ -117,7 +130,20 @@ impl Conv2d {
     /// `[B, I, H, W]` -> `[B, O, H', W']`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let bias = self.bias.as_ref().map(Param::val);
-        module::conv2d(x, self.weight.val(), bias, self.options.clone())
+        conv2d(x, self.weight.val(), bias, self.options.clone())
+    }
+}
+
+/// `[B, I, H, W]` by `[O, I / groups, rows, columns]` -> `[B, O, H', W']`
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions<2>,
+) -> Tensor<4> {
+    match fused::applies(&x) {
+        true => fused::convolution(x, weight, bias, &options),
+        false => module::conv2d(x, weight, bias, options),
     }
 }
 
@@ -157,7 +183,7 @@ impl ConvNorm {
 
     fn padded(&self, x: Tensor<4>, padding: [(usize, usize); 2]) -> Tensor<4> {
         let options = ConvOptions { padding, ..self.convolution.options.clone() };
-        let x = module::conv2d(x, self.convolution.weight.val(), None, options);
+        let x = conv2d(x, self.convolution.weight.val(), None, options);
         self.normalization.forward(x)
     }
 }

@@ -183,7 +183,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
 }
 
 /// `y` as the result of `op`, whose backward pass will read `state`.
-fn record<C: CheckpointStrategy, O: Backward<Flex, N>, const N: usize>(
+pub(super) fn record<C: CheckpointStrategy, O: Backward<Flex, N>, const N: usize>(
     op: O,
     nodes: [NodeGuard; N],
     state: O::State,
@@ -203,6 +203,7 @@ macro_rules! register {
         })+
     };
 }
+pub(super) use register;
 
 #[derive(Debug)]
 struct Activate;

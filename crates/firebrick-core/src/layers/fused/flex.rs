@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use burn::{
     backend::{Flex, TensorMetadata, ops::ModuleOps},
     prelude::*,
-    tensor::DType,
+    tensor::{DType, bf16},
 };
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
@@ -14,7 +14,7 @@ use firebrick_kernels::{
     cross_entropy::{self, CrossEntropy},
     dropout::Dropout,
     embedding,
-    matmul::{Matrix, matmul, sum_rows},
+    matmul::{Matrix, matmul, matmul_bf16, sum_rows},
     norm::{self, Kind, Norm},
     rope::{self, Angles},
     softmax,
@@ -45,11 +45,11 @@ impl FusedOps for Flex {
     }
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        product(&dense(x), matrix(&weight), Some(floats(&dense(bias))))
+        product(&dense(x), &weight, Some(floats(&dense(bias))))
     }
 
     fn fused_product(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        product(&dense(x), matrix(&weight), None)
+        product(&dense(x), &weight, None)
     }
 
     fn fused_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, eps: f32) -> FlexTensor {
@@ -150,7 +150,7 @@ pub(super) fn gated_gradients(
 
 /// Gradient of `fused_linear` and `fused_product` with respect to `x`.
 pub(super) fn linear_x_gradient(weight: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
-    product(dy, matrix(weight).transposed(), None)
+    product(dy, &weight.transpose(0, 1), None)
 }
 
 /// Gradient of `fused_linear` and `fused_product` with respect to the weight.
@@ -418,29 +418,35 @@ impl Optional<Flex> {
 }
 
 /// `x` as rows times `weight`, in `x`'s shape but for the last axis.
-fn product(x: &FlexTensor, weight: Matrix, bias: Option<&[f32]>) -> FlexTensor {
-    let (i, o) = (weight.rows(), weight.cols());
+fn product(x: &FlexTensor, weight: &FlexTensor, bias: Option<&[f32]>) -> FlexTensor {
+    let [i, o] = weight.shape().dims();
     let mut shape = x.shape();
     let last = shape.num_dims() - 1;
     assert_eq!(shape[last], i, "a linear layer of {i} channels");
     let rows = shape.num_elements() / i;
     shape[last] = o;
     let mut y = FlexTensor::empty(shape, DType::F32);
-    matmul(Matrix::new(floats(x), rows, i), weight, bias, y.storage_mut());
+    let x = Matrix::new(floats(x), rows, i);
+    match weight.dtype() {
+        DType::BF16 => {
+            let bits = bytemuck::cast_slice(weight.storage::<bf16>());
+            matmul_bf16(x, matrix(weight, bits), bias, y.storage_mut());
+        }
+        _ => matmul(x, matrix(weight, weight.storage()), bias, y.storage_mut()),
+    }
     y
 }
 
-/// A view of a `[rows, cols]` tensor, transposed or not.
-fn matrix(x: &FlexTensor) -> Matrix<'_> {
+/// A view of a `[rows, cols]` tensor, transposed or not, over what it is stored in.
+fn matrix<'a, T>(x: &FlexTensor, storage: &'a [T]) -> Matrix<'a, T> {
     let [rows, cols] = x.shape().dims();
     let layout = x.layout();
     let stride = |axis: usize| usize::try_from(layout.strides()[axis]).expect("not flipped");
-    let data = &x.storage::<f32>()[layout.start_offset()..];
-    Matrix::strided(data, rows, cols, stride(0), stride(1))
+    Matrix::strided(&storage[layout.start_offset()..], rows, cols, stride(0), stride(1))
 }
 
 /// In one piece, if only a piece of a larger buffer (which Burn's `to_contiguous` would copy).
-fn dense(x: FlexTensor) -> FlexTensor {
+pub(super) fn dense(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() { x } else { x.to_contiguous() }
 }
 
@@ -449,7 +455,7 @@ fn width(x: &FlexTensor) -> usize {
     shape[shape.num_dims() - 1]
 }
 
-fn like(x: &FlexTensor) -> FlexTensor {
+pub(super) fn like(x: &FlexTensor) -> FlexTensor {
     FlexTensor::empty(x.shape(), DType::F32)
 }
 
@@ -457,7 +463,7 @@ fn scalar(x: f32) -> FlexTensor {
     FlexTensor::filled_typed(Shape::new([1]), DType::F32, x)
 }
 
-fn floats(x: &FlexTensor) -> &[f32] {
+pub(super) fn floats(x: &FlexTensor) -> &[f32] {
     x.as_slice().expect("contiguous, and f32 as `applies` checks")
 }
 

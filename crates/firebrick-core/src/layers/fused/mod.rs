@@ -5,6 +5,7 @@
 //! which is the specification that the tests hold the kernels to.
 
 mod autodiff;
+mod conv;
 mod flex;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use burn::{
 use firebrick_kernels::{activation::Activation, dropout::Dropout};
 
 use super::attention::{Heads, Mask};
+
+pub use conv::{ConvOps, convolution, global_average, max_pool};
 
 /// What a backend must bring for the functions below.
 #[backend_extension(Flex, Autodiff)]
@@ -115,6 +118,11 @@ pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().inner() == Device::flex()
 }
 
+/// May a weight of [`linear`] and [`product`] on this device be bf16? Where it trains, it stays f32.
+pub fn reads_bf16(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
 /// `f(x)`, `[..]` -> `[..]`.
 pub fn activation<const D: usize>(x: Tensor<D>, f: Activation) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_activation(x.into_dispatch(), f))
@@ -130,7 +138,7 @@ pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), dropout))
 }
 
-/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`.
+/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_linear(
         x.into_dispatch(),
@@ -139,7 +147,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
     ))
 }
 
-/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`.
+/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
 pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_product(x.into_dispatch(), weight.into_dispatch()))
 }

@@ -10,17 +10,17 @@ use crate::layers::{
 
 const SHAPE: [usize; 3] = [3, 5, 8];
 
-fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+pub(super) fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device).require_grad()
 }
 
 /// Equal values, and equal gradients of every input for a gradient that differs by element.
-fn same<const N: usize>(
+pub(super) fn same<const N: usize, const D: usize>(
     inputs: [Tensor<1>; N],
-    fused: impl Fn(&[Tensor<1>; N]) -> Tensor<3>,
-    composed: impl Fn(&[Tensor<1>; N]) -> Tensor<3>,
+    fused: impl Fn(&[Tensor<1>; N]) -> Tensor<D>,
+    composed: impl Fn(&[Tensor<1>; N]) -> Tensor<D>,
 ) {
-    let run = |f: &dyn Fn(&[Tensor<1>; N]) -> Tensor<3>| {
+    let run = |f: &dyn Fn(&[Tensor<1>; N]) -> Tensor<D>| {
         let y = f(&inputs);
         let n = y.shape().num_elements() as i64;
         let slope = Tensor::<1, Int>::arange(0..n, &y.device()).float().sin().reshape(y.dims());
@@ -37,7 +37,7 @@ fn same<const N: usize>(
     grads.iter().zip(&expected).for_each(|(found, expected)| close(found, expected));
 }
 
-fn device() -> Device {
+pub(super) fn device() -> Device {
     let device = Device::flex().autodiff();
     device.seed(3);
     device
