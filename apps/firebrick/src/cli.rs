@@ -192,8 +192,11 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// bert-b1, train-sst2
+    /// bert-b1, gpt2-decode, train-bert-b8, ..; a wrong one lists all
     pub workload: String,
+    /// Model folder, in place of the workload's own in $BENCH_ROOT/checkpoints
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -24,7 +24,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    match commands::run(cli) {
+    // On a thread of the pool: from outside it, every kernel would wait for a worker to wake.
+    match rayon::scope(|_| commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = failure.error {

@@ -194,7 +194,7 @@ fn shipped_models_answer_in_both_languages() {
     assert_eq!((&answers[0]["language"], &answers[2]["language"]), (&"zh".into(), &"en".into()));
 }
 
-/// Our models against `transformers`, both ways, on checkpoints drawn from a seed.
+/// Every family against `transformers`, both ways, on checkpoints drawn from a seed.
 #[test]
 fn transformers_agrees() {
     let python = std::env::var("FIREBRICK_PYTHON").expect(
@@ -213,12 +213,11 @@ fn transformers_agrees() {
         );
     };
     let dir = cases.to_str().unwrap();
-    let families = ["bert-model", "bert-classifier", "roberta-classifier", "distilbert-classifier"];
-    python(&[&["make", dir, "--seed", "17", "--arch"][..], &families].concat());
+    python(&["make", dir, "--seed", "17"]);
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_firebrick"));
-    // Largest difference seen over six seeds: 6e-7.
-    python(&["check", dir, "--run", binary.to_str().unwrap(), "--tolerance", "1e-5"]);
-    python(&["back", dir, "--run", binary.to_str().unwrap(), "--tolerance", "1e-5"]);
+    // The tolerances of the script's own: MobileNetV2's 52 convolutions differ by 4e-5, all others by less than 1e-5.
+    python(&["check", dir, "--run", binary.to_str().unwrap()]);
+    python(&["back", dir, "--run", binary.to_str().unwrap()]);
 }
 
 /// The reference page is printed by the program; a changed key changes it.

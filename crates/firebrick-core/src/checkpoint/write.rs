@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"an older model");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
-        let twice = || Planned { name: "w".into(), shape: vec![1] };
+        let twice = || Planned::floats("w".into(), vec![1]);
         let plan = vec![twice(), twice()];
         let error = Writer::new(&path, SHARD_LIMIT, SaveType::F32, plan).err().unwrap();
         assert!(error.to_string().contains("two parameters are named \"w\""));

@@ -12,7 +12,7 @@ use burn::{
         tensor::FloatTensor,
     },
     prelude::*,
-    tensor::{DType, ops::ConvOptions},
+    tensor::ops::ConvOptions,
 };
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
@@ -24,7 +24,7 @@ use firebrick_kernels::{
 use super::{
     Optional,
     autodiff::{record, register},
-    flex::{dense, floats, like},
+    flex::{dense, floats, fresh, like},
 };
 
 /// What a backend must bring for the functions below.
@@ -159,7 +159,7 @@ impl ConvOps for Flex {
     fn fused_global_average(x: FlexTensor) -> FlexTensor {
         let x = dense(x);
         let [b, c, h, w] = x.shape().dims();
-        let mut y = FlexTensor::empty(Shape::new([b, c]), DType::F32);
+        let mut y = fresh(Shape::new([b, c]));
         pool::mean(floats(&x), h * w, y.storage_mut());
         y
     }
@@ -251,7 +251,7 @@ impl ConvInputs {
         }
         shape[last] = columns;
         let bias = bias.map(dense);
-        let mut y = FlexTensor::empty(shape, DType::F32);
+        let mut y = fresh(shape);
         let (x, weight) = (floats(&self.x), floats(&self.weight));
         conv::forward(x, weight, bias.as_ref().map(floats), &self.conv, y.storage_mut());
         y
@@ -270,7 +270,7 @@ impl ConvInputs {
     }
 
     fn bias_gradient(&self, dy: &FlexTensor) -> FlexTensor {
-        let mut db = FlexTensor::empty(Shape::new([self.conv.channels[1]]), DType::F32);
+        let mut db = fresh(Shape::new([self.conv.channels[1]]));
         conv::bias_gradient(floats(dy), &self.conv, db.storage_mut());
         db
     }
@@ -321,7 +321,7 @@ impl Largest {
         let shape = x.shape();
         let [b, c, _, _] = shape.dims();
         let [rows, columns] = pool.out_size();
-        let mut y = FlexTensor::empty(Shape::new([b, c, rows, columns]), DType::F32);
+        let mut y = fresh(Shape::new([b, c, rows, columns]));
         let mut indices = vec![0; b * c * rows * columns];
         pool.forward(floats(&x), y.storage_mut(), &mut indices);
         (y, Self { pool, shape, indices })
@@ -337,7 +337,7 @@ impl Backward<Flex, 1> for Pool {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let Largest { pool, shape, indices } = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| {
-            let mut dx = FlexTensor::empty(shape, DType::F32);
+            let mut dx = fresh(shape);
             pool.backward(floats(&dense(dy)), &indices, dx.storage_mut());
             dx
         });
@@ -355,7 +355,7 @@ impl Backward<Flex, 1> for Average {
         let shape = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| {
             let area = shape[2] * shape[3];
-            let mut dx = FlexTensor::empty(shape, DType::F32);
+            let mut dx = fresh(shape);
             pool::mean_backward(floats(&dense(dy)), area, dx.storage_mut());
             dx
         });

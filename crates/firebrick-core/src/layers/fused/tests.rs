@@ -288,11 +288,11 @@ fn cross_entropy_is_its_formula() {
             [random([40], &device)],
             |[x]| {
                 let logits = x.clone().reshape([5, 8]);
-                (cross_entropy(logits, targets.clone(), ignore, smoothing) * 2.0).unsqueeze()
+                (cross_entropy(logits, targets.clone(), ignore, smoothing) * 2.0).unsqueeze::<3>()
             },
             |[x]| {
                 let logits = x.clone().reshape([5, 8]);
-                (loss::composed(logits, targets.clone(), ignore, smoothing) * 2.0).unsqueeze()
+                (loss::composed(logits, targets.clone(), ignore, smoothing) * 2.0).unsqueeze::<3>()
             },
         );
     }
