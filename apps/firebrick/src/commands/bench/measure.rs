@@ -35,9 +35,9 @@ impl Timing {
     }
 }
 
-/// Times `work` after `warmup` calls, while nobody else does who takes the lock `$BENCH_LOCK`.
+/// Times `work` after `warmup` calls, alone and preferred as the environment says.
 pub fn time(warmup: usize, short: f64, mut work: impl FnMut()) -> Timing {
-    let _lock = lock();
+    let _alone = Alone::new();
     let mut once = short;
     for _ in 0..warmup {
         let begun = Instant::now();
@@ -61,11 +61,30 @@ pub fn time(warmup: usize, short: f64, mut work: impl FnMut()) -> Timing {
     Timing { seconds, foreign_cpu: cpu().zip(before).map(|(now, before)| foreign(now, before)) }
 }
 
-/// Held until it is dropped.
-fn lock() -> Option<fs::File> {
-    let file = fs::File::create(env::var_os("BENCH_LOCK")?).ok()?;
-    file.lock().ok()?;
-    Some(file)
+/// While it lives, nobody else measures who takes the lock `$BENCH_LOCK`, and the scheduler prefers this session by
+/// `$BENCH_NICE` (-20 is the most, and root's to set).
+struct Alone(#[expect(dead_code, reason = "unlocks when it is dropped")] Option<fs::File>);
+
+impl Alone {
+    fn new() -> Self {
+        let file = env::var_os("BENCH_LOCK").and_then(|path| fs::File::create(path).ok());
+        let lock = file.filter(|file| file.lock().is_ok());
+        prefer(env::var("BENCH_NICE").ok().as_deref());
+        Self(lock)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        prefer(env::var_os("BENCH_NICE").map(|_| "0"));
+    }
+}
+
+/// The weight of this session's scheduling group, on Linux; where it cannot be set, `foreign_cpu` tells.
+fn prefer(nice: Option<&str>) {
+    if let Some(nice) = nice {
+        let _ = fs::write("/proc/self/autogroup", nice);
+    }
 }
 
 /// Seconds that all processors have been busy, and those of them for this process; Linux only.
