@@ -39,6 +39,9 @@ pub struct Global {
     /// Never use the network (nothing does yet)
     #[arg(long, global = true, env = "FIREBRICK_OFFLINE")]
     pub offline: bool,
+    /// CPU threads to compute with; 0 takes all cores
+    #[arg(long, global = true, default_value_t = 0, env = "FIREBRICK_THREADS", value_name = "N")]
+    pub threads: usize,
     /// Folder of run folders
     #[arg(long, global = true, default_value = "runs", env = "FIREBRICK_RUNS", value_name = "DIR")]
     pub runs: PathBuf,

@@ -50,9 +50,12 @@ struct Bench<'a> {
     device: Device,
 }
 
+/// Threads that a workload is measured with.
+pub fn threads() -> usize {
+    measure::threads()
+}
+
 pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(measure::threads());
-    threads.build_global().context("setting the number of threads")?;
     let bench = Bench {
         workload: &args.workload,
         model: args.model.as_deref(),
