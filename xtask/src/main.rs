@@ -5,6 +5,7 @@
 
 mod arrows;
 mod check;
+mod peers;
 mod process;
 mod setup;
 mod test;
@@ -30,6 +31,9 @@ Usage: cargo xtask VERB [ARGUMENTS]
   check [STEP...]    format, arrows, sizes, lints, docs, licences: cheapest first
   bench [ARGS]       the criterion benches; ARGS start with `--` and go to `cargo bench`
   bench WORKLOAD     one workload of `firebrick bench`, e.g. bert-b1
+  bench --peers [WORKLOAD...] [--rounds N] [--binary PATH]
+                     the same work on PyTorch, ONNX Runtime and llama.cpp by turns; one table.
+                     BENCH_PYTHON names their Python, BENCH_ROOT the folder of checkpoints and results
   parity DIR         compare with transformers on the checkpoints in DIR (`parity back DIR`: written by us)
   dist               the release binary, into `dist` in the target folder
   help               this text
@@ -50,6 +54,9 @@ fn main() -> ExitCode {
         }
         "test" => test::run(&args),
         "check" => check::run(&args),
+        "bench" if args.first().is_some_and(|first| first == "--peers") => {
+            Workspace::read().and_then(|workspace| peers::run(&args[1..], &workspace, build))
+        }
         "bench" if runs_criterion(&args) => criterion(&args),
         "parity" => parity(&args),
         "dist" => dist(),

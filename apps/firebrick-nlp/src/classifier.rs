@@ -78,7 +78,8 @@ impl TextClassifier {
             labels = origin.map_or_else(Vec::new, |origin| origin.labels);
         }
         if labels.is_empty() {
-            bail!("{}: id2label is missing", source.path("config.json").display());
+            // `transformers` leaves these out of the file, and reads them so.
+            labels = (0..loaded.model.labels()).map(|i| format!("LABEL_{i}")).collect();
         }
         Ok(Self { config: loaded.config, model: loaded.model, tokenizer, labels, max_len })
     }

@@ -39,6 +39,9 @@ pub struct Global {
     /// Never use the network (nothing does yet)
     #[arg(long, global = true, env = "FIREBRICK_OFFLINE")]
     pub offline: bool,
+    /// CPU threads to compute with; 0 takes all cores
+    #[arg(long, global = true, default_value_t = 0, env = "FIREBRICK_THREADS", value_name = "N")]
+    pub threads: usize,
     /// Folder of run folders
     #[arg(long, global = true, default_value = "runs", env = "FIREBRICK_RUNS", value_name = "DIR")]
     pub runs: PathBuf,
@@ -192,8 +195,11 @@ pub struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// bert-b1, train-sst2
+    /// bert-b1, gpt2-decode, train-bert-b8, ..; a wrong one lists all
     pub workload: String,
+    /// Model folder, in place of the workload's own in $BENCH_ROOT/checkpoints
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -24,8 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    // On a thread of the pool: from outside it, every kernel would wait for a worker to wake.
-    match rayon::scope(|_| commands::run(cli)) {
+    match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = failure.error {

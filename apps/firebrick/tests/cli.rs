@@ -213,7 +213,8 @@ fn transformers_agrees() {
         );
     };
     let dir = cases.to_str().unwrap();
-    python(&["make", dir, "--seed", "17"]);
+    // A seed at which `transformers` itself writes with every case: its beam search fails on some sizes of T5.
+    python(&["make", dir, "--seed", "11"]);
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_firebrick"));
     // The tolerances of the script's own: MobileNetV2's 52 convolutions differ by 4e-5, all others by less than 1e-5.
     python(&["check", dir, "--run", binary.to_str().unwrap()]);

@@ -27,7 +27,7 @@ impl Affine {
         Self { scale, shift }
     }
 
-    /// `(x - mean) / sqrt(variance + eps) * weight + bias`
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`; rounds as PyTorch does, which shows in deep models.
     pub fn of_batch_norm(
         weight: &[f32],
         bias: &[f32],
@@ -38,7 +38,7 @@ impl Affine {
         let inverse = variance.iter().map(|variance| 1.0 / (variance + eps).sqrt());
         let scale: Vec<f32> = weight.iter().zip(inverse).map(|(w, inverse)| w * inverse).collect();
         let shift =
-            bias.iter().zip(mean).zip(&scale).map(|((b, m), scale)| b - m * scale).collect();
+            bias.iter().zip(mean).zip(&scale).map(|((b, m), s)| (-m).mul_add(*s, *b)).collect();
         Self::new(scale, shift)
     }
 
@@ -85,10 +85,10 @@ fn any_line(
     match residual {
         Some(residual) => {
             for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
-                *y = within(x * scale + shift + residual);
+                *y = within(x.mul_add(scale, shift) + residual);
             }
         }
-        None => y.iter_mut().zip(x).for_each(|(y, x)| *y = within(x * scale + shift)),
+        None => y.iter_mut().zip(x).for_each(|(y, x)| *y = within(x.mul_add(scale, shift))),
     }
 }
 

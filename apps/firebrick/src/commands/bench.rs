@@ -1,101 +1,326 @@
-//! `firebrick bench`: one workload, one JSON line in the format of the peers' scripts.
+//! `firebrick bench`: the workloads of `shared/peers/bench.py`, with the same inputs and lines, on the same checkpoints.
+//!
+//! Those lie in `$BENCH_ROOT/checkpoints`, made by `shared/peers/make_checkpoints.py`.
 
-use std::time::Instant;
+mod measure;
 
-use burn::{prelude::*, tensor::TensorData};
-use firebrick_core::arch::bert::BertConfig;
-use firebrick_nlp::workload::TrainStep;
+use std::{
+    env, fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use burn::tensor::Device;
+use firebrick_core::{
+    arch::{
+        self, AnyModel,
+        bert::{self, BertConfig},
+        gpt2::Gpt2Config,
+        inputs::{Array, Inputs},
+    },
+    checkpoint::Source,
+    generate::{GenerationConfig, generate},
+    layers::activation::Activation,
+};
+use firebrick_nlp::{embed::Embedder, workload::TrainStep};
+use firebrick_train::sampler::mix;
 use serde_json::json;
 
 use super::Outcome;
 use crate::{
     cli::{BenchArgs, Global},
-    failure::{Failure, USAGE},
+    failure::{Failure, MISSING, USAGE},
 };
+use measure::{Report, SHORT, time};
+
+const WORKLOADS: &str = "bert-b1, bert-b8, vit-b1, vit-b8, resnet50-b1, resnet50-b8, mobilenetv2-b1, yolos-b1, \
+    wav2vec2-b1, minilm-256, gpt2-decode, llm-decode, whisper-base, start-bert, train-nanogpt, train-babygpt, \
+    train-gpt-b12, train-bert-b8, train-sst2";
+
+/// Where things are.
+struct Bench<'a> {
+    workload: &'a str,
+    /// In place of the workload's own checkpoint.
+    model: Option<&'a Path>,
+    root: Option<PathBuf>,
+    device: Device,
+}
+
+/// Threads that a workload is measured with.
+pub fn threads() -> usize {
+    measure::threads()
+}
 
 pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
-    let device = global.device.open()?;
+    let bench = Bench {
+        workload: &args.workload,
+        model: args.model.as_deref(),
+        root: env::var_os("BENCH_ROOT").map(PathBuf::from),
+        device: global.device.open()?,
+    };
     match args.workload.as_str() {
-        "bert-b1" => bert_b1(&device),
-        "train-bert-b8" => train(&device, "train-bert-b8", &BertConfig::base(), 8, 128),
-        "train-sst2" => train(&device, "train-sst2", &small(), 32, 24),
-        other => {
-            let message = format!("no workload `{other}`: bert-b1, train-bert-b8, train-sst2");
-            return Err(Failure::text(USAGE, message));
-        }
+        "bert-b1" => bench.bert(1),
+        "bert-b8" => bench.bert(8),
+        "vit-b1" => bench.images("vit-base-16", [1, 3, 224, 224]),
+        "vit-b8" => bench.images("vit-base-16", [8, 3, 224, 224]),
+        "resnet50-b1" => bench.images("resnet-50", [1, 3, 224, 224]),
+        "resnet50-b8" => bench.images("resnet-50", [8, 3, 224, 224]),
+        "mobilenetv2-b1" => bench.images("mobilenet_v2", [1, 3, 224, 224]),
+        "yolos-b1" => bench.images("yolos-tiny", [1, 3, 512, 683]),
+        "wav2vec2-b1" => bench.forward("wav2vec2-base", "input_values", noise(&[1, CLIP])),
+        "minilm-256" => bench.sentences(256),
+        "gpt2-decode" => bench.decode("gpt2"),
+        "llm-decode" => bench.decode("qwen2-0.5b-f32"),
+        "whisper-base" => bench.whisper("whisper-base"),
+        "start-bert" => bench.start("a film of rare grace and quiet power"),
+        "train-nanogpt" => bench.train_characters([4, 4, 128], 64, 12),
+        "train-babygpt" => bench.train_characters([6, 6, 384], 256, 8),
+        "train-gpt-b12" => bench.train_characters([6, 6, 384], 64, 12),
+        "train-bert-b8" => bench.train_bert(8, 128),
+        "train-sst2" => bench.train_sst2(32, 24),
+        other => Err(Failure::text(USAGE, format!("no workload `{other}`: {WORKLOADS}"))),
     }
+}
+
+/// Samples of the peers' clip, 11 s at 16 kHz.
+const CLIP: usize = 176_000;
+
+/// The peers' token ids, whatever they mean.
+fn token_ids(shape: [usize; 2]) -> Array {
+    let values = (0..(shape[0] * shape[1]) as i64).map(|i| 1000 + i * 7919 % 20_000);
+    Array::Ints { shape: shape.into(), values: values.collect() }
+}
+
+/// Numbers in [-1, 1).
+fn noise(shape: &[usize]) -> Array {
+    let number = |i| (mix(0, i) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    let count = shape.iter().product::<usize>() as u64;
+    Array::Floats { shape: shape.into(), values: (0..count).map(number).collect() }
+}
+
+impl Bench<'_> {
+    /// `--model`, or the checkpoint of that name where there is one.
+    fn find(&self, name: &str) -> Option<Source> {
+        let made = self.root.as_ref().map(|root| root.join("checkpoints").join(name));
+        let made = made.filter(|folder| folder.join("config.json").exists());
+        self.model.map(Path::to_path_buf).or(made).map(Source::folder)
+    }
+
+    fn checkpoint(&self, name: &str) -> Result<Source, Failure> {
+        self.find(name).ok_or_else(|| {
+            let message = format!(
+                "no checkpoint {name}: give --model, or set BENCH_ROOT and make it with shared/peers/make_checkpoints.py"
+            );
+            Failure::text(MISSING, message)
+        })
+    }
+
+    /// A file somewhere under `$BENCH_ROOT/data/SET`.
+    fn data(&self, set: &str, file: &str) -> Result<String, Failure> {
+        let folder = self.root.as_ref().map(|root| root.join("data").join(set));
+        let path = folder.and_then(|folder| below(&folder, file)).ok_or_else(|| {
+            let message = format!(
+                "no {file} in $BENCH_ROOT/data/{set}: unpack shared/data/{set}.tar.xz there"
+            );
+            Failure::text(MISSING, message)
+        })?;
+        Ok(fs::read_to_string(&path).with_context(|| path.display().to_string())?)
+    }
+
+    fn inputs<const N: usize>(&self, arrays: [(&str, Array); N]) -> Inputs {
+        let arrays = arrays.map(|(name, array)| (name.to_string(), array));
+        Inputs { arrays: arrays.into(), device: self.device.clone() }
+    }
+
+    /// Latency of sequences of 128 tokens through BERT-base; one of random weights where there is no checkpoint.
+    fn bert(&self, rows: usize) -> Outcome {
+        let ids = token_ids([rows, 128]);
+        let mask = Array::Ints { shape: vec![rows, 128], values: vec![1; rows * 128] };
+        let inputs = self.inputs([("input_ids", ids), ("attention_mask", mask)]);
+        if let Some(source) = self.find("bert-base") {
+            return self.latency(&*arch::open(&source, &self.device)?, &inputs);
+        }
+        self.device.seed(0);
+        let config = BertConfig::base();
+        let model = config.init_classifier(2, &self.device);
+        let ids = inputs.ids("input_ids", config.vocab_size).map_err(anyhow::Error::new)?;
+        let timing = time(3, SHORT, || {
+            model.forward(ids.clone(), None, None).into_data();
+        });
+        Report::new(self.workload).with(json!({"checkpoint": "random"})).latency(&timing);
+        Ok(())
+    }
+
+    fn images(&self, checkpoint: &str, shape: [usize; 4]) -> Outcome {
+        self.forward(checkpoint, "pixel_values", noise(&shape))
+    }
+
+    fn forward(&self, checkpoint: &str, input: &str, array: Array) -> Outcome {
+        let model = arch::open(&self.checkpoint(checkpoint)?, &self.device)?;
+        self.latency(&*model, &self.inputs([(input, array)]))
+    }
+
+    fn latency(&self, model: &dyn AnyModel, inputs: &Inputs) -> Outcome {
+        model.forward(inputs).map_err(anyhow::Error::new)?;
+        let timing = time(2, SHORT, || {
+            model.forward(inputs).expect("it took them before");
+        });
+        Report::new(self.workload).latency(&timing);
+        Ok(())
+    }
+
+    /// Sentences to vectors, tokenizer included.
+    fn sentences(&self, count: usize) -> Outcome {
+        let text = self.data("multi30k", "test_2016_flickr.en")?;
+        let texts: Vec<&str> = text.lines().take(count).collect();
+        let embedder = Embedder::open(&self.checkpoint("minilm")?, &self.device)?;
+        let timing = time(1, SHORT, || {
+            embedder.embed(&texts, 32);
+        });
+        Report::new(self.workload).rate(&timing, texts.len() as f64, "sentences/s");
+        Ok(())
+    }
+
+    /// 64 tokens after a prompt of 32: all of it, and the steps without the prompt's.
+    fn decode(&self, checkpoint: &str) -> Outcome {
+        const PROMPT: usize = 32;
+        const NEW: usize = 64;
+        let ids = (0..PROMPT as i64).map(|i| 100 + i * 37).collect();
+        let ids = Array::Ints { shape: vec![1, PROMPT], values: ids };
+        let inputs = self.inputs([("input_ids", ids)]);
+        let model = arch::open(&self.checkpoint(checkpoint)?, &self.device)?;
+        write(&*model, &inputs, 1)?;
+        let run = |new| write(&*model, &inputs, new).expect("it took them before");
+        let whole = time(2, SHORT, || run(NEW));
+        let prompt = time(1, SHORT, || run(1)).median();
+        let extra = json!({"prompt_ms": prompt * 1e3});
+        Report::new(self.workload).with(extra).rate(&whole, NEW as f64, "tokens/s");
+        let steps = |seconds| (NEW - 1) as f64 / (seconds - prompt);
+        Report::new(self.workload).line("decode-only", "tokens/s", &whole, steps);
+        Ok(())
+    }
+
+    /// Features of 30 s to 100 tokens. The peers also compute the features, some 2 % of their time.
+    fn whisper(&self, checkpoint: &str) -> Outcome {
+        // <|startoftranscript|><|en|><|transcribe|><|notimestamps|>
+        let prompt =
+            Array::Ints { shape: vec![1, 4], values: vec![50_258, 50_259, 50_359, 50_363] };
+        let inputs =
+            self.inputs([("input_features", noise(&[1, 80, 3000])), ("decoder_input_ids", prompt)]);
+        let model = arch::open(&self.checkpoint(checkpoint)?, &self.device)?;
+        write(&*model, &inputs, 1)?;
+        let timing = time(1, SHORT, || write(&*model, &inputs, 100).expect("it took them before"));
+        Report::new(self.workload).with(json!({"features": "given"})).latency(&timing);
+        Ok(())
+    }
+
+    /// From the start of a process to the first answer, as a user of the command line waits.
+    fn start(&self, text: &str) -> Outcome {
+        let source = self.checkpoint("bert-base")?;
+        let me = env::current_exe().context("this program's path")?;
+        let mut command = Command::new(me);
+        command.args(["nlp", "sentiment", text, "--model"]).arg(source.path(""));
+        command.env("RAYON_NUM_THREADS", measure::threads().to_string()).stdout(Stdio::null());
+        let mut peak: f64 = 0.0;
+        let mut run = || -> anyhow::Result<()> {
+            let mut child = command.spawn().context("starting this program again")?;
+            let id = child.id().to_string();
+            let watcher = thread::spawn(move || {
+                let mut peak = 0.0;
+                while let Some(now) = measure::peak_mb(&id) {
+                    peak = now; // the kernel's own high-water mark, so only the last one counts
+                    thread::sleep(Duration::from_millis(2));
+                }
+                peak
+            });
+            let status = child.wait().context("waiting for it")?;
+            ensure!(status.success(), "it ended with {status}");
+            peak = peak.max(watcher.join().unwrap_or_default());
+            Ok(())
+        };
+        run()?; // fills the page cache
+        let timing = time(0, 0.0, || run().expect("it did before"));
+        let report = Report { peak: Some(peak), ..Report::new(self.workload) };
+        report.line("process start to result", "ms", &timing, |seconds| seconds * 1e3);
+        Ok(())
+    }
+
+    /// nanoGPT's model and step: layers, heads and width; rows of `block` characters.
+    fn train_characters(
+        &self,
+        [layers, heads, width]: [usize; 3],
+        block: usize,
+        rows: usize,
+    ) -> Outcome {
+        let config = Gpt2Config {
+            n_embd: width,
+            n_layer: layers,
+            n_head: heads,
+            n_positions: block,
+            activation_function: Activation::Gelu,
+            resid_pdrop: 0.0,
+            embd_pdrop: 0.0,
+            attn_pdrop: 0.0,
+            ..Gpt2Config::small()
+        };
+        let text = self.data("tinyshakespeare", "input.txt")?;
+        let mut step = TrainStep::characters(&text, &config, rows, &self.device);
+        self.train(rows * block, || step.run())
+    }
+
+    fn train_bert(&self, rows: usize, tokens: usize) -> Outcome {
+        let device = self.device.clone().autodiff();
+        device.seed(0);
+        let (config, model) = match self.find("bert-base") {
+            Some(source) => {
+                let loaded = bert::load_classifier(&source, &device)?;
+                (loaded.config, loaded.model)
+            }
+            None => (BertConfig::base(), BertConfig::base().init_classifier(2, &device)),
+        };
+        let mut step = TrainStep::of(model, config.vocab_size, rows, tokens, 2e-5);
+        self.train(rows * tokens, || step.run())
+    }
+
+    /// The encoder of the recipe sst2, from random weights.
+    fn train_sst2(&self, rows: usize, tokens: usize) -> Outcome {
+        let recipe = super::recipe::open("sst2", &[]).ok().map(|(recipe, ..)| recipe);
+        let recipe = recipe.expect("a test parses every shipped recipe");
+        let config = recipe.bert(recipe.tokenizer.vocab_size);
+        let config = config.expect("a test parses every shipped recipe");
+        let mut step = TrainStep::new(&config, rows, tokens, &self.device);
+        self.train(rows * tokens, || step.run())
+    }
+
+    fn train(&self, tokens: usize, step: impl FnMut()) -> Outcome {
+        let timing = time(3, 1.0, step);
+        Report::new(self.workload)
+            .with(json!({"items_per_step": tokens}))
+            .rate(&timing, 1.0, "steps/s");
+        Ok(())
+    }
+}
+
+/// `new` tokens, whatever they are: random weights never stop by themselves.
+fn write(model: &dyn AnyModel, inputs: &Inputs, new: usize) -> anyhow::Result<()> {
+    let decoder = model.decoder().context("this architecture writes no text")?;
+    let config = GenerationConfig { max_new_tokens: Some(new), ..GenerationConfig::default() };
+    generate(decoder, inputs, &config, &mut |_, _| ControlFlow::Continue(()))?;
     Ok(())
 }
 
-/// The encoder of the recipe sst2.
-fn small() -> BertConfig {
-    let recipe = super::recipe::open("sst2", &[]).ok().map(|(recipe, ..)| recipe);
-    let recipe = recipe.expect("a test parses every shipped recipe");
-    recipe.bert(recipe.tokenizer.vocab_size).expect("a test parses every shipped recipe")
-}
-
-/// Latency of one sequence of 128 tokens through BERT-base with two labels.
-fn bert_b1(device: &Device) {
-    device.seed(0);
-    let model = BertConfig::base().init_classifier(2, device);
-    let ids: Vec<i32> = (0..128).map(|i| 1000 + i * 37 % 20_000).collect();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 128]), device);
-    measure(
-        "bert-b1",
-        "latency",
-        "ms",
-        1,
-        |seconds| seconds * 1e3,
-        || {
-            model.forward(ids.clone(), None, None).into_data();
-        },
-    );
-}
-
-/// Tokens a second of whole optimiser steps: forward, backward, clipping, AdamW.
-fn train(device: &Device, name: &str, config: &BertConfig, rows: usize, tokens: usize) {
-    let mut step = TrainStep::new(config, rows, tokens, device);
-    let count = (rows * tokens) as f64;
-    measure(name, "throughput", "tokens/s", 3, |seconds| count / seconds, || step.run());
-}
-
-/// Five repeats after `warmup` runs; what takes less than 0.2 s is repeated inside.
-fn measure(
-    workload: &str,
-    metric: &str,
-    unit: &str,
-    warmup: usize,
-    value: impl Fn(f64) -> f64,
-    mut work: impl FnMut(),
-) {
-    let mut once = 0.0;
-    for _ in 0..warmup.max(1) {
-        let begun = Instant::now();
-        work();
-        once = begun.elapsed().as_secs_f64();
+/// The first file of this name in a folder or below it.
+fn below(folder: &Path, file: &str) -> Option<PathBuf> {
+    let path = folder.join(file);
+    if path.is_file() {
+        return Some(path);
     }
-    let inner = (0.2 / once.max(1e-6)).ceil().clamp(1.0, 1000.0) as usize;
-    let mut values: Vec<f64> = (0..5)
-        .map(|_| {
-            let begun = Instant::now();
-            (0..inner).for_each(|_| work());
-            value(begun.elapsed().as_secs_f64() / inner as f64)
-        })
-        .collect();
-    values.sort_by(f64::total_cmp);
-    let line = json!({
-        "peer": "firebrick", "workload": workload, "metric": metric, "unit": unit,
-        "median": values[2], "min": values[0], "max": values[4], "repeats": 5,
-        "threads": std::thread::available_parallelism().map_or(1, usize::from),
-        "peak_rss_mb": peak_rss_mb(),
-        "versions": {"firebrick": env!("CARGO_PKG_VERSION"), "burn": "0.22.1"},
-    });
-    println!("{line}");
-}
-
-/// Highest resident memory of this process so far, from the kernel.
-fn peak_rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    folders.iter().find_map(|folder| below(folder, file))
 }

@@ -15,6 +15,7 @@ mod train;
 
 use std::io::Write;
 
+use anyhow::Context;
 use clap::CommandFactory;
 
 use crate::{
@@ -26,6 +27,17 @@ use crate::{
 pub type Outcome = Result<(), Failure>;
 
 pub fn run(cli: Cli) -> Outcome {
+    let threads = match cli.command {
+        Command::Bench(_) => bench::threads(),
+        _ => cli.global.threads,
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.context("setting the number of threads")?;
+    // On a thread of the pool: from outside it, every kernel would wait for a worker to wake.
+    rayon::scope(|_| dispatch(cli))
+}
+
+fn dispatch(cli: Cli) -> Outcome {
     let global = &cli.global;
     match cli.command {
         Command::Start(args) => start::run(&args, global),

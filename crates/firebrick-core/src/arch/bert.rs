@@ -427,6 +427,11 @@ impl BertClassifier {
         };
         self.classifier.forward(self.dropout.forward(x)) // [B, L]
     }
+
+    /// `L`
+    pub fn labels(&self) -> usize {
+        self.classifier.width()
+    }
 }
 
 /// Checkpoint name <-> field path; `{}` is a layer's index. BERT and RoBERTa.

@@ -27,6 +27,7 @@ use crate::{
         conv::{ConvConfig, ConvNorm},
         dropout::Dropout,
         linear::Linear,
+        norm::After,
         pool::global_average,
     },
 };
@@ -248,15 +249,15 @@ struct Step {
 }
 
 impl Step {
-    fn linear(self, convolution: &ConvNorm, x: Tensor<4>) -> Tensor<4> {
+    fn linear(self, convolution: &ConvNorm, x: Tensor<4>, after: After<4>) -> Tensor<4> {
         match self.same {
-            true => convolution.forward_same(x),
-            false => convolution.forward(x),
+            true => convolution.forward_same(x, after),
+            false => convolution.forward(x, after),
         }
     }
 
     fn active(self, convolution: &ConvNorm, x: Tensor<4>) -> Tensor<4> {
-        self.activation.forward(self.linear(convolution, x))
+        self.linear(convolution, x, After::activation(self.activation))
     }
 }
 
@@ -297,7 +298,7 @@ impl Stem {
         if let Some(expand) = &self.expand {
             x = step.active(expand, x);
         }
-        step.linear(&self.reduce, step.active(&self.depthwise, x))
+        step.linear(&self.reduce, step.active(&self.depthwise, x), After::default())
     }
 }
 
@@ -315,8 +316,9 @@ impl Layer {
     /// `[B, C, H, W]` -> `[B, C', H / stride, W / stride]`
     fn forward(&self, x: Tensor<4>, step: Step) -> Tensor<4> {
         let wide = step.active(&self.expand, x.clone());
-        let reduced = step.linear(&self.reduce, step.active(&self.depthwise, wide));
-        if self.residual { x + reduced } else { reduced }
+        let residual = self.residual.then_some(x);
+        let after = After { residual, activation: None };
+        step.linear(&self.reduce, step.active(&self.depthwise, wide), after)
     }
 }
 

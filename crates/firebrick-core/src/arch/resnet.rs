@@ -26,6 +26,7 @@ use crate::{
         activation::Activation,
         conv::{ConvConfig, ConvNorm},
         linear::Linear,
+        norm::After,
         pool::{global_average, max_pool},
     },
 };
@@ -189,7 +190,7 @@ pub struct ResNet {
 impl ResNet {
     /// `[B, num_channels, H, W]` -> logits `[B, L]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let x = self.activation.forward(self.stem.forward(x)); // [B, C, H / 2, W / 2]
+        let x = self.stem.forward(x, After::activation(self.activation)); // [B, C, H / 2, W / 2]
         let x = max_pool(x, 3, 2, 1); // [B, C, H / 4, W / 4]
         let layers = self.stages.iter().flat_map(|stage| &stage.layers);
         let x = layers.fold(x, |x, layer| layer.forward(x));
@@ -218,12 +219,16 @@ impl Layer {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let (last, inner) = self.convolutions.split_last().expect("a layer has two or three");
         // Relu whatever `hidden_act` is, as in the reference.
-        let branch = inner.iter().fold(x.clone(), |x, c| Activation::Relu.forward(c.forward(x)));
+        let relu = || After::activation(Activation::Relu);
+        let branch = inner.iter().fold(x.clone(), |x, c| c.forward(x, relu()));
         let shortcut = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x),
+            Some(shortcut) => shortcut.forward(x, After::default()),
             None => x,
         };
-        self.activation.forward(last.forward(branch) + shortcut)
+        last.forward(
+            branch,
+            After { residual: Some(shortcut), ..After::activation(self.activation) },
+        )
     }
 }
 

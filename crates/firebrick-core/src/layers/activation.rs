@@ -1,7 +1,7 @@
 //! Element-wise activations.
 
 use burn::{prelude::*, tensor::activation};
-use firebrick_kernels::activation as kernel;
+use firebrick_kernels::{activation as kernel, affine};
 use serde::{Deserialize, Serialize};
 
 use super::fused;
@@ -52,6 +52,15 @@ impl Activation {
             Self::QuickGelu => Some(kernel::Activation::QuickGelu),
             Self::Silu => Some(kernel::Activation::Silu),
             Self::Relu | Self::Relu6 | Self::Tanh => None,
+        }
+    }
+
+    /// As part of the pass over memory that scales and shifts.
+    pub(super) fn affine(self) -> Option<affine::Activation> {
+        match self {
+            Self::Relu => Some(affine::Activation::Relu),
+            Self::Relu6 => Some(affine::Activation::Relu6),
+            _ => None,
         }
     }
 

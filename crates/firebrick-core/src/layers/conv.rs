@@ -9,7 +9,10 @@ use burn::{
     tensor::{module, ops::ConvOptions},
 };
 
-use super::{fused, norm::BatchNorm};
+use super::{
+    fused,
+    norm::{After, BatchNorm},
+};
 
 /// Sizes of a convolution over `N` axes; the defaults of [`ConvConfig::new`] are PyTorch's.
 #[derive(Debug, Clone, PartialEq)]
@@ -164,13 +167,13 @@ impl ConvNorm {
     }
 
     /// `[B, I, H, W]` -> `[B, O, H', W']`
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.padded(x, self.convolution.options.padding)
+    pub fn forward(&self, x: Tensor<4>, after: After<4>) -> Tensor<4> {
+        self.padded(x, self.convolution.options.padding, after)
     }
 
     /// With TensorFlow's `SAME` padding in place of the configured one: `H'` is `H / stride` rounded up, and
     /// what does not split evenly comes after.
-    pub fn forward_same(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn forward_same(&self, x: Tensor<4>, after: After<4>) -> Tensor<4> {
         let [_, _, h, w] = x.dims();
         let [_, _, rows, columns] = self.convolution.weight.lazy_shape().dims();
         let ConvOptions { stride, dilation, .. } = self.convolution.options;
@@ -178,13 +181,13 @@ impl ConvNorm {
             let (before, after) = same_padding(size, kernel, stride[axis]);
             (before * dilation[axis], after * dilation[axis])
         });
-        self.padded(x, padding)
+        self.padded(x, padding, after)
     }
 
-    fn padded(&self, x: Tensor<4>, padding: [(usize, usize); 2]) -> Tensor<4> {
+    fn padded(&self, x: Tensor<4>, padding: [(usize, usize); 2], after: After<4>) -> Tensor<4> {
         let options = ConvOptions { padding, ..self.convolution.options.clone() };
         let x = conv2d(x, self.convolution.weight.val(), None, options);
-        self.normalization.forward(x)
+        self.normalization.forward(x, after)
     }
 }
 

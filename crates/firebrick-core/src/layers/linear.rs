@@ -40,6 +40,11 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
+
+    /// Channels out.
+    pub fn width(&self) -> usize {
+        self.weight.dims()[1]
+    }
 }
 
 /// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also a transposed view of one.

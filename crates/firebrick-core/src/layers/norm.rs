@@ -12,7 +12,9 @@ use burn::{
     tensor::module,
 };
 
-use super::{dropout::Dropout, fused};
+use firebrick_kernels::affine as kernel;
+
+use super::{activation::Activation, dropout::Dropout, fused};
 
 /// Over the last axis: zero mean, unit variance, then a learned scale and shift.
 #[derive(Module, Debug)]
@@ -155,15 +157,18 @@ impl BatchNorm {
     }
 
     /// `[B, C, ..]` -> `[B, C, ..]`
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, after: After<D>) -> Tensor<D> {
         if x.device().is_autodiff() {
-            return self.by_batch(x);
+            return after.composed(self.by_batch(x));
         }
-        // One factor and one summand a channel, as the reference: rounding in another order shows in deep models.
-        let inverse = (self.running_var.value() + self.eps).sqrt().recip();
-        let scale = self.weight.val() * inverse;
-        let shift = self.bias.val() - self.running_mean.value() * scale.clone();
-        x * by_channel(scale) + by_channel(shift)
+        let (mean, variance) = (self.running_mean.value(), self.running_var.value());
+        let learned = [self.weight.val(), self.bias.val(), mean, variance];
+        match after.activation.map_or(Some(kernel::Activation::None), Activation::affine) {
+            Some(activation) if fused::applies(&x) => {
+                fused::batch_norm(x, learned, self.eps, after.residual, activation)
+            }
+            _ => after.composed(by_averages(x, learned, self.eps)),
+        }
     }
 
     fn by_batch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
@@ -182,6 +187,38 @@ impl BatchNorm {
     }
 }
 
+/// What follows a batch norm; outside training it is one pass over memory with it.
+#[derive(Debug, Default)]
+pub struct After<const D: usize> {
+    /// Is added first.
+    pub residual: Option<Tensor<D>>,
+    pub activation: Option<Activation>,
+}
+
+impl<const D: usize> After<D> {
+    pub fn activation(activation: Activation) -> Self {
+        Self { residual: None, activation: Some(activation) }
+    }
+
+    fn composed(self, x: Tensor<D>) -> Tensor<D> {
+        let x = match self.residual {
+            Some(residual) => x + residual,
+            None => x,
+        };
+        match self.activation {
+            Some(activation) => activation.forward(x),
+            None => x,
+        }
+    }
+}
+
+/// Batch norm by weight, bias, mean and variance of each channel.
+fn by_averages<const D: usize>(x: Tensor<D>, learned: [Tensor<1>; 4], eps: f64) -> Tensor<D> {
+    let [weight, bias, mean, variance] = learned;
+    let scale = weight * (variance + eps).sqrt().recip();
+    x * by_channel(scale.clone()) + by_channel(bias - mean * scale)
+}
+
 /// `[C]` -> `[1, C, 1, ..]`
 fn by_channel<const D: usize>(x: Tensor<1>) -> Tensor<D> {
     let mut shape = [1; D];
@@ -191,7 +228,7 @@ fn by_channel<const D: usize>(x: Tensor<1>) -> Tensor<D> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{TensorData, Tolerance};
+    use burn::tensor::{Distribution, TensorData, Tolerance};
 
     use super::*;
 
@@ -202,7 +239,9 @@ mod tests {
         let norm = BatchNorm::new(1, 0.0, 0.1, &device);
         let x = TensorData::from([[[1f32, 3.0]], [[5.0, 7.0]]]);
         let check = |norm: &BatchNorm, device: &Device, expected: [f32; 4]| {
-            let y = norm.forward(Tensor::<3>::from_data(x.clone(), device)).into_data();
+            let y = norm
+                .forward(Tensor::<3>::from_data(x.clone(), device), After::default())
+                .into_data();
             let expected = TensorData::new(expected.to_vec(), [2, 1, 2]);
             y.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
         };
@@ -211,5 +250,31 @@ mod tests {
         let (mean, deviation) = (0.4, (0.9f32 + 2.0 / 3.0).sqrt());
         let expected = [1.0, 3.0, 5.0, 7.0].map(|x| (x - mean) / deviation);
         check(&norm.valid(), &device.inner(), expected);
+    }
+
+    #[test]
+    fn one_pass_is_the_norm_and_what_follows() {
+        let device = Device::flex();
+        let random = || Tensor::<4>::random([2, 3, 4, 5], Distribution::Normal(0.0, 4.0), &device);
+        let vector = |low| Tensor::<1>::random([3], Distribution::Uniform(low, 2.0), &device);
+        let learned = [vector(-2.0), vector(-2.0), vector(-2.0), vector(0.5)];
+        let [weight, bias, mean, variance] = learned.clone();
+        let norm = BatchNorm {
+            weight: Param::from_tensor(weight),
+            bias: Param::from_tensor(bias),
+            running_mean: RunningState::new(mean),
+            running_var: RunningState::new(variance),
+            ..BatchNorm::new(3, 1e-5, 0.1, &device)
+        };
+        for activation in [None, Some(Activation::Relu), Some(Activation::Relu6)] {
+            for residual in [None, Some(random())] {
+                let after = || After { residual: residual.clone(), activation };
+                let x = random();
+                let found = norm.forward(x.clone(), after()).into_data();
+                let plain = by_averages(x, learned.clone(), 1e-5);
+                let expected = after().composed(plain).into_data();
+                found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-5, 1e-5));
+            }
+        }
     }
 }

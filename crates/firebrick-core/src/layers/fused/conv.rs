@@ -12,17 +12,19 @@ use burn::{
         tensor::FloatTensor,
     },
     prelude::*,
-    tensor::{DType, ops::ConvOptions},
+    tensor::ops::ConvOptions,
 };
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
+    affine::{Activation, Affine},
     conv::{self, Conv2d},
     pool::{self, MaxPool},
 };
 
 use super::{
+    Optional,
     autodiff::{record, register},
-    flex::{dense, floats, like},
+    flex::{dense, floats, fresh, like},
 };
 
 /// What a backend must bring for the functions below.
@@ -44,6 +46,20 @@ pub trait ConvOps: Backend {
     fn fused_max_pool(x: FloatTensor<Self>, pool: MaxPool) -> FloatTensor<Self>;
 
     fn fused_global_average(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// As [`ConvOps`], but not for training.
+#[backend_extension(Flex)]
+pub trait InferenceOps: Backend {
+    fn fused_batch_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        #[extension_type] residual: Optional<Self>,
+        form: NormForm,
+    ) -> FloatTensor<Self>;
 }
 
 /// `x`: `[B, I, H, W]`, `weight`: `[O, I / groups, rows, columns]` -> `[B, O, H', W']`; or `[B, I, T]` and
@@ -100,6 +116,28 @@ pub fn global_average(x: Tensor<4>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_global_average(x.into_dispatch()))
 }
 
+/// What a batch norm is told beside its tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct NormForm {
+    eps: f32,
+    activation: Activation,
+}
+
+/// `activation(norm(x) + residual)` by weight, bias, mean and variance of each channel: `[B, C, ..]` -> `[B, C, ..]`.
+pub fn batch_norm<const D: usize>(
+    x: Tensor<D>,
+    learned: [Tensor<1>; 4],
+    eps: f64,
+    residual: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
+    let [weight, bias, mean, variance] = learned.map(Tensor::into_dispatch);
+    let residual = residual.map_or(Optional::Absent, |x| Optional::Float(x.into_dispatch()));
+    let (x, form) = (x.into_dispatch(), NormForm { eps: eps as f32, activation });
+    let y = Dispatch::fused_batch_norm(x, weight, bias, mean, variance, residual, form);
+    Tensor::from_dispatch(y)
+}
+
 impl ConvOps for Flex {
     fn fused_conv(x: FlexTensor, weight: FlexTensor, conv: Conv2d) -> FlexTensor {
         ConvInputs::new(x, weight, conv).forward(None)
@@ -121,8 +159,31 @@ impl ConvOps for Flex {
     fn fused_global_average(x: FlexTensor) -> FlexTensor {
         let x = dense(x);
         let [b, c, h, w] = x.shape().dims();
-        let mut y = FlexTensor::empty(Shape::new([b, c]), DType::F32);
+        let mut y = fresh(Shape::new([b, c]));
         pool::mean(floats(&x), h * w, y.storage_mut());
+        y
+    }
+}
+
+impl InferenceOps for Flex {
+    fn fused_batch_norm(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        residual: Optional<Self>,
+        form: NormForm,
+    ) -> FlexTensor {
+        let x = dense(x);
+        let learned = [weight, bias, mean, variance].map(dense);
+        let [weight, bias, mean, variance] = learned.each_ref().map(floats);
+        let affine = Affine::of_batch_norm(weight, bias, mean, variance, form.eps);
+        let area = x.shape()[2..].iter().product();
+        let residual = residual.tensor().map(dense);
+        let residual = residual.as_ref().map(floats);
+        let mut y = like(&x);
+        affine.apply(floats(&x), residual, form.activation, area, y.storage_mut());
         y
     }
 }
@@ -190,7 +251,7 @@ impl ConvInputs {
         }
         shape[last] = columns;
         let bias = bias.map(dense);
-        let mut y = FlexTensor::empty(shape, DType::F32);
+        let mut y = fresh(shape);
         let (x, weight) = (floats(&self.x), floats(&self.weight));
         conv::forward(x, weight, bias.as_ref().map(floats), &self.conv, y.storage_mut());
         y
@@ -209,7 +270,7 @@ impl ConvInputs {
     }
 
     fn bias_gradient(&self, dy: &FlexTensor) -> FlexTensor {
-        let mut db = FlexTensor::empty(Shape::new([self.conv.channels[1]]), DType::F32);
+        let mut db = fresh(Shape::new([self.conv.channels[1]]));
         conv::bias_gradient(floats(dy), &self.conv, db.storage_mut());
         db
     }
@@ -260,7 +321,7 @@ impl Largest {
         let shape = x.shape();
         let [b, c, _, _] = shape.dims();
         let [rows, columns] = pool.out_size();
-        let mut y = FlexTensor::empty(Shape::new([b, c, rows, columns]), DType::F32);
+        let mut y = fresh(Shape::new([b, c, rows, columns]));
         let mut indices = vec![0; b * c * rows * columns];
         pool.forward(floats(&x), y.storage_mut(), &mut indices);
         (y, Self { pool, shape, indices })
@@ -276,7 +337,7 @@ impl Backward<Flex, 1> for Pool {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let Largest { pool, shape, indices } = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| {
-            let mut dx = FlexTensor::empty(shape, DType::F32);
+            let mut dx = fresh(shape);
             pool.backward(floats(&dense(dy)), &indices, dx.storage_mut());
             dx
         });
@@ -294,7 +355,7 @@ impl Backward<Flex, 1> for Average {
         let shape = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| {
             let area = shape[2] * shape[3];
-            let mut dx = FlexTensor::empty(shape, DType::F32);
+            let mut dx = fresh(shape);
             pool::mean_backward(floats(&dense(dy)), area, dx.storage_mut());
             dx
         });

@@ -158,7 +158,7 @@ pub(super) fn linear_weight_gradient(x: &FlexTensor, dy: &FlexTensor) -> FlexTen
     let x = dense(x.clone());
     let (i, o) = (width(&x), width(dy));
     let rows = x.shape().num_elements() / i;
-    let mut dw = FlexTensor::empty(Shape::new([i, o]), DType::F32);
+    let mut dw = fresh(Shape::new([i, o]));
     let x = Matrix::new(floats(&x), rows, i).transposed();
     matmul(x, Matrix::new(floats(dy), rows, o), None, dw.storage_mut());
     dw
@@ -166,7 +166,7 @@ pub(super) fn linear_weight_gradient(x: &FlexTensor, dy: &FlexTensor) -> FlexTen
 
 /// Gradient of `fused_linear` with respect to the bias.
 pub(super) fn linear_bias_gradient(dy: &FlexTensor) -> FlexTensor {
-    let mut db = FlexTensor::empty(Shape::new([width(dy)]), DType::F32);
+    let mut db = fresh(Shape::new([width(dy)]));
     sum_rows(floats(dy), db.storage_mut());
     db
 }
@@ -372,7 +372,7 @@ pub(super) fn cross_entropy_with_gradient(
 pub(super) fn embedding_gradient(rows: usize, ids: &FlexTensor, dy: FlexTensor) -> FlexTensor {
     let (ids, dy) = (dense(ids.clone()), dense(dy));
     let c = width(&dy);
-    let mut dtable = FlexTensor::empty(Shape::new([rows, c]), DType::F32);
+    let mut dtable = fresh(Shape::new([rows, c]));
     embedding::gradient(&ints(&ids), floats(&dy), c, dtable.storage_mut());
     dtable
 }
@@ -425,7 +425,7 @@ fn product(x: &FlexTensor, weight: &FlexTensor, bias: Option<&[f32]>) -> FlexTen
     assert_eq!(shape[last], i, "a linear layer of {i} channels");
     let rows = shape.num_elements() / i;
     shape[last] = o;
-    let mut y = FlexTensor::empty(shape, DType::F32);
+    let mut y = fresh(shape);
     let x = Matrix::new(floats(x), rows, i);
     match weight.dtype() {
         DType::BF16 => {
@@ -456,7 +456,12 @@ fn width(x: &FlexTensor) -> usize {
 }
 
 pub(super) fn like(x: &FlexTensor) -> FlexTensor {
-    FlexTensor::empty(x.shape(), DType::F32)
+    fresh(x.shape())
+}
+
+/// To be written. Burn's `empty` allocates bytes, which do not become a `Vec<f32>` without a copy.
+pub(super) fn fresh(shape: Shape) -> FlexTensor {
+    FlexTensor::filled_typed(shape, DType::F32, 0.0f32)
 }
 
 fn scalar(x: f32) -> FlexTensor {

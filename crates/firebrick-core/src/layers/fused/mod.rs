@@ -22,7 +22,9 @@ use firebrick_kernels::{activation::Activation, dropout::Dropout};
 
 use super::attention::{Heads, Mask};
 
-pub use conv::{ConvOps, convolution, global_average, max_pool};
+pub use conv::{
+    ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
+};
 
 /// What a backend must bring for the functions below.
 #[backend_extension(Flex, Autodiff)]
