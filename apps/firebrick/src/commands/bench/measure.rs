@@ -87,7 +87,7 @@ fn prefer(nice: Option<&str>) {
     }
 }
 
-/// Seconds that all processors have been busy, and those of them for this process; Linux only.
+/// Seconds that all processors have been busy, and those of them for this process and its children; Linux only.
 fn cpu() -> Option<[f64; 2]> {
     const HZ: f64 = 100.0; // USER_HZ, the same on every Linux
     let numbers = |text: &str| -> Vec<f64> {
@@ -97,9 +97,9 @@ fn cpu() -> Option<[f64; 2]> {
     let all = numbers(stat.lines().next()?); // user nice system idle iowait irq softirq steal ..
     let busy = all.get(..8)?.iter().sum::<f64>() - all[3] - all[4];
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the name, which may hold anything, `utime` is the 12th word; the first is a letter.
+    // Behind the name, which may hold anything: a letter, ten numbers, then user and system time, and the children's.
     let own = numbers(stat.rsplit_once(')')?.1);
-    Some([busy / HZ, own.get(10..12)?.iter().sum::<f64>() / HZ])
+    Some([busy / HZ, own.get(10..14)?.iter().sum::<f64>() / HZ])
 }
 
 /// Prints one result.
