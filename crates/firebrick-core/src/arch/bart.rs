@@ -568,8 +568,7 @@ pub struct BartForConditionalGeneration {
 
 impl BartForConditionalGeneration {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = BartConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(BartConfig::from_json)?;
         let weights = source.weights()?;
         let (table, names) = config.tied();
         let in_file = weights.one_of(names)?;

@@ -140,9 +140,7 @@ impl BertConfig {
 
     /// Reads `config.json` and checks every size.
     pub fn read(source: &Source) -> Result<Self, LoadError> {
-        let value = source.config()?;
-        Self::from_json(&value)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })
+        source.config_as(Self::from_json)
     }
 
     fn from_json(value: &Value) -> Result<Self, String> {
@@ -629,8 +627,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "RobertaModel",
         "DistilBertModel",
     ];
-    let name = architecture(&source.config()?, &known)
-        .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+    let name = source.config_as(|config| architecture(config, &known))?;
     if name.ends_with("Model") {
         let (config, model) = load_model(source, device)?;
         return Ok(Box::new(AnyBert { config, head: Head::Encoder(model) }));

@@ -429,8 +429,7 @@ pub struct ClipModel {
 
 impl ClipModel {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = ClipConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(ClipConfig::from_json)?;
         // Counters that old files hold beside the weights.
         let coverage = Coverage { ignored: &["embeddings.position_ids"], fresh: &[] };
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;

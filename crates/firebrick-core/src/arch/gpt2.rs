@@ -280,8 +280,7 @@ pub struct Gpt2LmHead {
 
 impl Gpt2LmHead {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = Gpt2Config::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(Gpt2Config::from_json)?;
         let weights = source.weights()?;
         // The first releases have the bare decoder's names.
         let bare = !weights.names().any(|name| name.starts_with("transformer."));

@@ -401,8 +401,7 @@ pub struct LlamaForCausalLm {
 
 impl LlamaForCausalLm {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = LlamaConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(LlamaConfig::from_json)?;
         // Some checkpoints hold the tied table twice.
         let tied: &[&str] = if config.tie_word_embeddings { &["lm_head.weight"] } else { &[] };
         let ignored = [IGNORED, tied].concat();

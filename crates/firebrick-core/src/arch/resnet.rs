@@ -249,10 +249,8 @@ pub struct ResNetForImageClassification {
 
 impl ResNetForImageClassification {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let value = source.config()?;
-        let (config, labels) = ResNetConfig::from_json(&value)
-            .and_then(|config| Ok((config, config::labels(&value)?)))
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let (config, labels) = source
+            .config_as(|value| Ok((ResNetConfig::from_json(value)?, config::labels(value)?)))?;
         let model = config.init(labels, device);
         let weights = source.weights()?;
         let coverage = Coverage { ignored: &[], fresh: &[] };

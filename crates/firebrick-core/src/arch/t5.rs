@@ -577,8 +577,7 @@ pub struct T5ForConditionalGeneration {
 
 impl T5ForConditionalGeneration {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = T5Config::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(T5Config::from_json)?;
         let weights = source.weights()?;
         let tokens = weights.one_of(TOKENS)?;
         // The file decides, as in the reference: some say "tied" beside an output layer of another content.

@@ -236,8 +236,7 @@ pub struct VideoMaeForVideoClassification {
 
 impl VideoMaeForVideoClassification {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = VideoMaeConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(VideoMaeConfig::from_json)?;
         let coverage = Coverage { ignored: &[], fresh: &[] };
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })

@@ -312,8 +312,7 @@ pub struct VitForImageClassification {
 
 impl VitForImageClassification {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = VitConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(VitConfig::from_json)?;
         let coverage = Coverage { ignored: IGNORED, fresh: &[] };
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })

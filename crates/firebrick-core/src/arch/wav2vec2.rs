@@ -533,8 +533,7 @@ pub struct Wav2Vec2ForCtc {
 
 impl Wav2Vec2ForCtc {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = Wav2Vec2Config::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(Wav2Vec2Config::from_json)?;
         let weights = source.weights()?;
         let old = weights.names().any(|name| name.ends_with("pos_conv_embed.conv.weight_v"));
         let coverage = Coverage { ignored: &["masked_spec_embed"], fresh: MASK };

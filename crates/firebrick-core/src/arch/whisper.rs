@@ -457,8 +457,7 @@ pub struct WhisperForConditionalGeneration {
 
 impl WhisperForConditionalGeneration {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = WhisperConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(WhisperConfig::from_json)?;
         let weights = source.weights()?;
         let tokens = weights.one_of(TOKENS)?;
         let coverage = Coverage { ignored: TOKENS, fresh: &[] };

@@ -268,8 +268,7 @@ pub struct YolosForObjectDetection {
 
 impl YolosForObjectDetection {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = YolosConfig::from_json(&source.config()?)
-            .map_err(|problem| LoadError::Config { path: source.path("config.json"), problem })?;
+        let config = source.config_as(YolosConfig::from_json)?;
         // A pooler is left from pre-training.
         let coverage = Coverage { ignored: &["vit.pooler."], fresh: &[] };
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;

@@ -82,6 +82,15 @@ impl Source {
         Ok(config)
     }
 
+    /// `config.json` as a family reads it; what is wrong with it is said with its path.
+    pub fn config_as<T>(
+        &self,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Result<T, LoadError> {
+        read(&self.config()?)
+            .map_err(|problem| LoadError::Config { path: self.path("config.json"), problem })
+    }
+
     /// As [`Self::read`]; `None` when there is no such file.
     pub fn optional(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
         match self.read(file, limit) {
