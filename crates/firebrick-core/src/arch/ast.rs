@@ -31,7 +31,7 @@ use crate::{
         attention::Mask,
         conv::{Conv2d, ConvConfig},
         dropout::Dropout,
-        encoder::PreNormLayer,
+        encoder::EncoderLayer,
         linear::Linear,
         norm::LayerNorm,
     },
@@ -151,7 +151,7 @@ pub struct Ast {
     /// `[1, T, C]`
     positions: Param<Tensor<3>>,
     dropout: Dropout,
-    layers: Vec<PreNormLayer>,
+    layers: Vec<EncoderLayer>,
     norm: LayerNorm,
     classifier_norm: LayerNorm,
     classifier: Linear,
@@ -206,11 +206,6 @@ impl AstForAudioClassification {
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(AstForAudioClassification::load(source, device)?))
 }
 
 impl AnyModel for AstForAudioClassification {

@@ -34,6 +34,7 @@ use crate::{
         cache::{Cache, KeyValue},
         dropout::Dropout,
         embedding::Embedding,
+        encoder::{EncoderLayer, EncoderLayerConfig},
         linear::{Linear, linear},
         mlp::FeedForward,
         norm::LayerNorm,
@@ -265,38 +266,40 @@ impl BartConfig {
     }
 
     fn encoder_layer(&self, device: &Device) -> EncoderLayer {
-        EncoderLayer {
-            attention: self.attention(self.encoder_attention_heads, device),
-            attention_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            feed_forward: self.feed_forward(self.encoder_ffn_dim, device),
-            feed_forward_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            dropout: Dropout::new(self.dropout),
+        EncoderLayerConfig {
+            attention: self.attention(self.encoder_attention_heads),
+            intermediate_size: self.encoder_ffn_dim,
+            hidden_act: self.activation_function,
+            layer_norm_eps: NORM_EPS,
+            dropout: self.dropout,
+            activation_dropout: self.activation_dropout,
+            norm_first: false,
         }
+        .init(device)
     }
 
     fn decoder_layer(&self, device: &Device) -> DecoderLayer {
         DecoderLayer {
-            attention: self.attention(self.decoder_attention_heads, device),
+            attention: self.attention(self.decoder_attention_heads).init(device),
             attention_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            source_attention: self.attention(self.decoder_attention_heads, device),
+            source_attention: self.attention(self.decoder_attention_heads).init(device),
             source_attention_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            feed_forward: self.feed_forward(self.decoder_ffn_dim, device),
+            feed_forward: self.feed_forward(device),
             feed_forward_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
             dropout: Dropout::new(self.dropout),
         }
     }
 
-    fn attention(&self, heads: usize, device: &Device) -> MultiHeadAttention {
+    fn attention(&self, heads: usize) -> AttentionConfig {
         AttentionConfig {
             dropout: self.attention_dropout,
             std: self.init_std,
             ..AttentionConfig::new(self.d_model, heads)
         }
-        .init(device)
     }
 
-    fn feed_forward(&self, inner: usize, device: &Device) -> FeedForward {
-        let (c, activation) = (self.d_model, self.activation_function);
+    fn feed_forward(&self, device: &Device) -> FeedForward {
+        let (c, inner, activation) = (self.d_model, self.decoder_ffn_dim, self.activation_function);
         FeedForward {
             dropout: Dropout::new(self.activation_dropout),
             ..FeedForward::new(c, inner, activation, self.init_std, device)
@@ -404,26 +407,6 @@ impl Encoder {
         let device = tokens.device();
         let kept = self.layers.iter().filter(|_| !self.layer_dropout.skips(&device));
         kept.fold(self.stem.forward(tokens, 0), |x, layer| layer.forward(x, mask))
-    }
-}
-
-/// Self-attention, then feed-forward; each with a residual and a norm after it.
-#[derive(Module, Debug)]
-struct EncoderLayer {
-    attention: MultiHeadAttention,
-    attention_norm: LayerNorm,
-    feed_forward: FeedForward,
-    feed_forward_norm: LayerNorm,
-    dropout: Dropout,
-}
-
-impl EncoderLayer {
-    /// `[B, S, C]` -> `[B, S, C]`
-    fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
-        let attended = self.attention.forward(x.clone(), mask);
-        let x = self.attention_norm.residual(x, attended, &self.dropout);
-        let fed = self.feed_forward.forward(x.clone());
-        self.feed_forward_norm.residual(x, fed, &self.dropout)
     }
 }
 
@@ -588,11 +571,6 @@ impl BartForConditionalGeneration {
         let pad = inputs.padding("attention_mask", ids.dims())?;
         Ok((self.model.encode(ids, pad.clone()), pad))
     }
-}
-
-/// Opens a folder with any architecture of the families.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(BartForConditionalGeneration::load(source, device)?))
 }
 
 impl AnyModel for BartForConditionalGeneration {

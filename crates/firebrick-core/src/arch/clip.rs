@@ -32,7 +32,7 @@ use crate::{
         activation::Activation,
         attention::{AttentionConfig, Mask},
         embedding::Embedding,
-        encoder::{PreNormConfig, PreNormLayer},
+        encoder::{EncoderLayer, EncoderLayerConfig},
         linear::Linear,
         norm::LayerNorm,
         patch::{PatchEmbedding, grid},
@@ -226,18 +226,20 @@ impl TowerConfig {
         config::positive("layer_norm_eps", self.layer_norm_eps)
     }
 
-    fn layers(&self, device: &Device) -> Vec<PreNormLayer> {
+    fn layers(&self, device: &Device) -> Vec<EncoderLayer> {
         let attention = AttentionConfig {
             dropout: self.attention_dropout,
             std: self.initializer_range,
             ..AttentionConfig::new(self.hidden_size, self.num_attention_heads)
         };
-        let layer = PreNormConfig {
+        let layer = EncoderLayerConfig {
             attention,
             intermediate_size: self.intermediate_size,
             hidden_act: self.hidden_act,
             layer_norm_eps: self.layer_norm_eps,
             dropout: 0.0,
+            activation_dropout: 0.0,
+            norm_first: true,
         };
         (0..self.num_hidden_layers).map(|_| layer.init(device)).collect()
     }
@@ -318,7 +320,7 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 pub struct TextTower {
     tokens: Embedding,
     positions: Embedding,
-    layers: Vec<PreNormLayer>,
+    layers: Vec<EncoderLayer>,
     norm: LayerNorm,
     #[module(skip)]
     end: End,
@@ -367,7 +369,7 @@ pub struct VisionTower {
     class_token: Param<Tensor<1>>,
     positions: Embedding,
     first_norm: LayerNorm,
-    layers: Vec<PreNormLayer>,
+    layers: Vec<EncoderLayer>,
     norm: LayerNorm,
 }
 
@@ -448,11 +450,6 @@ impl ClipModel {
         let expected = [None, Some(num_channels), Some(size), Some(size)];
         Ok(self.model.image_embeds(inputs.floats("pixel_values", expected)?))
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(ClipModel::load(source, device)?))
 }
 
 impl AnyModel for ClipModel {

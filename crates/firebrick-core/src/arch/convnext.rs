@@ -284,11 +284,6 @@ impl ConvNextForImageClassification {
     }
 }
 
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(ConvNextForImageClassification::load(source, device)?))
-}
-
 impl AnyModel for ConvNextForImageClassification {
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
         let axes = [None, Some(self.config.num_channels), None, None];

@@ -297,11 +297,6 @@ impl Gpt2LmHead {
     }
 }
 
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(Gpt2LmHead::load(source, device)?))
-}
-
 impl AnyModel for Gpt2LmHead {
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
         let ids = inputs.ids("input_ids", self.config.vocab_size)?;

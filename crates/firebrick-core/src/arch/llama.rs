@@ -413,11 +413,6 @@ impl LlamaForCausalLm {
     }
 }
 
-/// Opens a folder with any architecture of the families.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(LlamaForCausalLm::load(source, device)?))
-}
-
 impl AnyModel for LlamaForCausalLm {
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
         let ids = inputs.ids("input_ids", self.config.vocab_size)?;

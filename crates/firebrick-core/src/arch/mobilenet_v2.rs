@@ -355,11 +355,6 @@ impl MobileNetV2ForImageClassification {
     }
 }
 
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(MobileNetV2ForImageClassification::load(source, device)?))
-}
-
 impl AnyModel for MobileNetV2ForImageClassification {
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
         let axes = [None, Some(self.config.num_channels), None, None];

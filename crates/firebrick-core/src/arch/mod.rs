@@ -24,7 +24,7 @@ use std::path::Path;
 use burn::{prelude::*, tensor::TensorData};
 
 use crate::{
-    checkpoint::{LoadError, Source, config, tensors::SaveType},
+    checkpoint::{LoadError, Source, config, json::quoted, tensors::SaveType},
     generate::Decoder,
 };
 
@@ -47,55 +47,49 @@ pub trait AnyModel {
     }
 }
 
-/// Opens the family that `model_type` names, with the head that `architectures` names.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    let config = source.config()?;
-    let family = config.get("model_type").and_then(|name| name.as_str()).unwrap_or_default();
-    match family {
-        "bart" | "marian" => bart::open(source, device),
-        "bert" | "roberta" | "distilbert" => bert::open(source, device),
-        "convnext" => convnext::open(source, device),
-        "gpt2" => gpt2::open(source, device),
-        "llama" | "mistral" | "qwen2" | "qwen3" => llama::open(source, device),
-        "vit" => vit::open(source, device),
-        "yolos" => yolos::open(source, device),
-        "audio-spectrogram-transformer" => ast::open(source, device),
-        "videomae" => videomae::open(source, device),
-        "clip" => clip::open(source, device),
-        "t5" => t5::open(source, device),
-        "whisper" => whisper::open(source, device),
-        "mobilenet_v2" => mobilenet_v2::open(source, device),
-        "resnet" => resnet::open(source, device),
-        "wav2vec2" => wav2vec2::open(source, device),
-        _ => {
-            let known = [
-                "bart",
-                "marian",
-                "bert",
-                "roberta",
-                "distilbert",
-                "gpt2",
-                "llama",
-                "mistral",
-                "qwen2",
-                "qwen3",
-                "vit",
-                "yolos",
-                "audio-spectrogram-transformer",
-                "videomae",
-                "clip",
-                "t5",
-                "whisper",
-                "convnext",
-                "mobilenet_v2",
-                "resnet",
-                "wav2vec2",
-            ];
-            let problem = config::check_model_type(&config, &known)
-                .expect_err("every known family has an arm above");
-            Err(LoadError::Config { path: source.path("config.json"), problem })
-        }
-    }
+type Opened = Result<Box<dyn AnyModel>, LoadError>;
+type Open = fn(&Source, &Device) -> Opened;
+
+/// Every `model_type` that is read, and what opens it with the head that `architectures` names.
+#[rustfmt::skip]
+const FAMILIES: &[(&str, Open)] = &[
+    ("bart", |s, d| boxed(bart::BartForConditionalGeneration::load(s, d))),
+    ("marian", |s, d| boxed(bart::BartForConditionalGeneration::load(s, d))),
+    ("bert", bert::open),
+    ("roberta", bert::open),
+    ("distilbert", bert::open),
+    ("gpt2", |s, d| boxed(gpt2::Gpt2LmHead::load(s, d))),
+    ("llama", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
+    ("mistral", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
+    ("qwen2", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
+    ("qwen3", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
+    ("vit", |s, d| boxed(vit::VitForImageClassification::load(s, d))),
+    ("yolos", |s, d| boxed(yolos::YolosForObjectDetection::load(s, d))),
+    ("audio-spectrogram-transformer", |s, d| boxed(ast::AstForAudioClassification::load(s, d))),
+    ("videomae", |s, d| boxed(videomae::VideoMaeForVideoClassification::load(s, d))),
+    ("clip", |s, d| boxed(clip::ClipModel::load(s, d))),
+    ("t5", |s, d| boxed(t5::T5ForConditionalGeneration::load(s, d))),
+    ("whisper", |s, d| boxed(whisper::WhisperForConditionalGeneration::load(s, d))),
+    ("convnext", |s, d| boxed(convnext::ConvNextForImageClassification::load(s, d))),
+    ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, d))),
+    ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, d))),
+    ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),
+];
+
+fn boxed<M: AnyModel + 'static>(model: Result<M, LoadError>) -> Opened {
+    Ok(Box::new(model?))
+}
+
+/// Opens the family that `model_type` names.
+pub fn open(source: &Source, device: &Device) -> Opened {
+    let open = source.config_as(|config| {
+        let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        config::check_model_type(config, &known)?;
+        let mut families = FAMILIES.iter();
+        let found = families.find(|(name, _)| config["model_type"] == *name);
+        Ok(found.expect("it is one of them").1)
+    })?;
+    open(source, device)
 }
 
 /// The head that `architectures` names must be one of `known`; the first of them when it names none.
@@ -103,8 +97,7 @@ fn architecture<'a>(config: &serde_json::Value, known: &[&'a str]) -> Result<&'a
     match config.pointer("/architectures/0").and_then(|name| name.as_str()) {
         None => Ok(known[0]),
         Some(name) => known.iter().find(|known| **known == name).copied().ok_or_else(|| {
-            let name = crate::checkpoint::json::quoted(name);
-            format!("architectures names {name}, which is none of {}", known.join(", "))
+            format!("architectures names {}, which is none of {}", quoted(name), known.join(", "))
         }),
     }
 }

@@ -259,11 +259,6 @@ impl ResNetForImageClassification {
     }
 }
 
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(ResNetForImageClassification::load(source, device)?))
-}
-
 impl AnyModel for ResNetForImageClassification {
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
         let axes = [None, Some(self.config.num_channels), None, None];

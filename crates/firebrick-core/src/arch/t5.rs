@@ -605,11 +605,6 @@ impl T5ForConditionalGeneration {
     }
 }
 
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(T5ForConditionalGeneration::load(source, device)?))
-}
-
 impl AnyModel for T5ForConditionalGeneration {
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError> {
         let (source, pad) = self.source(inputs)?;

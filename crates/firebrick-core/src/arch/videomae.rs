@@ -29,7 +29,7 @@ use crate::{
     },
     layers::{
         attention::Mask,
-        encoder::PreNormLayer,
+        encoder::EncoderLayer,
         linear::{Linear, linear},
         norm::LayerNorm,
         patch::{grid, patches},
@@ -156,7 +156,7 @@ pub struct VideoMae {
     tubelets: TubeletEmbedding,
     /// `[1, T, C]`; not learned.
     positions: Tensor<3>,
-    layers: Vec<PreNormLayer>,
+    layers: Vec<EncoderLayer>,
     norm: Norm,
     classifier: Linear,
 }
@@ -241,11 +241,6 @@ impl VideoMaeForVideoClassification {
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(VideoMaeForVideoClassification::load(source, device)?))
 }
 
 impl AnyModel for VideoMaeForVideoClassification {

@@ -31,7 +31,7 @@ use crate::{
         activation::Activation,
         attention::{AttentionConfig, Mask},
         dropout::Dropout,
-        encoder::{PreNormConfig, PreNormLayer},
+        encoder::{EncoderLayer, EncoderLayerConfig},
         linear::Linear,
         norm::LayerNorm,
         patch::{PatchEmbedding, grid},
@@ -124,7 +124,7 @@ impl EncoderConfig {
     }
 
     /// All layers; `biases` says whether query, key and value have one.
-    pub(super) fn layers(&self, biases: [bool; 3], device: &Device) -> Vec<PreNormLayer> {
+    pub(super) fn layers(&self, biases: [bool; 3], device: &Device) -> Vec<EncoderLayer> {
         let [query_bias, key_bias, value_bias] = biases;
         let attention = AttentionConfig {
             width: self.hidden_size,
@@ -137,12 +137,14 @@ impl EncoderConfig {
             dropout: self.attention_probs_dropout_prob,
             std: self.initializer_range,
         };
-        let layer = PreNormConfig {
+        let layer = EncoderLayerConfig {
             attention,
             intermediate_size: self.intermediate_size,
             hidden_act: self.hidden_act,
             layer_norm_eps: self.layer_norm_eps,
             dropout: self.hidden_dropout_prob,
+            activation_dropout: 0.0,
+            norm_first: true,
         };
         (0..self.num_hidden_layers).map(|_| layer.init(device)).collect()
     }
@@ -250,7 +252,7 @@ pub struct Vit {
     /// `[1, T, C]`
     positions: Param<Tensor<3>>,
     dropout: Dropout,
-    layers: Vec<PreNormLayer>,
+    layers: Vec<EncoderLayer>,
     norm: LayerNorm,
     classifier: Linear,
 }
@@ -317,11 +319,6 @@ impl VitForImageClassification {
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(VitForImageClassification::load(source, device)?))
 }
 
 impl AnyModel for VitForImageClassification {

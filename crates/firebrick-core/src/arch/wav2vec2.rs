@@ -30,11 +30,11 @@ use crate::{
     },
     layers::{
         activation::Activation,
-        attention::{AttentionConfig, Mask, MultiHeadAttention},
+        attention::{AttentionConfig, Mask},
         conv::{Conv1d, ConvConfig},
         dropout::Dropout,
+        encoder::{EncoderLayer, EncoderLayerConfig},
         linear::Linear,
-        mlp::FeedForward,
         norm::{GroupNorm, LayerNorm},
         spec_augment::SpecAugment,
     },
@@ -317,24 +317,22 @@ impl Wav2Vec2Config {
         }
     }
 
-    fn layer(&self, device: &Device) -> Layer {
-        let (c, std, eps) = (self.hidden_size, self.initializer_range, self.layer_norm_eps);
+    fn layer(&self, device: &Device) -> EncoderLayer {
         let attention = AttentionConfig {
             dropout: self.attention_dropout,
-            std,
-            ..AttentionConfig::new(c, self.num_attention_heads)
+            std: self.initializer_range,
+            ..AttentionConfig::new(self.hidden_size, self.num_attention_heads)
         };
-        Layer {
-            attention: attention.init(device),
-            attention_norm: LayerNorm::new(c, eps, device),
-            feed_forward: FeedForward {
-                dropout: Dropout::new(self.activation_dropout),
-                ..FeedForward::new(c, self.intermediate_size, self.hidden_act, std, device)
-            },
-            feed_forward_norm: LayerNorm::new(c, eps, device),
-            dropout: Dropout::new(self.hidden_dropout),
+        EncoderLayerConfig {
+            attention,
+            intermediate_size: self.intermediate_size,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+            dropout: self.hidden_dropout,
+            activation_dropout: self.activation_dropout,
             norm_first: self.do_stable_layer_norm,
         }
+        .init(device)
     }
 }
 
@@ -351,7 +349,7 @@ pub struct Wav2Vec2 {
     /// Before the layers, or after them where they have `norm_first`.
     norm: LayerNorm,
     dropout: Dropout,
-    layers: Vec<Layer>,
+    layers: Vec<EncoderLayer>,
     layer_drop: Dropout,
     final_dropout: Dropout,
     head: Linear,
@@ -462,36 +460,6 @@ impl Positions {
     }
 }
 
-/// Self-attention, then feed-forward; each added to the residual stream.
-#[derive(Module, Debug)]
-struct Layer {
-    attention: MultiHeadAttention,
-    attention_norm: LayerNorm,
-    feed_forward: FeedForward,
-    feed_forward_norm: LayerNorm,
-    dropout: Dropout,
-    /// Norms before the halves of the layer, not after.
-    #[module(skip)]
-    norm_first: bool,
-}
-
-impl Layer {
-    /// `[B, T, C]` -> `[B, T, C]`
-    fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
-        if self.norm_first {
-            let attended = self.attention.forward(self.attention_norm.forward(x.clone()), mask);
-            let x = x + self.dropout.forward(attended);
-            let fed = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
-            x + self.dropout.forward(fed)
-        } else {
-            let attended = self.attention.forward(x.clone(), mask);
-            let x = self.attention_norm.residual(x, attended, &self.dropout);
-            let fed = self.feed_forward.forward(x.clone());
-            self.feed_forward_norm.residual(x, fed, &self.dropout)
-        }
-    }
-}
-
 #[rustfmt::skip]
 const NAMES: Names = &[
     // checkpoint                                                   field
@@ -544,11 +512,6 @@ impl Wav2Vec2ForCtc {
         })?;
         Ok(Self { config, model })
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(Wav2Vec2ForCtc::load(source, device)?))
 }
 
 impl Wav2Vec2ForCtc {

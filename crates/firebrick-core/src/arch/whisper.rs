@@ -34,6 +34,7 @@ use crate::{
         conv::{Conv1d, ConvConfig},
         dropout::Dropout,
         embedding::Embedding,
+        encoder::{EncoderLayer, EncoderLayerConfig},
         linear::linear,
         mlp::FeedForward,
         norm::LayerNorm,
@@ -220,39 +221,41 @@ impl WhisperConfig {
     }
 
     fn encoder_layer(&self, device: &Device) -> EncoderLayer {
-        EncoderLayer {
-            attention_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            attention: self.attention(self.encoder_attention_heads, device),
-            feed_forward_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            feed_forward: self.feed_forward(self.encoder_ffn_dim, device),
-            dropout: Dropout::new(self.dropout),
+        EncoderLayerConfig {
+            attention: self.attention(self.encoder_attention_heads),
+            intermediate_size: self.encoder_ffn_dim,
+            hidden_act: self.activation_function,
+            layer_norm_eps: NORM_EPS,
+            dropout: self.dropout,
+            activation_dropout: self.activation_dropout,
+            norm_first: true,
         }
+        .init(device)
     }
 
     fn decoder_layer(&self, device: &Device) -> DecoderLayer {
         DecoderLayer {
             attention_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            attention: self.attention(self.decoder_attention_heads, device),
+            attention: self.attention(self.decoder_attention_heads).init(device),
             source_attention_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            source_attention: self.attention(self.decoder_attention_heads, device),
+            source_attention: self.attention(self.decoder_attention_heads).init(device),
             feed_forward_norm: LayerNorm::new(self.d_model, NORM_EPS, device),
-            feed_forward: self.feed_forward(self.decoder_ffn_dim, device),
+            feed_forward: self.feed_forward(device),
             dropout: Dropout::new(self.dropout),
         }
     }
 
-    fn attention(&self, heads: usize, device: &Device) -> MultiHeadAttention {
+    fn attention(&self, heads: usize) -> AttentionConfig {
         AttentionConfig {
             key_bias: false,
             dropout: self.attention_dropout,
             std: self.init_std,
             ..AttentionConfig::new(self.d_model, heads)
         }
-        .init(device)
     }
 
-    fn feed_forward(&self, inner: usize, device: &Device) -> FeedForward {
-        let (c, activation) = (self.d_model, self.activation_function);
+    fn feed_forward(&self, device: &Device) -> FeedForward {
+        let (c, inner, activation) = (self.d_model, self.decoder_ffn_dim, self.activation_function);
         FeedForward {
             dropout: Dropout::new(self.activation_dropout),
             ..FeedForward::new(c, inner, activation, self.init_std, device)
@@ -315,26 +318,6 @@ impl Encoder {
         let kept = self.layers.iter().filter(|_| !self.layer_dropout.skips(&device));
         let x = kept.fold(self.dropout.forward(x), |x, layer| layer.forward(x, &mask));
         self.norm.forward(x)
-    }
-}
-
-/// Self-attention, then feed-forward; each added to the residual stream, with a norm before it.
-#[derive(Module, Debug)]
-struct EncoderLayer {
-    attention_norm: LayerNorm,
-    attention: MultiHeadAttention,
-    feed_forward_norm: LayerNorm,
-    feed_forward: FeedForward,
-    dropout: Dropout,
-}
-
-impl EncoderLayer {
-    /// `[B, S, C]` -> `[B, S, C]`
-    fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
-        let attended = self.attention.forward(self.attention_norm.forward(x.clone()), mask);
-        let x = x + self.dropout.forward(attended);
-        let fed = self.feed_forward.forward(self.feed_forward_norm.forward(x.clone()));
-        x + self.dropout.forward(fed)
     }
 }
 
@@ -474,11 +457,6 @@ impl WhisperForConditionalGeneration {
         let features = inputs.floats("input_features", [None, Some(bands), Some(frames)])?;
         Ok(self.model.encode(features))
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(WhisperForConditionalGeneration::load(source, device)?))
 }
 
 impl AnyModel for WhisperForConditionalGeneration {

@@ -33,7 +33,7 @@ use crate::{
         activation::Activation,
         attention::Mask,
         dropout::Dropout,
-        encoder::PreNormLayer,
+        encoder::EncoderLayer,
         linear::Linear,
         norm::LayerNorm,
         patch::{PatchEmbedding, grid},
@@ -165,7 +165,7 @@ pub struct Yolos {
     /// `[layers - 1, 1, T, C]`, each added after its layer.
     mid_positions: Option<Param<Tensor<4>>>,
     dropout: Dropout,
-    layers: Vec<PreNormLayer>,
+    layers: Vec<EncoderLayer>,
     norm: LayerNorm,
     classifier: Perceptron,
     boxes: Perceptron,
@@ -274,11 +274,6 @@ impl YolosForObjectDetection {
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })
     }
-}
-
-/// Opens a folder with any architecture of the family.
-pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
-    Ok(Box::new(YolosForObjectDetection::load(source, device)?))
 }
 
 impl AnyModel for YolosForObjectDetection {
