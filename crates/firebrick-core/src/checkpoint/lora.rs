@@ -14,14 +14,14 @@ use burn::{
     module::{Lora, Module, ModuleVisitor, Param, ParamGroup},
     prelude::*,
 };
+use firebrick_kernels::matmul::{Matrix, matmul};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     LoadError, Source, config,
     json::quoted,
-    tensors::{SaveType, Weights, write_atomically},
-    write::{Planned, Writer},
+    tensors::{self, Place, SaveType, Weights, write_atomically},
 };
 
 pub const CONFIG: &str = "adapter_config.json";
@@ -188,8 +188,7 @@ pub fn attach<M: Module>(
 /// The parameters of a module by field path.
 #[derive(Default)]
 struct Walk {
-    path: Vec<String>,
-    kinds: Vec<String>,
+    at: Place,
     all: Vec<String>,
     /// Weights of linear layers.
     linear: Vec<String>,
@@ -197,22 +196,18 @@ struct Walk {
 
 impl ModuleVisitor for Walk {
     fn enter_module(&mut self, name: &str, kind: &str) {
-        self.path.push(name.into());
-        self.kinds.push(kind.into());
+        self.at.enter(name, kind);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-        self.kinds.pop();
+        self.at.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
-        let field = self.path.join(".");
-        let kind = self.kinds.last().map_or("", String::as_str);
-        if D == 2 && ["Struct:Linear", "Struct:Conv1D"].contains(&kind) {
-            self.linear.push(field.clone());
+        if self.at.factor::<D>() {
+            self.linear.push(self.at.field());
         }
-        self.all.push(field);
+        self.all.push(self.at.field());
     }
 }
 
@@ -233,15 +228,7 @@ pub fn save<M: Module>(
         let name = name_of(field)?;
         lora.saves(&name).then(|| format!("{PREFIX}{name}"))
     };
-    let mut collector = Collector { path: vec![], name_of: peft_name, tensors: BTreeMap::new() };
-    model.visit(&mut collector);
-    let path = dir.join(MODEL);
-    let failed = |source| LoadError::Write { path: path.clone(), source };
-    let plan = collector.tensors.iter();
-    let plan = plan.map(|(name, x)| Planned::floats(name.clone(), x.shape.clone()));
-    let mut writer = Writer::new(&path, u64::MAX, SaveType::F32, plan.collect())?;
-    let mut floats = collector.tensors.values().map(|x| &x.floats);
-    floats.try_for_each(|x| writer.put(x)).and_then(|()| writer.finish()).map_err(failed)?;
+    tensors::save_named(model, &dir.join(MODEL), SaveType::F32, peft_name)?;
     let path = dir.join(CONFIG);
     let text = serde_json::to_string_pretty(&lora.to_json()).expect("plain values");
     write_atomically(&path, text.as_bytes()).map_err(|source| LoadError::Write { path, source })
@@ -254,10 +241,6 @@ pub fn base(source: &Source) -> Result<Option<PathBuf>, LoadError> {
 
 /// The head that an adapter was trained with stands in the adapter's file, not in its base's.
 pub(super) fn set_architecture(source: &Source, config: &mut Value) -> Result<(), LoadError> {
-    let Source::Folder(dir) = source else { return Ok(()) };
-    if !dir.join(CONFIG).exists() {
-        return Ok(());
-    }
     let task = read_config(source)?.and_then(|(lora, _)| lora.task_type);
     let name = config.pointer("/architectures/0").and_then(Value::as_str);
     if let (Some("SEQ_CLS"), Some(family)) =
@@ -283,35 +266,6 @@ fn read_config(source: &Source) -> Result<Option<(LoraConfig, PathBuf)>, LoadErr
         problem(format!("base_model_name_or_path {} is no model folder here", quoted(base)))
     })?;
     Ok(Some((lora, base)))
-}
-
-/// Takes the tensors that have a name.
-struct Collector<F> {
-    path: Vec<(String, String)>,
-    name_of: F,
-    tensors: BTreeMap<String, Factor>,
-}
-
-impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Collector<F> {
-    fn enter_module(&mut self, name: &str, kind: &str) {
-        self.path.push((name.into(), kind.into()));
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let names: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
-        let Some(name) = (self.name_of)(&names.join(".")) else { return };
-        let kind = self.path.last().map_or("", |(_, kind)| kind.as_str());
-        let turned = D == 2 && ["Struct:Linear", "Struct:LoraAdapter"].contains(&kind);
-        let tensor = param.val().detach();
-        let tensor = if turned { tensor.swap_dims(0, 1) } else { tensor };
-        let shape = tensor.dims().to_vec();
-        let floats = tensor.into_data().try_into_vec::<f32>().expect("weights are f32");
-        self.tensors.insert(name, Factor { shape, floats });
-    }
 }
 
 /// An adapter as it is laid over the weights of its base.
@@ -418,15 +372,12 @@ impl Overlay {
     /// Adds the product of a weight's factors, if it has any. `floats` in the order of the base's file.
     pub fn apply(&self, name: &str, floats: &mut [f32]) {
         let Some([a, b]) = self.factors.get(name) else { return };
-        let (r, input, output) = (a.shape[0], a.shape[1], b.shape[0]);
-        for o in 0..output {
-            for k in 0..r {
-                let factor = self.scale * b.floats[o * r + k];
-                for i in 0..input {
-                    let place = if self.transposed { i * output + o } else { o * input + i };
-                    floats[place] += factor * a.floats[k * input + i];
-                }
-            }
+        let [a, b] = [a, b].map(|x| Matrix::new(&x.floats, x.shape[0], x.shape[1]));
+        let mut product = vec![0.0; floats.len()];
+        match self.transposed {
+            true => matmul(a.transposed(), b.transposed(), None, &mut product),
+            false => matmul(b, a, None, &mut product),
         }
+        floats.iter_mut().zip(product).for_each(|(x, p)| *x += self.scale * p);
     }
 }

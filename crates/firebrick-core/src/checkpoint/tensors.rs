@@ -180,10 +180,7 @@ impl Weights {
         };
         Ok(match order {
             Order::Flat => floats,
-            Order::Transposed { rows, columns } => {
-                let places = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c));
-                places.map(|place| floats[place]).collect()
-            }
+            Order::Transposed { .. } => turned(bytemuck::cast_slice(&floats), order),
         })
     }
 
@@ -285,6 +282,14 @@ fn add(entries: &mut BTreeMap<String, Entry>, file: usize, header: header::Heade
     }
 }
 
+/// f32 numbers that are in memory, in another order.
+fn turned(bytes: &[u8], order: Order) -> Vec<f32> {
+    let part = |begin, len| Ok::<_, Infallible>(&bytes[begin..begin + len]);
+    let decoded = decode::decode(header::Dtype::F32, bytes.len() / 4, order, part);
+    let Ok(turned) = decoded.expect("f32 can be decoded");
+    turned.numbers
+}
+
 /// What a checkpoint may hold beyond the model, and the model beyond the checkpoint.
 pub struct Coverage<'a> {
     /// Tensors whose name contains one of these may stay unused.
@@ -338,23 +343,23 @@ const BATCHES: &str = "num_batches_tracked";
 
 /// Where in the module a walk is: the field path and the kinds of struct around it.
 #[derive(Default)]
-struct Place {
+pub(super) struct Place {
     path: Vec<String>,
     kinds: Vec<String>,
 }
 
 impl Place {
-    fn enter(&mut self, name: &str, kind: &str) {
+    pub(super) fn enter(&mut self, name: &str, kind: &str) {
         self.path.push(name.to_string());
         self.kinds.push(kind.to_string());
     }
 
-    fn exit(&mut self) {
+    pub(super) fn exit(&mut self) {
         self.path.pop();
         self.kinds.pop();
     }
 
-    fn field(&self) -> String {
+    pub(super) fn field(&self) -> String {
         self.path.join(".")
     }
 
@@ -365,7 +370,7 @@ impl Place {
     }
 
     /// Whether this is a weight that only [`crate::layers::linear`] reads.
-    fn factor<const D: usize>(&self) -> bool {
+    pub(super) fn factor<const D: usize>(&self) -> bool {
         let linear = ["Struct:Linear", "Struct:Conv1D"];
         D == 2 && self.kinds.last().is_some_and(|kind| linear.contains(&kind.as_str()))
     }
@@ -477,11 +482,7 @@ pub fn save_sharded<M: Module>(
     limit: u64,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
-    let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
-    // Once for names and shapes, once more for the numbers.
-    let at = Place::default;
-    let mut planner =
-        Planner { at: at(), name_of: &name_of, counts: vec![], plan: vec![], nameless: vec![] };
+    let mut planner = Planner::new(&name_of);
     model.visit(&mut planner);
     if !planner.nameless.is_empty() {
         return Err(LoadError::Unmatched {
@@ -490,13 +491,19 @@ pub fn save_sharded<M: Module>(
             unused: vec![],
         });
     }
-    let counts = planner.counts.len();
-    let plan = planner.counts.into_iter().chain(planner.plan).collect();
-    let mut writer = Writer::new(path, limit, dtype, plan)?;
-    (0..counts).try_for_each(|_| writer.put(&[0.0])).map_err(failed)?;
-    let mut collector = Collector { at: at(), writer, result: Ok(()) };
-    model.visit(&mut collector);
-    collector.result.and_then(|()| collector.writer.finish()).map_err(failed)
+    planner.write(model, path, dtype, limit)
+}
+
+/// As [`save`], of the parameters that have a name, in one file.
+pub(super) fn save_named<M: Module>(
+    model: &M,
+    path: &Path,
+    dtype: SaveType,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<(), LoadError> {
+    let mut planner = Planner::new(&name_of);
+    model.visit(&mut planner);
+    planner.write(model, path, dtype, u64::MAX)
 }
 
 /// Writes vectors of numbers by name; read back with [`Weights::floats`].
@@ -536,6 +543,31 @@ struct Planner<F> {
     nameless: Vec<String>,
 }
 
+impl<F: Fn(&str) -> Option<String>> Planner<F> {
+    fn new(name_of: F) -> Self {
+        Self { at: Place::default(), name_of, counts: vec![], plan: vec![], nameless: vec![] }
+    }
+
+    /// Goes through the model once more, for the numbers.
+    fn write<M: Module>(
+        self,
+        model: &M,
+        path: &Path,
+        dtype: SaveType,
+        limit: u64,
+    ) -> Result<(), LoadError> {
+        let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
+        let counts = self.counts.len();
+        let plan = self.counts.into_iter().chain(self.plan).collect();
+        let mut writer = Writer::new(path, limit, dtype, plan)?;
+        (0..counts).try_for_each(|_| writer.put(&[0.0])).map_err(failed)?;
+        let skipped = self.nameless;
+        let mut collector = Collector { at: Place::default(), skipped, writer, result: Ok(()) };
+        model.visit(&mut collector);
+        collector.result.and_then(|()| collector.writer.finish()).map_err(failed)
+    }
+}
+
 impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
     fn enter_module(&mut self, name: &str, kind: &str) {
         self.at.enter(name, kind);
@@ -569,6 +601,8 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
 /// Writes the numbers, in the order of the plan.
 struct Collector {
     at: Place,
+    /// Fields that are not in the plan.
+    skipped: Vec<String>,
     writer: Writer,
     result: std::io::Result<()>,
 }
@@ -583,7 +617,7 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.result.is_err() {
+        if self.result.is_err() || self.skipped.contains(&self.at.field()) {
             return;
         }
         self.result = self.put(param.val(), self.at.transposed::<D>());
@@ -607,11 +641,7 @@ impl Collector {
             let data = part.into_data().convert_dtype(DType::F32);
             if transposed {
                 let order = Order::Transposed { rows: data.shape()[0], columns: data.shape()[1] };
-                let bytes = data.as_bytes();
-                let part = |begin, len| Ok::<_, Infallible>(&bytes[begin..begin + len]);
-                let Ok(turned) = decode::decode(header::Dtype::F32, bytes.len() / 4, order, part)
-                    .expect("f32 can be decoded");
-                self.writer.put(&turned.numbers)?;
+                self.writer.put(&turned(data.as_bytes(), order))?;
             } else {
                 self.writer.put(data.as_slice::<f32>().expect("just converted to f32"))?;
             }
