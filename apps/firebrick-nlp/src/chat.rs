@@ -4,6 +4,8 @@
 //! of `tokenizer_config.json`. A template is a program from outside: it reaches no file, and its steps and the
 //! bytes that it makes are bounded.
 
+use std::path::{Path, PathBuf};
+
 use firebrick_core::checkpoint::{LoadError, Source, json::quoted};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
 
@@ -20,10 +22,10 @@ pub enum ChatError {
     Load(#[from] LoadError),
 
     #[error("{path}: {problem}", path = path.display())]
-    File { path: std::path::PathBuf, problem: String },
+    File { path: PathBuf, problem: String },
 
     #[error("{path}: chat_template line {line}: {problem}", path = path.display())]
-    Template { path: std::path::PathBuf, line: usize, problem: String },
+    Template { path: PathBuf, line: usize, problem: String },
 }
 
 /// Who said what.
@@ -44,7 +46,7 @@ impl Message {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special: Vec<(String, String)>,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 impl ChatTemplate {
@@ -68,21 +70,14 @@ impl ChatTemplate {
     }
 
     /// The template of a `tokenizer_config.json` by itself.
-    pub fn from_config(
-        config: &serde_json::Value,
-        path: std::path::PathBuf,
-    ) -> Result<Self, ChatError> {
+    pub fn from_config(config: &serde_json::Value, path: PathBuf) -> Result<Self, ChatError> {
         let problem = |problem: String| ChatError::File { path: path.clone(), problem };
         let text = text(config).map_err(problem)?;
         let text = text.ok_or_else(|| problem("chat_template is missing".into()))?;
         Self::new(text, special_tokens(config), path)
     }
 
-    fn new(
-        text: String,
-        special: Vec<(String, String)>,
-        path: std::path::PathBuf,
-    ) -> Result<Self, ChatError> {
+    fn new(text: String, special: Vec<(String, String)>, path: PathBuf) -> Result<Self, ChatError> {
         let mut environment = Environment::new();
         let whitespace = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(whitespace.expect("the default delimiters"));
@@ -127,7 +122,7 @@ impl ChatTemplate {
     }
 }
 
-fn problem(path: &std::path::Path, error: &Error) -> ChatError {
+fn problem(path: &Path, error: &Error) -> ChatError {
     let detail = error.detail().map_or(String::new(), |detail| format!(": {}", quoted(detail)));
     ChatError::Template {
         path: path.to_path_buf(),

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     io::{BufWriter, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::{
     manifest,
-    table::{ColumnRef, Columns, ReadOptions, Row, read},
+    table::{BadRow, ColumnRef, Columns, ReadOptions, Row, Table, read},
 };
 use firebrick_metrics::interval::wilson_interval;
 use firebrick_nlp::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate};
@@ -171,45 +171,62 @@ impl Gate {
     }
 }
 
-pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
-    let mut columns = options(&args.columns, false);
-    if args.input.extension().is_some_and(|e| e == "txt") {
+/// Texts of a file that are to be answered; a `.txt` file has one a line.
+pub fn texts(path: &Path, columns: &ColumnArgs) -> Result<Table, Failure> {
+    let mut columns = options(columns, false);
+    if path.extension().is_some_and(|e| e == "txt") {
         columns.columns.text = ColumnRef::Index(0);
     }
-    let table = read(&args.input, &columns)?;
-    let classifier = open(&args.model, global)?;
-    // Answers and errors by row, so that the output keeps the input's order.
-    let mut lines: BTreeMap<usize, Value> = BTreeMap::new();
-    for bad in &table.bad {
-        lines.insert(bad.row, json!({"id": bad.row, "error": bad.to_string()}));
-    }
-    let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
-    for (row, answer) in table.rows.iter().zip(classifier.predict(&texts, args.batch_size.max(1))) {
-        let scores: serde_json::Map<String, Value> =
-            classifier.labels.iter().cloned().zip(answer.scores.iter().map(|p| json!(p))).collect();
-        let label = &classifier.labels[answer.label];
-        lines.insert(row.row, json!({"id": row.row, "label": label, "scores": scores}));
-    }
+    Ok(read(path, &columns)?)
+}
+
+/// Writes answers by row, in the order of the rows, to `output` or stdout: JSON lines, or one `array`. A row that could
+/// not be read has its error in their place, and makes the command fail at its end.
+pub fn write_answers(
+    input: &Path,
+    bad: &[BadRow],
+    answers: impl Iterator<Item = (usize, Value)>,
+    output: Option<&Path>,
+    array: bool,
+) -> Outcome {
+    let error = |bad: &BadRow| (bad.row, json!({"id": bad.row, "error": bad.to_string()}));
+    let lines: BTreeMap<usize, Value> = bad.iter().map(error).chain(answers).collect();
     let mut text = Vec::new();
-    for line in lines.values() {
-        serde_json::to_writer(&mut text, line).context("writing an answer")?;
-        text.push(b'\n');
+    if array {
+        let lines: Vec<&Value> = lines.values().collect();
+        serde_json::to_writer(&mut text, &lines).context("writing the answers")?;
+    } else {
+        for line in lines.values() {
+            serde_json::to_writer(&mut text, line).context("writing an answer")?;
+            text.push(b'\n');
+        }
     }
-    match &args.output {
+    match output {
         Some(path) => {
             write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
         }
         None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
     }
-    match table.bad.len() {
+    match bad.len() {
         0 => Ok(()),
         bad => {
-            let message = format!(
-                "{}: {bad} of {} rows could not be read",
-                args.input.display(),
-                lines.len()
-            );
+            let (path, all) = (input.display(), lines.len());
+            let message = format!("{path}: {bad} of {all} rows could not be read");
             Err(Failure::text(BAD_FILE, message))
         }
     }
+}
+
+pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
+    let table = texts(&args.input, &args.columns)?;
+    let classifier = open(&args.model, global)?;
+    let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
+    let answers = classifier.predict(&texts, args.batch_size.max(1));
+    let answers = table.rows.iter().zip(answers).map(|(row, answer)| {
+        let scores: serde_json::Map<String, Value> =
+            classifier.labels.iter().cloned().zip(answer.scores.iter().map(|p| json!(p))).collect();
+        let label = &classifier.labels[answer.label];
+        (row.row, json!({"id": row.row, "label": label, "scores": scores}))
+    });
+    write_answers(&args.input, &table.bad, answers, args.output.as_deref(), false)
 }

@@ -8,10 +8,9 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
-    checkpoint::{Source, json as strict, tensors::write_atomically},
+    checkpoint::{Source, json as strict},
     generate::GenerationConfig,
 };
-use firebrick_data::table::{ColumnRef, read};
 use firebrick_nlp::{
     baseline::is_chinese,
     chat::{ChatTemplate, Message},
@@ -99,49 +98,19 @@ fn checkpoint(name: &str, global: &Global) -> Result<Source, Failure> {
 
 fn embed(args: EmbedArgs, global: &Global) -> Outcome {
     let embedder = Embedder::open(&checkpoint(&args.model, global)?, &global.device.open()?)?;
-    let (mut texts, mut bad) = (vec![], vec![]);
-    match &args.input {
-        None => texts.extend(or_stdin(args.texts)?.into_iter().enumerate()),
+    let (texts, bad): (Vec<(usize, String)>, _) = match &args.input {
+        None => (or_stdin(args.texts)?.into_iter().enumerate().collect(), vec![]),
         Some(path) => {
-            let mut columns = ask::options(&args.columns, false);
-            if path.extension().is_some_and(|e| e == "txt") {
-                columns.columns.text = ColumnRef::Index(0);
-            }
-            let table = read(path, &columns)?;
-            texts.extend(table.rows.into_iter().map(|row| (row.row, row.text)));
-            bad = table.bad;
+            let table = ask::texts(path, &args.columns)?;
+            (table.rows.into_iter().map(|row| (row.row, row.text)).collect(), table.bad)
         }
-    }
+    };
     let views: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
     let vectors = embedder.embed(&views, args.batch_size.max(1));
-    let mut rows: BTreeMap<usize, Value> =
-        bad.iter().map(|bad| (bad.row, json!({"id": bad.row, "error": bad.to_string()}))).collect();
-    for ((row, _), vector) in texts.iter().zip(vectors) {
-        rows.insert(*row, json!({"id": row, "embedding": vector}));
-    }
-    let mut text = Vec::new();
-    match global.json {
-        true => serde_json::to_writer(&mut text, &rows.values().collect::<Vec<_>>())?,
-        false => {
-            for row in rows.values() {
-                serde_json::to_writer(&mut text, row)?;
-                text.push(b'\n');
-            }
-        }
-    }
-    match &args.output {
-        Some(path) => {
-            write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
-        }
-        None => std::io::stdout().lock().write_all(&text).context("writing to stdout")?,
-    }
-    match bad.len() {
-        0 => Ok(()),
-        bad => {
-            let message = format!("{bad} of {} rows could not be read", rows.len());
-            Err(Failure::text(BAD_FILE, message))
-        }
-    }
+    let answers = texts.iter().zip(vectors);
+    let answers = answers.map(|((row, _), v)| (*row, json!({"id": row, "embedding": v})));
+    let input = args.input.as_deref().unwrap_or(Path::new("stdin"));
+    ask::write_answers(input, &bad, answers, args.output.as_deref(), global.json)
 }
 
 /// What was asked for on top of what the model's folder says.
