@@ -96,9 +96,12 @@ pub fn python(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 }
 
 /// A registry that did not answer the first time often does the second.
+///
+/// The wheels are 3 GB that pip would keep a second time in its cache, and nothing installs them again.
 fn install(python: &Path, requirements: &Path) -> anyhow::Result<()> {
     for _ in 0..2 {
-        let pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"];
+        let pip =
+            ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-cache-dir", "-r"];
         if status(Command::new(python).args(pip).arg(requirements))? == 0 {
             return Ok(());
         }
