@@ -30,8 +30,7 @@ pub struct Embedder {
 impl Embedder {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let (config, model) = bert::load_model(source, device)?;
-        let tokenizer = TextTokenizer::from_bytes(&source.read("tokenizer.json", 64 << 20)?)
-            .with_context(|| source.path("tokenizer.json").display().to_string())?;
+        let tokenizer = TextTokenizer::open(source)?;
         ensure!(
             tokenizer.vocab_size() <= config.vocab_size,
             "{}: {} tokens, but the model has embeddings for {}",

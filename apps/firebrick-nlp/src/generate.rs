@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use burn::prelude::*;
 use firebrick_core::{
     arch::{
@@ -42,8 +42,7 @@ impl Writer {
             "{}: this architecture writes no text",
             config.display()
         );
-        let tokenizer = TextTokenizer::from_bytes(&source.read("tokenizer.json", 64 << 20)?)
-            .with_context(|| source.path("tokenizer.json").display().to_string())?;
+        let tokenizer = TextTokenizer::open(source)?;
         let config = GenerationConfig::read(source)?;
         Ok(Self { model, tokenizer, config, device: device.clone() })
     }

@@ -2,10 +2,12 @@
 
 mod check;
 mod pattern;
+pub mod recipe;
 
 use std::{collections::BTreeSet, path::Path};
 
-use firebrick_core::checkpoint::{json, tensors::write_atomically};
+use anyhow::Context;
+use firebrick_core::checkpoint::{Source, json, tensors::write_atomically};
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
     PreTokenizer, Tokenizer, TokenizerBuilder, Trainer,
@@ -54,6 +56,12 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
+    /// That of a model folder.
+    pub fn open(source: &Source) -> anyhow::Result<Self> {
+        Self::from_bytes(&source.read("tokenizer.json", FILE_LIMIT)?)
+            .with_context(|| source.path("tokenizer.json").display().to_string())
+    }
+
     /// Parses the text of a `tokenizer.json`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let value = json::parse_strict(bytes).map_err(|e| TokenizerError::Json(e.to_string()))?;

@@ -20,7 +20,7 @@ use firebrick_train::{
     task::{Examples, Task},
 };
 
-use crate::{batch::TextExamples, task::Classify};
+use crate::classification::{batch::TextExamples, task::Classify};
 
 /// The training loop's step: batch, forward, backward, clipping and AdamW.
 pub struct TrainStep<T: Task, E> {

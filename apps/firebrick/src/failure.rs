@@ -5,6 +5,8 @@ use firebrick_data::error::DataError;
 use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
 use firebrick_train::{checkpoint::CheckpointError, recipe::RecipeError, run::RunError};
 
+use crate::places::Missing;
+
 /// The command did not do what was asked.
 pub struct Failure {
     pub code: u8,
@@ -30,6 +32,11 @@ impl Failure {
 
     pub fn text(code: u8, message: impl std::fmt::Display) -> Self {
         Self { code, error: Some(anyhow::anyhow!("{message}")) }
+    }
+
+    /// The error, for a caller that adds to it.
+    pub fn into_error(self) -> anyhow::Error {
+        self.error.unwrap_or_else(|| anyhow::anyhow!("exit code {}", self.code))
     }
 
     pub fn quiet(code: u8) -> Self {
@@ -69,6 +76,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<RecipeError>() {
             return USAGE;
+        }
+        if cause.is::<Missing>() {
+            return MISSING;
         }
         match cause.downcast_ref::<DeviceError>() {
             Some(DeviceError::Unknown(_)) => return USAGE,

@@ -9,7 +9,7 @@ mod failure;
 mod npz;
 mod places;
 mod progress;
-mod report;
+mod tasks;
 
 use std::process::ExitCode;
 

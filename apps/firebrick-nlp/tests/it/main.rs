@@ -4,8 +4,10 @@
 use burn::{module::Module, prelude::*};
 use firebrick_core::{arch::bert::BertConfig, device::DeviceSpec};
 use firebrick_nlp::{
-    batch::{Example, TextExamples},
-    task::{Classify, judge, scores},
+    classification::{
+        batch::{Example, TextExamples},
+        task::{Classify, judge, scores},
+    },
     tokenizer::{train_byte_bpe, train_wordpiece},
 };
 use firebrick_train::{

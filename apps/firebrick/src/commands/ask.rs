@@ -13,10 +13,12 @@ use firebrick_data::{
     table::{BadRow, ColumnRef, Columns, ReadOptions, Row, Table, read},
 };
 use firebrick_metrics::interval::wilson_interval;
-use firebrick_nlp::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate};
+use firebrick_nlp::classification::{
+    classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate,
+};
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::{Outcome, recipe::Opened};
 use crate::{
     cli::{ColumnArgs, EvalArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, GATE, USAGE},
@@ -50,7 +52,7 @@ fn rows(args: &EvalArgs, global: &Global) -> anyhow::Result<(String, Vec<Row>)> 
         let split = split.unwrap_or(last);
         return Ok((
             format!("{data}/{split}"),
-            corpus::read_split(&places::roots(), data, split)?.rows,
+            corpus::read_split(&places::data_set(data)?, data, split)?.rows,
         ));
     }
     let path = PathBuf::from(data);
@@ -79,14 +81,15 @@ fn recipe_rows(
 ) -> anyhow::Result<(String, Vec<Row>)> {
     let dirs = [PathBuf::from(model), global.runs.join(model)];
     let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
-    let (recipe, base): (Recipe, PathBuf) = match dir {
-        Some(dir) => (super::train::resolved(dir)?, PathBuf::new()),
-        None => match super::recipe::open(model, &[]) {
-            Ok((recipe, _, base)) => (recipe, base),
-            Err(_) => bail!("name the rows with --data PATH or --data ID"),
-        },
+    let opened = match dir {
+        Some(dir) => Opened::file(&dir.join("recipe.resolved.toml")),
+        None => Opened::named(model),
     };
-    let corpus = corpus::load(&recipe.data, recipe.seed, &base, &places::roots())?;
+    let Ok(opened) = opened else {
+        bail!("name the rows with --data PATH or --data ID");
+    };
+    let recipe: Recipe = opened.parse(&[]).map_err(Failure::into_error)?;
+    let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
     match split {
         Some("train") => Ok(("train".into(), corpus.train)),
         Some("valid" | "dev") => Ok(("valid".into(), corpus.valid)),

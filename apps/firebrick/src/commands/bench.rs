@@ -26,11 +26,11 @@ use firebrick_core::{
     generate::{GenerationConfig, generate},
     layers::activation::Activation,
 };
-use firebrick_nlp::{embed::Embedder, workload::TrainStep};
+use firebrick_nlp::{classification, embed::Embedder, workload::TrainStep};
 use firebrick_train::sampler::mix;
 use serde_json::json;
 
-use super::Outcome;
+use super::{Outcome, recipe::Opened};
 use crate::{
     cli::{BenchArgs, Global},
     failure::{Failure, MISSING, USAGE},
@@ -288,10 +288,8 @@ impl Bench<'_> {
 
     /// The encoder of the recipe sst2, from random weights.
     fn train_sst2(&self, rows: usize, tokens: usize) -> Outcome {
-        let recipe = super::recipe::open("sst2", &[]).ok().map(|(recipe, ..)| recipe);
-        let recipe = recipe.expect("a test parses every shipped recipe");
-        let config = recipe.bert(recipe.tokenizer.vocab_size);
-        let config = config.expect("a test parses every shipped recipe");
+        let recipe: classification::recipe::Recipe = Opened::named("sst2")?.parse(&[])?;
+        let config = recipe.bert(recipe.tokenizer.vocab_size).context("the recipe sst2")?;
         let mut step = TrainStep::new(&config, rows, tokens, &self.device);
         self.train(rows * tokens, || step.run())
     }

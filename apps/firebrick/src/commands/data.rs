@@ -13,7 +13,7 @@ use firebrick_data::{
     quote::quoted,
     table::{LabelKind, Row, Table, read},
 };
-use firebrick_nlp::corpus;
+use firebrick_nlp::classification::corpus;
 use serde_json::json;
 
 use super::{Outcome, ask};
@@ -27,7 +27,7 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
     match command {
         DataCommand::Ls => ls(global),
         DataCommand::Fetch { id } => {
-            let folder = corpus::fetch(&places::roots(), &id)?;
+            let folder = places::data_set(&id)?;
             super::print(
                 global,
                 &json!({"id": id, "folder": folder}),
@@ -78,11 +78,11 @@ fn parts(
     integer: bool,
 ) -> anyhow::Result<Vec<(String, Table)>> {
     if let Some(layout) = manifest::layout(target) {
-        let roots = places::roots();
+        let folder = places::data_set(target)?;
         let parts = layout
             .splits
             .iter()
-            .map(|(split, _)| Ok((split.to_string(), corpus::read_split(&roots, target, split)?)));
+            .map(|(split, _)| Ok((split.to_string(), corpus::read_split(&folder, target, split)?)));
         return parts.collect();
     }
     let path = PathBuf::from(target);

@@ -12,11 +12,11 @@ use firebrick_core::{
     generate::GenerationConfig,
 };
 use firebrick_nlp::{
-    baseline::is_chinese,
     chat::{ChatTemplate, Message},
-    classifier::TextClassifier,
+    classification::classifier::TextClassifier,
     embed::Embedder,
     generate::{Limits, Writer},
+    language::is_chinese,
     tokenizer::TextTokenizer,
 };
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcom
 /// A pretrained checkpoint by name, or whatever else MODEL means.
 fn checkpoint(name: &str, global: &Global) -> Result<Source, Failure> {
     match name {
-        "all-MiniLM-L6-v2" => places::pretrained(name, Path::new("")),
+        "all-MiniLM-L6-v2" => Ok(places::pretrained(name, Path::new(""))?),
         _ => places::model(name, &global.runs),
     }
 }

@@ -1,20 +1,24 @@
 //! `firebrick recipe`: shipped recipes, and checks of your own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use firebrick_nlp::recipe::{Recipe, SHIPPED};
-use firebrick_train::recipe::{RecipeError, nearest, parse};
+use firebrick_train::{
+    job::Recipe,
+    recipe::{self, RecipeError, nearest, parse},
+};
+use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use crate::{
     cli::RecipeCommand,
     failure::{Failure, USAGE},
+    tasks::{self, TASKS, with_task},
 };
 
 pub fn run(command: RecipeCommand) -> Outcome {
     match command {
         RecipeCommand::Ls => {
-            for (name, text) in SHIPPED {
+            for (name, text) in tasks::shipped() {
                 let first = text.lines().next().unwrap_or_default().trim_start_matches("# ");
                 println!("{name:14} {first}");
             }
@@ -30,32 +34,85 @@ pub fn run(command: RecipeCommand) -> Outcome {
             println!("{}", file.display());
         }
         RecipeCommand::Check { file } => {
-            let (recipe, _) = read(&file, &[])?;
-            println!("{}: sound; task text-classification, name {}", file.display(), recipe.name);
+            let opened = Opened::file(&file)?;
+            with_task!(opened.task()?, R => {
+                let recipe: R = opened.parse(&[])?;
+                println!("{}: sound; task {}, name {}", file.display(), R::TASK, recipe.name());
+            })
         }
         RecipeCommand::Schema => {
-            let schema = schemars::schema_for!(Recipe);
-            println!("{}", serde_json::to_string_pretty(&schema)?);
+            let mut all = vec![];
+            for task in TASKS {
+                with_task!(*task, R => all.push(schemars::schema_for!(R).to_value()));
+            }
+            println!("{}", serde_json::to_string_pretty(&either(all))?);
         }
-        RecipeCommand::Reference => print!("{}", reference()),
+        RecipeCommand::Reference => {
+            print!(
+                "# Recipe keys\n\nPrinted by `firebrick recipe reference` from the types; do not edit.\n\n\
+                 `--set table.key=value` changes a key for one run.\n"
+            );
+            for task in TASKS {
+                with_task!(*task, R => print!("{}", reference::<R>()));
+            }
+        }
     }
     Ok(())
 }
 
-/// Reads a recipe; the error names its file.
-fn read(file: &Path, overrides: &[String]) -> Result<(Recipe, String), Failure> {
-    Recipe::read(file, overrides).map_err(|error| in_file(&file.display().to_string(), error))
+/// One schema for the recipes of all tasks; `task` tells which one holds.
+fn either(schemas: Vec<Value>) -> Value {
+    let mut definitions = Map::new();
+    let mut any = vec![];
+    for (mut schema, task) in schemas.into_iter().zip(TASKS) {
+        // Tables of like name in different tasks differ.
+        let prefixed = |name: &str| format!("{task}.{name}");
+        let table = schema.as_object_mut().expect("a schema is an object");
+        if let Some(Value::Object(own)) = table.remove("$defs") {
+            definitions.extend(own.into_iter().map(|(name, node)| (prefixed(&name), node)));
+        }
+        table.remove("$schema");
+        any.push(schema);
+    }
+    let mut all = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Firebrick recipe",
+        "$defs": definitions,
+        "anyOf": any,
+    });
+    for (index, task) in TASKS.iter().enumerate() {
+        rename(&mut all["anyOf"][index], task);
+    }
+    for (name, node) in all["$defs"].as_object_mut().into_iter().flatten() {
+        let task = name.split('.').next().unwrap_or_default().to_string();
+        rename(node, &task);
+    }
+    all
 }
 
-fn in_file(file: &str, error: RecipeError) -> Failure {
-    Failure::new(USAGE, anyhow::Error::new(error).context(file.to_string()))
+/// Lets `$ref`s point at the definitions under `task`.
+fn rename(node: &mut Value, task: &str) {
+    match node {
+        Value::Object(table) => {
+            for (key, value) in table {
+                match value {
+                    Value::String(path) if key == "$ref" => {
+                        *path = path.replace("#/$defs/", &format!("#/$defs/{task}."));
+                    }
+                    value => rename(value, task),
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| rename(value, task)),
+        _ => {}
+    }
 }
 
 fn shipped(name: &str) -> Result<&'static str, Failure> {
-    if let Some((_, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
+    if let Some((_, text)) = tasks::shipped().find(|(known, _)| *known == name) {
         return Ok(text);
     }
-    let guess = nearest(name, SHIPPED.iter().map(|(name, _)| *name));
+    let guess = nearest(name, tasks::shipped().map(|(name, _)| name));
     let guess = guess.map_or(String::new(), |guess| format!("; did you mean `{guess}`?"));
     Err(Failure::text(
         USAGE,
@@ -63,30 +120,56 @@ fn shipped(name: &str) -> Result<&'static str, Failure> {
     ))
 }
 
-/// A recipe by file or shipped name: parsed, its text, and the folder that its paths are relative to.
-pub fn open(
-    name: &str,
-    overrides: &[String],
-) -> Result<(Recipe, String, std::path::PathBuf), Failure> {
-    let path = Path::new(name);
-    if path.exists() || name.ends_with(".toml") {
-        let (recipe, text) = read(path, overrides)?;
-        let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        return Ok((recipe, text, base));
-    }
-    // The repository's runner knows them by application, too: `nlp/sst2`.
-    let text = shipped(name.strip_prefix("nlp/").unwrap_or(name))?;
-    let recipe = parse(text.as_bytes(), overrides).map_err(|error| in_file(name, error))?;
-    Ok((recipe, text.to_string(), std::path::PathBuf::new()))
+/// A recipe's bytes, before it is known what task it is for.
+pub struct Opened {
+    /// What errors call it.
+    name: String,
+    bytes: Vec<u8>,
+    /// The folder that its paths are relative to.
+    pub base: PathBuf,
 }
 
-/// The recipe's types as a page: a table of keys for each table of the recipe.
-fn reference() -> String {
-    let schema = schemars::schema_for!(Recipe).to_value();
-    let mut page = String::from(
-        "# Recipe keys\n\nPrinted by `firebrick recipe reference` from the types; do not edit.\n\n\
-         `--set table.key=value` changes a key for one run.\n",
-    );
+impl Opened {
+    pub fn file(path: &Path) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let bytes = recipe::read(path).map_err(|error| in_file(&name, error))?;
+        let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(Self { name, bytes, base })
+    }
+
+    /// By file or shipped name. The repository's runner knows them by application, too: `nlp/sst2`.
+    pub fn named(name: &str) -> Result<Self, Failure> {
+        let path = Path::new(name);
+        if path.exists() || name.ends_with(".toml") {
+            return Self::file(path);
+        }
+        let plain = name.rsplit_once('/').map_or(name, |(_, name)| name);
+        let bytes = shipped(plain)?.as_bytes().to_vec();
+        Ok(Self { name: name.into(), bytes, base: PathBuf::new() })
+    }
+
+    pub fn task(&self) -> Result<&'static str, Failure> {
+        recipe::task(&self.bytes, TASKS).map_err(|error| in_file(&self.name, error))
+    }
+
+    pub fn parse<R: Recipe>(&self, overrides: &[String]) -> Result<R, Failure> {
+        parse(&self.bytes, overrides).map_err(|error| in_file(&self.name, error))
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+fn in_file(file: &str, error: RecipeError) -> Failure {
+    Failure::new(USAGE, anyhow::Error::new(error).context(file.to_string()))
+}
+
+/// A task's recipe as a part of a page: a table of keys for each table of the recipe.
+fn reference<R: Recipe>() -> String {
+    let schema = schemars::schema_for!(R).to_value();
+    let mut page = format!("\n## `task = \"{}\"`\n", R::TASK);
     page.push_str(&keys(&schema, &schema, "Top level"));
     for (name, table) in schema["properties"].as_object().into_iter().flatten() {
         let table = resolve(&schema, table);
@@ -98,10 +181,7 @@ fn reference() -> String {
 }
 
 /// Follows a `$ref` into the schema's definitions.
-fn resolve<'a>(
-    schema: &'a serde_json::Value,
-    mut node: &'a serde_json::Value,
-) -> &'a serde_json::Value {
+fn resolve<'a>(schema: &'a Value, mut node: &'a Value) -> &'a Value {
     if let Some(inner) = node["allOf"].get(0).or_else(|| node["anyOf"].get(0)) {
         node = inner;
     }
@@ -111,8 +191,8 @@ fn resolve<'a>(
     }
 }
 
-fn keys(schema: &serde_json::Value, table: &serde_json::Value, title: &str) -> String {
-    let mut text = format!("\n## {title}\n\n");
+fn keys(schema: &Value, table: &Value, title: &str) -> String {
+    let mut text = format!("\n### {title}\n\n");
     if let Some(about) = table["description"].as_str().filter(|_| title != "Top level") {
         text.push_str(&format!("{}\n\n", about.replace('\n', " ")));
     }
@@ -140,7 +220,7 @@ fn keys(schema: &serde_json::Value, table: &serde_json::Value, title: &str) -> S
         let choices =
             if choices.is_empty() { String::new() } else { format!(" {}", choices.join("; ")) };
         let default = match &node["default"] {
-            serde_json::Value::Null => "-".to_string(),
+            Value::Null => "-".to_string(),
             value => format!("`{value}`"),
         };
         text.push_str(&format!(

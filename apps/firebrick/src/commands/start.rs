@@ -1,23 +1,24 @@
 //! `firebrick start`: the first minutes. Trains, compares with a baseline, writes a report.
 
 use firebrick_metrics::interval::wilson_interval;
-use firebrick_nlp::baseline;
+use firebrick_nlp::classification::{baseline, recipe::Recipe, report};
 use serde_json::json;
 
-use super::{Outcome, train};
+use super::{Outcome, recipe::Opened, train};
 use crate::{
     cli::{Global, StartArgs},
     failure::Failure,
 };
 
 pub fn run(args: &StartArgs, global: &Global) -> Outcome {
+    let opened = Opened::named("sst2")?;
     let job = train::Job {
-        recipe: "sst2",
+        opened: &opened,
         overrides: &args.overrides,
         run: Some(&args.run),
         max_time: None,
     };
-    let (dir, trained) = train::train(&job, global)?;
+    let (dir, trained) = train::train::<Recipe>(&job, global)?;
     let corpus = &trained.corpus;
     let baseline = baseline::run(&corpus.train, &corpus.valid, &corpus.labels)
         .map_err(|problem| Failure::text(1, format!("the baseline: {problem}")))?;
@@ -26,7 +27,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
     let (low, high) =
         wilson_interval(trained.valid.confusion.correct(), trained.valid.confusion.total())
             .unwrap_or_default();
-    let report = crate::report::write(&dir, &trained, Some(&baseline))?;
+    let report = report::show(&dir, &trained, Some(&baseline))?.write(&dir)?;
     let text = format!(
         "trained in      {:.0} s on {}\n\
          accuracy        {:.2} %  (95 % between {:.1} and {:.1}; SST-2 dev, {} rows; these rows also chose the weights)\n\
@@ -36,7 +37,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
          firebrick nlp sentiment \"a moving and funny film\" --model {}\n  \
          firebrick recipe cp sst2 mine.toml    # then train on a CSV of your own\n  \
          firebrick train sst2-minilm           # fine-tunes a pretrained encoder\n",
-        trained.seconds,
+        trained.counters.seconds,
         global.device,
         100.0 * ours,
         100.0 * low,
@@ -49,7 +50,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
         dir.display(),
     );
     let json = json!({
-        "run": dir, "seconds": trained.seconds, "accuracy": ours, "accuracy_95": [low, high],
+        "run": dir, "seconds": trained.counters.seconds, "accuracy": ours, "accuracy_95": [low, high],
         "baseline_accuracy": theirs, "report": report,
     });
     super::print(global, &json, &text);

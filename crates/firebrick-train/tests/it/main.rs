@@ -12,7 +12,7 @@ use firebrick_core::layers::{dropout::Dropout, linear::Linear};
 use firebrick_train::{
     checkpoint,
     fit::{Counters, End, Event, Fitted, Metrics, Plan, fit, gradients},
-    recipe::{CheckpointRecipe, EvalRecipe, TrainRecipe},
+    recipe::{CheckpointRecipe, TrainRecipe},
     run::{Run, RunInfo, Status},
     task::{Examples, Task},
 };
@@ -111,7 +111,7 @@ fn run(dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) -> Fitted<Corner
     let plan = Plan {
         train,
         checkpoint: &CheckpointRecipe::default(),
-        eval: &EvalRecipe { metric: "loss".into(), batch_size: 8 },
+        metric: "loss",
         seed: 5,
         max_time: None,
         stop: &stop,

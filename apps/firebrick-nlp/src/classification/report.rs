@@ -1,60 +1,36 @@
 //! What a finished run leaves beside its model: `report.html`, `plots/*.svg`, `eval/`. How they look is
-//! `firebrick_train::report`'s.
+//! [`firebrick_train::report`]'s.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use anyhow::Context;
-use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_metrics::confusion::Confusion;
-use firebrick_nlp::{
-    baseline::Baseline,
-    task::{Judged, argmax},
-    train::{Trained, with_known_label},
-};
 use firebrick_train::{
-    report::{
-        Example, Report,
-        plots::{Curve, confusion_svg, line_chart_svg},
-        render,
-    },
+    job::Shown,
+    report::{Example, Report, plots::Curve},
     run,
 };
 use serde_json::json;
 
+use super::{
+    baseline::Baseline,
+    task::{Judged, argmax},
+    train::{Trained, with_known_label},
+};
+
 /// Examples of each kind that are shown.
 const SHOWN: usize = 10;
 
-/// Writes page, plots and evaluation of a run; returns the page's path.
-pub fn write(
-    dir: &Path,
-    trained: &Trained,
-    baseline: Option<&Baseline>,
-) -> anyhow::Result<PathBuf> {
-    let report = describe(dir, trained, baseline)?;
-    for ((title, x, y, curves), file) in report.curves.iter().zip(["loss", "accuracy"]) {
-        let svg = line_chart_svg(title, x, y, curves);
-        put(&dir.join("plots").join(format!("{file}.svg")), &svg)?;
-    }
-    if let Some((labels, counts)) = &report.confusion {
-        put(&dir.join("plots/confusion.svg"), &confusion_svg(labels, counts))?;
-    }
-    put(&dir.join("eval/valid.json"), &evaluation(&trained.valid, &trained.corpus.labels)?)?;
-    put(&dir.join("eval/valid.jsonl"), &answers(trained))?;
+/// Page and evaluation of a run, compared with a baseline where there is one.
+pub fn show(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyhow::Result<Shown> {
+    let labels = &trained.corpus.labels;
+    let mut files = vec![
+        ("eval/valid.json", evaluation(&trained.valid, labels)?),
+        ("eval/valid.jsonl", answers(trained)),
+    ];
     if let Some(test) = &trained.test {
-        put(&dir.join("eval/test.json"), &evaluation(test, &trained.corpus.labels)?)?;
+        files.push(("eval/test.json", evaluation(test, labels)?));
     }
-    let page = dir.join("report.html");
-    put(&page, &render(&report))?;
-    Ok(page)
-}
-
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(path.parent().context("a file lies in a folder")?)
-        .and_then(|()| write_atomically(path, text.as_bytes()))
-        .with_context(|| format!("writing {}", path.display()))
+    Ok(Shown { report: describe(dir, trained, baseline)?, files })
 }
 
 /// Scores and counts by class, as JSON.
@@ -95,8 +71,8 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
         ("validation accuracy".into(), ours.clone()),
         ("validation rows".into(), trained.valid.confusion.total().to_string()),
         ("training rows".into(), trained.corpus.train.len().to_string()),
-        ("seconds".into(), format!("{:.0}", trained.seconds)),
-        ("tokens".into(), trained.tokens.to_string()),
+        ("seconds".into(), format!("{:.0}", trained.counters.seconds)),
+        ("tokens".into(), trained.counters.tokens.to_string()),
     ];
     let caution =
         "The validation rows also chose the weights, so expect somewhat less on new text.";
@@ -113,7 +89,7 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
             "{ours} on the validation rows, {theirs} for TF-IDF with logistic regression. {caution}"
         );
         comparison = vec![
-            ("this model".into(), ours, format!("{:.0} s", trained.seconds)),
+            ("this model".into(), ours, format!("{:.0} s", trained.counters.seconds)),
             (
                 "TF-IDF + logistic regression".into(),
                 theirs,

@@ -15,7 +15,8 @@ use firebrick_data::table::Row;
 use firebrick_metrics::confusion::Confusion;
 use firebrick_train::sampler::{Coins, mix};
 
-use crate::{baseline::mostly_chinese, task::argmax, train::with_known_label};
+use super::{task::argmax, train::with_known_label};
+use crate::language::mostly_chinese;
 
 /// Spliced texts with the teacher's probability of each class.
 pub struct Taught {

@@ -6,6 +6,8 @@ use firebrick_classic::{text, tfidf};
 use firebrick_data::table::Row;
 use firebrick_metrics::confusion::Confusion;
 
+use crate::language::mostly_chinese;
+
 /// The baseline's score and how long it took.
 pub struct Baseline {
     pub confusion: Confusion,
@@ -37,14 +39,4 @@ pub fn run(train: &[Row], test: &[Row], labels: &[String]) -> Result<Baseline, S
         }
     }
     Ok(Baseline { confusion, seconds, features: model.tfidf().terms().len() })
-}
-
-/// Whether more than 100 of the first 200 texts have Chinese characters.
-pub fn mostly_chinese<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
-    texts.take(200).filter(|text| is_chinese(text)).count() > 100
-}
-
-/// Whether a text has Chinese characters.
-pub fn is_chinese(text: &str) -> bool {
-    text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c))
 }

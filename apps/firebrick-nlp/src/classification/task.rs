@@ -8,7 +8,8 @@ use firebrick_core::{
 use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
 use firebrick_train::{fit::Metrics, task::Task};
 
-use crate::batch::{Example, TextBatch, pad};
+use super::batch::{Example, TextBatch};
+use crate::batch::pad;
 
 /// A classifier and what its loss needs to know.
 #[derive(Module, Debug)]

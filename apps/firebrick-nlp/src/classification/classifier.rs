@@ -11,29 +11,10 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
-use serde::{Deserialize, Serialize};
+use firebrick_train::origin::Origin;
 
-use crate::{
-    task::{argmax, scores},
-    tokenizer::TextTokenizer,
-};
-
-/// A tokenizer of a hundred thousand pieces has 10 MB.
-const TOKENIZER_LIMIT: u64 = 64 << 20;
-
-/// `firebrick.json`: where a model comes from and what was measured of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Origin {
-    pub task: String,
-    pub labels: Vec<String>,
-    /// Tokens of a text that are read.
-    pub max_len: usize,
-    pub recipe: String,
-    pub recipe_sha256: String,
-    pub data_sha256: String,
-    /// Scores by part of the data, measured by the run that made the model.
-    pub metrics: std::collections::BTreeMap<String, firebrick_train::fit::Metrics>,
-}
+use super::task::{argmax, scores};
+use crate::tokenizer::TextTokenizer;
 
 /// A model that reads text.
 pub struct TextClassifier {
@@ -56,9 +37,7 @@ pub struct Prediction {
 impl TextClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let loaded = bert::load_classifier(source, device)?;
-        let bytes = source.read("tokenizer.json", TOKENIZER_LIMIT)?;
-        let tokenizer = TextTokenizer::from_bytes(&bytes)
-            .with_context(|| source.path("tokenizer.json").display().to_string())?;
+        let tokenizer = TextTokenizer::open(source)?;
         if tokenizer.vocab_size() > loaded.config.vocab_size {
             bail!(
                 "{}: {} tokens, but the model has embeddings for {}",
@@ -67,12 +46,12 @@ impl TextClassifier {
                 loaded.config.vocab_size
             );
         }
-        let origin: Option<Origin> = source
-            .read("firebrick.json", 1 << 20)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let origin = Origin::read(source);
         let longest = loaded.config.longest();
-        let max_len = origin.as_ref().map_or(longest, |origin| origin.max_len.min(longest));
+        let max_len = origin
+            .as_ref()
+            .and_then(|origin| origin.max_len)
+            .map_or(longest, |max| max.min(longest));
         let mut labels = loaded.config.labels();
         if labels.is_empty() {
             labels = origin.map_or_else(Vec::new, |origin| origin.labels);
@@ -106,8 +85,6 @@ impl TextClassifier {
         let texts = [
             ("config.json", serde_json::to_string_pretty(&config)?),
             ("tokenizer_config.json", self.tokenizer_config()?),
-            ("firebrick.json", serde_json::to_string_pretty(origin)?),
-            ("README.md", card(origin)),
         ];
         self.tokenizer.save(&dir.join("tokenizer.json"))?;
         for (file, text) in texts {
@@ -115,7 +92,8 @@ impl TextClassifier {
             write_atomically(&path, text.as_bytes())
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        Ok(())
+        let about = format!("A BERT text classifier for the labels {}.", origin.labels.join(", "));
+        origin.save(dir, "text-classification", &about)
     }
 
     fn tokenizer_config(&self) -> anyhow::Result<String> {
@@ -127,25 +105,4 @@ impl TextClassifier {
         });
         Ok(serde_json::to_string_pretty(&config)?)
     }
-}
-
-/// The model card, with the metadata that model hubs read and the results that were measured.
-fn card(origin: &Origin) -> String {
-    let mut results = String::new();
-    for (split, metrics) in &origin.metrics {
-        for (name, value) in metrics {
-            results.push_str(&format!("| {split} | {name} | {value:.4} |\n"));
-        }
-    }
-    format!(
-        "---\nlibrary_name: firebrick\npipeline_tag: text-classification\ntags:\n- firebrick\n---\n\n\
-         # {name}\n\nA BERT text classifier for the labels {labels}, trained by Firebrick's recipe `{name}`.\n\n\
-         | part | score | value |\n|---|---|---|\n{results}\n\
-         Every number was measured by the run that made these weights.\n\
-         Recipe SHA-256 `{recipe}`, data SHA-256 `{data}`.\n",
-        name = origin.recipe,
-        labels = origin.labels.join(", "),
-        recipe = origin.recipe_sha256,
-        data = origin.data_sha256,
-    )
 }

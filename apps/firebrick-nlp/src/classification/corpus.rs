@@ -1,9 +1,6 @@
 //! Rows of a recipe's data: read, cleaned, split, checked for leaks.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail};
 use firebrick_data::{
@@ -11,16 +8,13 @@ use firebrick_data::{
     hash,
     leaks::{self, LeakReport, LeakRules},
     ledger::Ledger,
-    locate::{self, Roots},
     manifest,
     split::stratified,
     table::{Columns, ReadOptions, Row, Table, read},
 };
+use firebrick_train::job::Places;
 
-use crate::recipe::{DataRecipe, Leaks};
-
-/// Data sets inside the program, so that the first run needs no download.
-const EMBEDDED: &[(&str, &[u8])] = &[("sst2", include_bytes!("../data/sst2.tar.xz"))];
+use super::recipe::{DataRecipe, Leaks};
 
 /// The parts of a data set, cleaned.
 pub struct Corpus {
@@ -38,32 +32,54 @@ pub struct Corpus {
     pub leaks: LeakReport,
 }
 
-/// A folder with a known data set's files: embedded, found, or unpacked into the cache.
-pub fn fetch(roots: &Roots, id: &str) -> anyhow::Result<PathBuf> {
-    match locate::fetch(roots, id) {
-        Ok(folder) => Ok(folder),
-        Err(error) => {
-            let Some((_, bytes)) = EMBEDDED.iter().find(|(name, _)| *name == id) else {
-                return Err(error.into());
-            };
-            let folder = roots.cache.join("embedded").join(id);
-            if !folder.exists() {
-                locate::unpack_embedded(bytes, &folder)?;
-            }
-            Ok(folder)
+impl Corpus {
+    /// Rows of each part, what was dropped, what leaks; a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut parts =
+            vec![format!("train {}", self.train.len()), format!("valid {}", self.valid.len())];
+        parts.extend(self.test.as_ref().map(|rows| format!("test {}", rows.len())));
+        let mut remarks = vec![format!("rows: {}", parts.join(", "))];
+        for (part, count) in self.unreadable.iter().filter(|(_, count)| *count > 0) {
+            remarks.push(format!("{part}: {count} rows could not be read"));
         }
+        for (part, ledger) in &self.ledgers {
+            let counts = ledger.counts();
+            let counts: Vec<String> =
+                counts.iter().map(|(reason, n)| format!("{n} {reason:?}")).collect();
+            if !counts.is_empty() {
+                let counts = counts.join(", ");
+                remarks.push(format!("{part}: dropped {counts} (data.ledger.jsonl says why)"));
+            }
+        }
+        if !self.leaks.pairs.is_empty() {
+            remarks
+                .push(format!("{} pairs of like rows in different parts", self.leaks.pairs.len()));
+        }
+        remarks
+    }
+
+    /// Why each row was dropped, as JSON lines.
+    pub fn ledger(&self) -> String {
+        let mut text = String::new();
+        for (part, ledger) in &self.ledgers {
+            for entry in &ledger.dropped {
+                let mut value = serde_json::to_value(entry).expect("plain data");
+                value["part"] = part.clone().into();
+                text.push_str(&format!("{value}\n"));
+            }
+        }
+        text
     }
 }
 
-/// Reads one part of a known data set; `split` as the set names it.
-pub fn read_split(roots: &Roots, id: &str, split: &str) -> anyhow::Result<Table> {
+/// Reads one part of a known data set, whose files lie in `folder`; `split` as the set names it.
+pub fn read_split(folder: &Path, id: &str, split: &str) -> anyhow::Result<Table> {
     let layout = manifest::layout(id)
         .with_context(|| format!("data set `{id}` is not a text classification set"))?;
     let names: Vec<&str> = layout.splits.iter().map(|(name, _)| *name).collect();
     let Some((_, file)) = layout.splits.iter().find(|(name, _)| *name == split) else {
         bail!("data set `{id}` has no part `{split}`; its parts are {}", names.join(", "));
     };
-    let folder = fetch(roots, id)?;
     // A set's archive may hold its files in a folder of its name.
     let nested = folder.join(id).join(file);
     let path = if nested.exists() { nested } else { folder.join(file) };
@@ -75,8 +91,8 @@ pub fn options(data: &DataRecipe) -> ReadOptions {
     ReadOptions::new(Columns::named(&data.text_column, Some(&data.label_column)))
 }
 
-/// Reads, cleans, splits and checks what `[data]` names. `base` is the recipe's folder.
-pub fn load(data: &DataRecipe, seed: u64, base: &Path, roots: &Roots) -> anyhow::Result<Corpus> {
+/// Reads, cleans, splits and checks what `[data]` names.
+pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Corpus> {
     let mut parts: Vec<(&str, Table)> = vec![];
     match &data.dataset {
         Some(id) => {
@@ -86,19 +102,20 @@ pub fn load(data: &DataRecipe, seed: u64, base: &Path, roots: &Roots) -> anyhow:
                 }
                 _ => format!("`{id}` is not a text classification data set"),
             })?;
+            let folder = (places.data)(id)?;
             for (split, _) in layout.splits {
                 let name = match *split {
                     "dev" => "valid",
                     other => other,
                 };
-                parts.push((name, read_split(roots, id, split)?));
+                parts.push((name, read_split(&folder, id, split)?));
             }
         }
         None => {
             let files = [("train", &data.train), ("valid", &data.valid), ("test", &data.test)];
             for (name, file) in files {
                 if let Some(file) = file {
-                    let path = base.join(file);
+                    let path = places.base.join(file);
                     parts.push((name, read(&path, &options(data))?.usable(&path)?));
                 }
             }

@@ -1,9 +1,9 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
+use std::path::Path;
 
 use anyhow::Context;
-use burn::{module::Module, tensor::Device};
+use burn::module::Module;
 use firebrick_core::{
     arch::bert::{self, ModelType},
     checkpoint::{
@@ -12,22 +12,24 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
-use firebrick_data::{locate::Roots, table::Row};
+use firebrick_data::table::Row;
 use firebrick_train::{
-    fit::{End, Event, Fitted, Metrics, Plan, fit},
+    fit::{Counters, End, Fitted, Metrics, Plan, fit},
+    job::{self, Places, Scores, Session, Shown},
+    origin::Origin,
     recipe::RecipeError,
-    run::{Run, Status},
 };
 
-use crate::{
+use super::{
     batch::{Example, TextExamples},
-    classifier::{Origin, TextClassifier},
+    classifier::TextClassifier,
     corpus::{self, Corpus},
     distill::Taught,
-    recipe::{Recipe, TokenizerKind},
+    recipe::{METRICS, Recipe},
+    report,
     task::{Classify, Judged, judge},
-    tokenizer::{TextTokenizer, train_byte_bpe, train_wordpiece},
 };
+use crate::tokenizer::TextTokenizer;
 
 /// Everything before step 0, so that the run's description can be written first.
 pub struct Prepared {
@@ -38,62 +40,95 @@ pub struct Prepared {
     pretrained: Option<Source>,
 }
 
-/// Reads the data, trains (or reads) the tokenizer, asks the teacher.
-pub fn prepare(
-    recipe: &Recipe,
-    base: &Path,
-    roots: &Roots,
-    pretrained: Option<Source>,
-) -> anyhow::Result<Prepared> {
-    let corpus = corpus::load(&recipe.data, recipe.seed, base, roots)?;
-    let wanted = &recipe.tokenizer;
-    let texts = corpus.train.iter().map(|row| row.text.as_str());
-    let tokenizer = match (wanted.kind, &pretrained) {
-        (TokenizerKind::Wordpiece, _) => {
-            train_wordpiece(texts, wanted.vocab_size, wanted.lowercase, wanted.min_frequency)?
-        }
-        (TokenizerKind::ByteBpe, _) => {
-            train_byte_bpe(texts, wanted.vocab_size, wanted.min_frequency)?
-        }
-        (TokenizerKind::Pretrained, Some(source)) => {
-            TextTokenizer::from_bytes(&source.read("tokenizer.json", 64 << 20)?)
-                .with_context(|| source.path("tokenizer.json").display().to_string())?
-        }
-        (TokenizerKind::Pretrained, None) => {
-            anyhow::bail!("the recipe's `model.pretrained` was not opened")
-        }
-    };
-    let taught = match recipe.distill.texts_per_row {
-        0 => None,
-        n => Some(Taught::new(&corpus.train, &corpus.valid, &corpus.labels, n, recipe.seed)?),
-    };
-    Ok(Prepared { corpus, tokenizer, taught, pretrained })
-}
-
 /// A trained model and what was measured of it.
 pub struct Trained {
     pub end: End,
+    pub counters: Counters,
     pub classifier: TextClassifier,
     pub origin: Origin,
     pub corpus: Corpus,
     pub valid: Judged,
     /// On the test part, once, when the run finished.
     pub test: Option<Judged>,
-    pub seconds: f64,
-    pub tokens: u64,
 }
 
-/// Trains (or continues) `run` and writes `model/` in its folder.
-pub fn train(
-    recipe: &Recipe,
-    prepared: Prepared,
-    device: &Device,
-    run: &mut Run,
-    max_time: Option<Duration>,
-    stop: &AtomicBool,
-    report: impl FnMut(Event),
-) -> anyhow::Result<Trained> {
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "text-classification";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    /// Reads the data, trains (or reads) the tokenizer, asks the teacher.
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let pretrained = self.model.pretrained.as_ref();
+        let pretrained = pretrained.map(|name| (places.model)(name, places.base)).transpose()?;
+        let corpus = corpus::load(&self.data, self.seed, places)?;
+        let texts = corpus.train.iter().map(|row| row.text.as_str());
+        let tokenizer = self.tokenizer.make(texts, pretrained.as_ref())?;
+        let taught = match self.distill.texts_per_row {
+            0 => None,
+            n => Some(Taught::new(&corpus.train, &corpus.valid, &corpus.labels, n, self.seed)?),
+        };
+        Ok(Prepared { corpus, tokenizer, taught, pretrained })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+        train(self, prepared, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.corpus.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = self.corpus.remarks();
+        remarks.extend(self.taught.as_ref().map(|taught| {
+            let right = 100.0 * taught.valid.accuracy().unwrap_or_default();
+            let count = taught.texts.len();
+            format!("teacher: {right:.2} % of the validation rows; {count} spliced texts")
+        }));
+        remarks
+    }
+
+    fn ledger(&self) -> String {
+        self.corpus.ledger()
+    }
+}
+
+impl job::Trained for Trained {
+    fn end(&self) -> End {
+        self.end
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn scores(&self) -> &Scores {
+        &self.origin.metrics
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        report::show(dir, self, None)
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
     let Prepared { corpus, tokenizer, taught, pretrained } = prepared;
+    let Session { device, run, max_time, stop, report } = session;
     let labels = corpus.labels.clone();
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
@@ -135,36 +170,29 @@ pub fn train(
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,
-        eval: &recipe.eval,
+        metric: recipe.eval.metric(METRICS)?,
         seed: recipe.seed,
         max_time,
         stop,
     };
-    let fitted = fit(model, &data, &plan, run, |model| judge(model, &valid).metrics(), report);
-    let Fitted { best, end, counters } = match fitted {
-        Ok(fitted) => fitted,
-        Err(error) => {
-            run.info.status = Status::Failed;
-            run.save_info()?;
-            return Err(error.into());
-        }
-    };
+    let Fitted { best, end, counters } =
+        fit(model, &data, &plan, run, |model| judge(model, &valid).metrics(), report)?;
 
     let valid = judge(&best, &valid);
     let test = match (&corpus.test, end) {
         (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
         _ => None,
     };
-    let mut metrics = std::collections::BTreeMap::from([("valid".to_string(), valid.metrics())]);
+    let mut metrics = Scores::from([("valid".to_string(), valid.metrics())]);
     metrics.extend(test.as_ref().map(|test| ("test".to_string(), test.metrics())));
     let origin = Origin {
-        task: "text-classification".into(),
+        task: <Recipe as job::Recipe>::TASK.into(),
         labels: labels.clone(),
-        max_len,
+        max_len: Some(max_len),
         recipe: recipe.name.clone(),
         recipe_sha256: run.info.recipe_sha256.clone(),
         data_sha256: corpus.sha256.clone(),
-        metrics: metrics.clone(),
+        metrics,
     };
     if let Some(lora) = &lora {
         let dir = run.dir().join("adapter");
@@ -178,24 +206,7 @@ pub fn train(
     let model = best.model.materialize(); // an adapter is merged
     let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
-    run.info.status = match end {
-        End::Finished | End::EarlyStop => Status::Finished,
-        End::OutOfTime | End::Interrupted => Status::Interrupted,
-    };
-    run.info.end = Some(end);
-    run.info.counters = counters.clone();
-    run.info.metrics = metrics;
-    run.save_info()?;
-    Ok(Trained {
-        end,
-        classifier,
-        origin,
-        corpus,
-        valid,
-        test,
-        seconds: counters.seconds,
-        tokens: counters.tokens,
-    })
+    Ok(Trained { end, counters, classifier, origin, corpus, valid, test })
 }
 
 /// What `[model.lora]` asks for.

@@ -1,16 +1,22 @@
 //! A text classification recipe.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use firebrick_core::{
     arch::bert::{BertConfig, ModelType},
     layers::activation::Activation,
 };
-use firebrick_train::recipe::{
-    Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, parse,
+use firebrick_train::{
+    job::check_head,
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::tokenizer::recipe::{TokenizerKind, TokenizerRecipe};
+
+/// Scores that can choose the weights.
+pub const METRICS: &[&str] = &["accuracy", "macro_f1", "loss"];
 
 /// What to learn from, how to cut it into tokens, what to train and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -93,43 +99,6 @@ impl Default for DataRecipe {
             max_chars: 10_000,
             leaks: Leaks::Drop,
             token_dropout: 0.0,
-        }
-    }
-}
-
-/// `[tokenizer]`: trained on the training rows, or taken from the pretrained model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TokenizerRecipe {
-    pub kind: TokenizerKind,
-    /// Most tokens in the vocabulary.
-    pub vocab_size: usize,
-    pub lowercase: bool,
-    /// Rarer pieces do not become tokens.
-    pub min_frequency: u64,
-    /// Tokens of a text that are kept, special ones included.
-    pub max_len: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenizerKind {
-    /// BERT's pieces; Chinese characters stand alone.
-    Wordpiece,
-    /// Byte-level byte-pair encoding, as in GPT-2 and RoBERTa: no text is unknown.
-    ByteBpe,
-    /// That of `model.pretrained`.
-    Pretrained,
-}
-
-impl Default for TokenizerRecipe {
-    fn default() -> Self {
-        Self {
-            kind: TokenizerKind::Wordpiece,
-            vocab_size: 8000,
-            lowercase: true,
-            min_frequency: 2,
-            max_len: 128,
         }
     }
 }
@@ -221,17 +190,7 @@ impl ModelRecipe {
 impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
-        if self.version != 1 {
-            return fail("version", format!("is {}; this firebrick reads version 1", self.version));
-        }
-        let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = &self.name;
-        if name.is_empty() || name.len() > 100 || !name.chars().all(fit) || name.starts_with('.') {
-            let shown: String = name.chars().take(60).flat_map(char::escape_default).collect();
-            let problem =
-                format!("is \"{shown}\": only letters, digits, -, _ and . make a folder's name");
-            return fail("name", problem);
-        }
+        check_head(self.version, &self.name)?;
         match (&self.data.dataset, &self.data.train) {
             (None, None) => {
                 return fail("data.train", "is missing (or name a `data.dataset`)".into());
@@ -249,16 +208,7 @@ impl Check for Recipe {
                 format!("is {}, not in [0, 1)", self.data.token_dropout),
             );
         }
-        if !(3..=4096).contains(&self.tokenizer.max_len) {
-            return fail(
-                "tokenizer.max_len",
-                format!("is {}, not within 3 and 4096", self.tokenizer.max_len),
-            );
-        }
-        if !(16..=1_000_000).contains(&self.tokenizer.vocab_size) {
-            let problem = format!("is {}, not within 16 and 1000000", self.tokenizer.vocab_size);
-            return fail("tokenizer.vocab_size", problem);
-        }
+        self.tokenizer.check()?;
         if self.distill.texts_per_row > 1000 {
             let problem = format!("is {}, above 1000", self.distill.texts_per_row);
             return fail("distill.texts_per_row", problem);
@@ -285,24 +235,12 @@ impl Check for Recipe {
         }
         self.train.check()?;
         self.checkpoint.check()?;
-        self.eval.check()
+        self.eval.check()?;
+        self.eval.metric(METRICS).map(|_| ())
     }
 }
 
 impl Recipe {
-    pub fn read(path: &Path, overrides: &[String]) -> Result<(Self, String), RecipeError> {
-        let plain = |message: String| RecipeError { line: None, message };
-        let meta = std::fs::metadata(path).map_err(|e| plain(format!("cannot be read: {e}")))?;
-        if !meta.is_file() {
-            return Err(plain("is not a regular file".into()));
-        }
-        if meta.len() > firebrick_train::recipe::RECIPE_LIMIT {
-            return Err(plain(format!("{} bytes are too many for a recipe", meta.len())));
-        }
-        let bytes = std::fs::read(path).map_err(|e| plain(format!("cannot be read: {e}")))?;
-        Ok((parse(&bytes, overrides)?, String::from_utf8_lossy(&bytes).into_owned()))
-    }
-
     /// The encoder that `[model]` describes, from scratch.
     pub fn bert(&self, vocab_size: usize) -> Result<BertConfig, RecipeError> {
         let model = &self.model;
@@ -341,37 +279,21 @@ impl Recipe {
     }
 }
 
-/// Recipes inside the program: name and text.
-pub const SHIPPED: &[(&str, &str)] = &[
-    ("sst2", include_str!("../recipes/sst2.toml")),
-    ("waimai", include_str!("../recipes/waimai.toml")),
-    ("hotel", include_str!("../recipes/hotel.toml")),
-    ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
-];
-
 #[cfg(test)]
 mod tests {
+    use firebrick_train::recipe::parse;
+
     use super::*;
 
     #[test]
     fn sizes_beside_a_checkpoint_are_an_error() {
-        let (_, text) = SHIPPED.iter().find(|(name, _)| *name == "sst2-minilm").unwrap();
+        let (_, text) =
+            crate::recipes::SHIPPED.iter().find(|(name, _)| *name == "sst2-minilm").unwrap();
         let wider = ["model.hidden_size=64".to_string()];
         let error = parse::<Recipe>(text.as_bytes(), &wider).unwrap_err().to_string();
         assert!(error.contains("`model.hidden_size` stands beside"), "{error}");
         let recipe: Recipe = parse(text.as_bytes(), &[]).unwrap();
         let resolved = toml::to_string_pretty(&recipe).unwrap();
         assert_eq!(parse::<Recipe>(resolved.as_bytes(), &[]).unwrap(), recipe);
-    }
-
-    /// Every recipe in the tree parses: a renamed key breaks the build, not a run at night.
-    #[test]
-    fn all_recipes_parse() {
-        for (name, text) in SHIPPED {
-            let recipe: Recipe =
-                parse(text.as_bytes(), &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
-            assert_eq!(recipe.name, *name);
-            assert!(text.starts_with('#'), "{name} has no opening comment");
-        }
     }
 }

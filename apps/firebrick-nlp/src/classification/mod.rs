@@ -1,0 +1,11 @@
+//! Text classification (sentiment): from rows to a served model.
+
+pub mod baseline;
+pub mod batch;
+pub mod classifier;
+pub mod corpus;
+pub mod distill;
+pub mod recipe;
+pub mod report;
+pub mod task;
+pub mod train;

@@ -1,0 +1,47 @@
+//! The tasks that a recipe can name, over all applications.
+
+use firebrick_nlp::classification;
+use firebrick_train::job::Recipe;
+
+/// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
+macro_rules! with_task {
+    ($task:expr, $R:ident => $body:expr) => {
+        match $task {
+            <firebrick_nlp::classification::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_nlp::classification::recipe::Recipe;
+                $body
+            }
+            other => unreachable!("`TASKS` has {other}"),
+        }
+    };
+}
+pub(crate) use with_task;
+
+/// As recipes name them.
+pub const TASKS: &[&str] = &[classification::recipe::Recipe::TASK];
+
+/// Shipped recipes of all applications: name and text.
+pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
+    firebrick_nlp::recipes::SHIPPED.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_train::recipe::{parse, task};
+
+    use super::*;
+
+    /// Every recipe in the tree parses: a renamed key breaks the build, not a run at night.
+    #[test]
+    fn all_recipes_parse() {
+        for (name, text) in shipped() {
+            let kind = task(text.as_bytes(), TASKS).unwrap_or_else(|e| panic!("{name}: {e}"));
+            with_task!(kind, R => {
+                let recipe: R =
+                    parse(text.as_bytes(), &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
+                assert_eq!(recipe.name(), name);
+            });
+            assert!(text.starts_with('#'), "{name} has no opening comment");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From a recipe to a trained model: what an application implements for each task that a recipe can name.
+//!
+//! The steps are those of every training: read the recipe, prepare the data, write down what is about to run,
+//! train, show. The caller, who knows where things lie and who watches, drives them with [`run`].
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
+
+use anyhow::Context;
+use burn::tensor::Device;
+use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    fit::{Counters, End, Event, Metrics},
+    recipe::{Check, RecipeError},
+    report::{
+        self, Report,
+        plots::{confusion_svg, line_chart_svg},
+    },
+    run::{Run, Status},
+};
+
+/// Scores by part of the data: `{"valid": {"accuracy": 0.9}}`.
+pub type Scores = BTreeMap<String, Metrics>;
+
+/// A recipe of one task.
+pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
+    /// What recipes have in `task`.
+    const TASK: &'static str;
+    /// Everything before step 0, so that it can be described first.
+    type Prepared: Prepared;
+    type Trained: Trained;
+
+    /// Names the run folder.
+    fn name(&self) -> &str;
+
+    fn seed(&self) -> u64;
+
+    fn set_seed(&mut self, seed: u64);
+
+    /// Reads the data, trains (or reads) the tokenizer.
+    fn prepare(&self, places: &Places) -> anyhow::Result<Self::Prepared>;
+
+    /// Trains (or continues) the session's run and writes `model/` in its folder.
+    fn train(&self, prepared: Self::Prepared, session: Session) -> anyhow::Result<Self::Trained>;
+}
+
+/// Data as a recipe wants it.
+pub trait Prepared {
+    /// Over the rows that are learned from and that choose the weights.
+    fn data_sha256(&self) -> &str;
+
+    /// What there is to say of the data before the training, a line each.
+    fn remarks(&self) -> Vec<String>;
+
+    /// Why each row was dropped, as JSON lines.
+    fn ledger(&self) -> String {
+        String::new()
+    }
+}
+
+/// What came of a training.
+pub trait Trained {
+    fn end(&self) -> End;
+
+    fn counters(&self) -> &Counters;
+
+    fn scores(&self) -> &Scores;
+
+    /// The run's page, and what lies beside it; `dir` is the run folder.
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown>;
+}
+
+/// A run to look at.
+pub struct Shown {
+    pub report: Report,
+    /// Further files by their path in the run folder.
+    pub files: Vec<(&'static str, String)>,
+}
+
+impl Shown {
+    /// Writes `report.html`, `plots/*.svg` and the files; returns the page's path.
+    pub fn write(&self, dir: &Path) -> anyhow::Result<PathBuf> {
+        for ((title, x, y, curves), n) in self.report.curves.iter().zip(0..) {
+            let name = if n == 0 { "loss".into() } else { y.replace(' ', "-") };
+            let svg = line_chart_svg(title, x, y, curves);
+            put(&dir.join("plots").join(format!("{name}.svg")), &svg)?;
+        }
+        if let Some((labels, counts)) = &self.report.confusion {
+            put(&dir.join("plots/confusion.svg"), &confusion_svg(labels, counts))?;
+        }
+        for (file, text) in &self.files {
+            put(&dir.join(file), text)?;
+        }
+        let page = dir.join("report.html");
+        put(&page, &report::render(&self.report))?;
+        Ok(page)
+    }
+}
+
+fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(path.parent().context("a file lies in a folder")?)
+        .and_then(|()| write_atomically(path, text.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Where a recipe's names lead.
+pub struct Places<'a> {
+    /// The recipe's folder.
+    pub base: &'a Path,
+    /// The folder of a known data set's files, by id.
+    pub data: fn(&str) -> anyhow::Result<PathBuf>,
+    /// A pretrained checkpoint, by name or by a folder relative to the recipe's.
+    pub model: fn(&str, &Path) -> anyhow::Result<Source>,
+}
+
+/// One sitting of a run.
+pub struct Session<'a> {
+    pub device: &'a Device,
+    pub run: &'a mut Run,
+    pub max_time: Option<Duration>,
+    /// Set from outside (Ctrl-C): the loop saves a checkpoint and returns.
+    pub stop: &'a AtomicBool,
+    pub report: &'a mut dyn FnMut(Event),
+}
+
+/// Trains `prepared` and keeps the run's description true, however it ends.
+pub fn run<R: Recipe>(
+    recipe: &R,
+    prepared: R::Prepared,
+    session: Session,
+) -> anyhow::Result<R::Trained> {
+    let Session { device, run, max_time, stop, report } = session;
+    let trained =
+        recipe.train(prepared, Session { device, run: &mut *run, max_time, stop, report });
+    match &trained {
+        Err(_) => run.info.status = Status::Failed,
+        Ok(trained) => {
+            run.info.status = match trained.end() {
+                End::Finished | End::EarlyStop => Status::Finished,
+                End::OutOfTime | End::Interrupted => Status::Interrupted,
+            };
+            run.info.end = Some(trained.end());
+            run.info.counters = trained.counters().clone();
+            run.info.metrics = trained.scores().clone();
+        }
+    }
+    run.save_info()?;
+    trained
+}
+
+/// What every recipe begins with must make sense.
+pub fn check_head(version: u32, name: &str) -> Result<(), RecipeError> {
+    let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
+    if version != 1 {
+        return fail("version", format!("is {version}; this firebrick reads version 1"));
+    }
+    let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 100 || !name.chars().all(fit) || name.starts_with('.') {
+        let shown: String = name.chars().take(60).flat_map(char::escape_default).collect();
+        let problem =
+            format!("is \"{shown}\": only letters, digits, -, _ and . make a folder's name");
+        return fail("name", problem);
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Where a model comes from and what was measured of it: `firebrick.json` and the card in its folder.
+
+use std::path::Path;
+
+use anyhow::Context;
+use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use serde::{Deserialize, Serialize};
+
+use crate::job::Scores;
+
+/// `firebrick.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// As recipes name it.
+    pub task: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Tokens of a text that are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_len: Option<usize>,
+    pub recipe: String,
+    pub recipe_sha256: String,
+    pub data_sha256: String,
+    /// Measured by the run that made the model.
+    pub metrics: Scores,
+}
+
+impl Origin {
+    /// Of a model folder; `None` where somebody else made it.
+    pub fn read(source: &Source) -> Option<Self> {
+        serde_json::from_slice(&source.read("firebrick.json", 1 << 20).ok()?).ok()
+    }
+
+    /// Writes `firebrick.json` and the card, with the metadata that model hubs read. `pipeline` is the hubs' word for
+    /// the task, `about` a sentence on the model.
+    pub fn save(&self, dir: &Path, pipeline: &str, about: &str) -> anyhow::Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        for (file, text) in [("firebrick.json", json), ("README.md", self.card(pipeline, about))] {
+            let path = dir.join(file);
+            write_atomically(&path, text.as_bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn card(&self, pipeline: &str, about: &str) -> String {
+        let mut results = String::new();
+        for (split, metrics) in &self.metrics {
+            for (name, value) in metrics {
+                results.push_str(&format!("| {split} | {name} | {value:.4} |\n"));
+            }
+        }
+        format!(
+            "---\nlibrary_name: firebrick\npipeline_tag: {pipeline}\ntags:\n- firebrick\n---\n\n\
+             # {name}\n\n{about} Trained by Firebrick's recipe `{name}`.\n\n\
+             | part | score | value |\n|---|---|---|\n{results}\n\
+             Every number was measured by the run that made these weights.\n\
+             Recipe SHA-256 `{recipe}`, data SHA-256 `{data}`.\n",
+            name = self.recipe,
+            recipe = self.recipe_sha256,
+            data = self.data_sha256,
+        )
+    }
+}
