@@ -5,6 +5,8 @@
 //!
 //! This crate depends on nothing. It never sees a tensor, a file or a model.
 
+pub mod bleu;
 pub mod calibration;
+pub mod chrf;
 pub mod confusion;
 pub mod interval;
