@@ -1,6 +1,6 @@
 //! Text in, text out, by any family that writes.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use anyhow::ensure;
 use burn::prelude::*;
@@ -9,7 +9,7 @@ use firebrick_core::{
         self, AnyModel,
         inputs::{Array, Inputs},
     },
-    checkpoint::Source,
+    checkpoint::{Source, tensors::SaveType},
     generate::{GenerationConfig, generate},
 };
 
@@ -45,6 +45,25 @@ impl Writer {
         let tokenizer = TextTokenizer::open(source)?;
         let config = GenerationConfig::read(source)?;
         Ok(Self { model, tokenizer, config, device: device.clone() })
+    }
+
+    /// A model in memory, which must have a decoder.
+    pub fn new(
+        model: Box<dyn AnyModel>,
+        tokenizer: TextTokenizer,
+        config: GenerationConfig,
+        device: &Device,
+    ) -> Self {
+        Self { model, tokenizer, config, device: device.clone() }
+    }
+
+    /// Whether a prompt is a source for an encoder, which is answered and not continued.
+    pub fn reads_source(&self) -> bool {
+        self.model.decoder().is_some_and(|decoder| decoder.reads_source())
+    }
+
+    pub fn save_weights(&self, path: &Path) -> anyhow::Result<()> {
+        Ok(self.model.save(path, SaveType::F32)?)
     }
 
     /// Continues (or answers) every prompt; `told` hears of each piece of text as it is written, with its row.

@@ -11,4 +11,5 @@ pub mod language;
 pub mod recipes;
 pub mod shipped;
 pub mod tokenizer;
+pub mod translation;
 pub mod workload;

@@ -45,7 +45,8 @@ pub enum TokenizerError {
     Write { path: std::path::PathBuf, source: std::io::Error },
 }
 
-/// A tokenizer with the special tokens that a classifier needs.
+/// A tokenizer with the special tokens that a model needs.
+#[derive(Clone)]
 pub struct TextTokenizer {
     inner: Tokenizer,
     /// Bytes of a text that are looked at.

@@ -291,6 +291,8 @@ pub enum NlpCommand {
         #[arg(long)]
         model: Option<String>,
     },
+    /// Translate texts, or a file of any length line by line
+    Translate(TranslateArgs),
     /// One vector a text: a JSON line each
     Embed(EmbedArgs),
     /// Continue a text, or answer it with an encoder-decoder
@@ -335,6 +337,27 @@ pub enum NlpCommand {
         #[arg(long)]
         text: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct TranslateArgs {
+    /// Texts; without any, one a line from stdin
+    pub texts: Vec<String>,
+    /// Model folder, run folder or shipped model
+    #[arg(long)]
+    pub model: String,
+    /// Text file, in place of texts; its lines stay lines
+    #[arg(long, value_name = "PATH", conflicts_with = "texts")]
+    pub input: Option<PathBuf>,
+    /// The translation goes there instead of stdout
+    #[arg(long, value_name = "PATH", requires = "input")]
+    pub output: Option<PathBuf>,
+    /// Open hypotheses, in place of the model's own number; 1 is greedy
+    #[arg(long, value_name = "N")]
+    pub num_beams: Option<usize>,
+    /// Sentences per batch
+    #[arg(long, default_value_t = 16)]
+    pub batch_size: usize,
 }
 
 #[derive(Debug, Args)]

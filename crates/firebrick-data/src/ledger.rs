@@ -43,6 +43,16 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The dropped rows as JSON lines, each with the name of its part.
+    pub fn json_lines(&self, part: &str) -> String {
+        let line = |entry: &Entry| {
+            let mut value = serde_json::to_value(entry).expect("plain data");
+            value["part"] = part.into();
+            format!("{value}\n")
+        };
+        self.dropped.iter().map(line).collect()
+    }
+
     /// How many rows were dropped, by reason.
     pub fn counts(&self) -> BTreeMap<DropReason, usize> {
         let mut counts = BTreeMap::new();

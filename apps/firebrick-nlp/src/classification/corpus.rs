@@ -60,15 +60,7 @@ impl Corpus {
 
     /// Why each row was dropped, as JSON lines.
     pub fn ledger(&self) -> String {
-        let mut text = String::new();
-        for (part, ledger) in &self.ledgers {
-            for entry in &ledger.dropped {
-                let mut value = serde_json::to_value(entry).expect("plain data");
-                value["part"] = part.clone().into();
-                text.push_str(&format!("{value}\n"));
-            }
-        }
-        text
+        self.ledgers.iter().map(|(part, ledger)| ledger.json_lines(part)).collect()
     }
 }
 

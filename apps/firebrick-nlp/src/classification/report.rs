@@ -126,6 +126,7 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
             ),
             ("firebrick recipe cp sst2 mine.toml".into(), "train on a CSV of your own".into()),
         ],
+        ..Report::default()
     })
 }
 

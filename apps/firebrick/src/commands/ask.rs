@@ -7,22 +7,29 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use firebrick_core::checkpoint::tensors::write_atomically;
+use firebrick_core::checkpoint::{Source, tensors::write_atomically};
 use firebrick_data::{
     manifest,
     table::{BadRow, ColumnRef, Columns, ReadOptions, Row, Table, read},
 };
 use firebrick_metrics::interval::wilson_interval;
-use firebrick_nlp::classification::{
-    classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate,
+use firebrick_nlp::{
+    classification::{
+        classifier::{Prediction, TextClassifier},
+        corpus,
+        recipe::Recipe,
+        train::evaluate,
+    },
+    translation::{self, translator::Translator},
 };
+use firebrick_train::{job::Recipe as _, origin::Origin};
 use serde_json::{Value, json};
 
 use super::{Outcome, recipe::Opened};
 use crate::{
     cli::{ColumnArgs, EvalArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, GATE, USAGE},
-    places,
+    places, tasks,
 };
 
 pub fn open(name: &str, global: &Global) -> Result<TextClassifier, Failure> {
@@ -222,14 +229,43 @@ pub fn write_answers(
 
 pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     let table = texts(&args.input, &args.columns)?;
-    let classifier = open(&args.model, global)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
-    let answers = classifier.predict(&texts, args.batch_size.max(1));
-    let answers = table.rows.iter().zip(answers).map(|(row, answer)| {
-        let scores: serde_json::Map<String, Value> =
-            classifier.labels.iter().cloned().zip(answer.scores.iter().map(|p| json!(p))).collect();
-        let label = &classifier.labels[answer.label];
-        (row.row, json!({"id": row.row, "label": label, "scores": scores}))
+    let source = places::model(&args.model, &global.runs)?;
+    let device = global.device.open()?;
+    let answers: Vec<Value> = match task(&source)? {
+        translation::recipe::Recipe::TASK => {
+            let translator = Translator::open(&source, &device)?;
+            let answers = translator.translate(&texts, translator.config(), args.batch_size)?;
+            answers.into_iter().map(|text| json!({"text": text})).collect()
+        }
+        _ => {
+            let classifier = TextClassifier::open(&source, &device)?;
+            let answers = classifier.predict(&texts, args.batch_size.max(1)).into_iter();
+            let answer = |answer: Prediction| {
+                let scores = classifier.labels.iter().cloned();
+                let scores: serde_json::Map<String, Value> =
+                    scores.zip(answer.scores.iter().map(|p| json!(p))).collect();
+                json!({"label": classifier.labels[answer.label], "scores": scores})
+            };
+            answers.map(answer).collect()
+        }
+    };
+    let answers = table.rows.iter().zip(answers).map(|(row, mut answer)| {
+        answer["id"] = row.row.into();
+        (row.row, answer)
     });
     write_answers(&args.input, &table.bad, answers, args.output.as_deref(), false)
+}
+
+/// What a model was trained for: by its own record, else by its architecture.
+fn task(source: &Source) -> Result<&'static str, Failure> {
+    let known = |name: String| tasks::TASKS.iter().copied().find(|task| *task == name);
+    if let Some(task) = Origin::read(source).and_then(|origin| known(origin.task)) {
+        return Ok(task);
+    }
+    let family = source.config()?["model_type"].as_str().unwrap_or_default().to_string();
+    Ok(match family.as_str() {
+        "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
+        _ => Recipe::TASK,
+    })
 }

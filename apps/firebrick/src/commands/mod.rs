@@ -12,6 +12,7 @@ mod recipe;
 mod runs;
 mod start;
 mod train;
+mod translate;
 
 use std::io::Write;
 

@@ -21,7 +21,7 @@ use firebrick_nlp::{
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, ask};
+use super::{Outcome, ask, translate};
 use crate::{
     cli::{EmbedArgs, Global, NlpCommand, WriteArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -31,6 +31,7 @@ use crate::{
 pub fn run(command: NlpCommand, global: &Global) -> Outcome {
     match command {
         NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
+        NlpCommand::Translate(args) => translate::run(args, global),
         NlpCommand::Embed(args) => embed(args, global),
         NlpCommand::Generate { model, prompts, write } => generate(&model, prompts, &write, global),
         NlpCommand::Chat { model, system, messages, write } => {
@@ -44,7 +45,7 @@ pub fn run(command: NlpCommand, global: &Global) -> Outcome {
 }
 
 /// The texts that were typed, or one a line from stdin.
-fn or_stdin(texts: Vec<String>) -> anyhow::Result<Vec<String>> {
+pub fn or_stdin(texts: Vec<String>) -> anyhow::Result<Vec<String>> {
     match texts.is_empty() {
         false => Ok(texts),
         true => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin"),

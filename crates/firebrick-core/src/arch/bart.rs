@@ -165,6 +165,18 @@ impl BartConfig {
         }
     }
 
+    /// `config.json`, as `transformers` reads it.
+    pub fn to_json(&self) -> Value {
+        let mut value = json!(self);
+        let bart = self.model_type == ModelType::Bart;
+        let architecture = if bart { "BartForConditionalGeneration" } else { "MarianMTModel" };
+        value["architectures"] = json!([architecture]);
+        value["num_hidden_layers"] = json!(self.encoder_layers);
+        value["is_encoder_decoder"] = json!(true);
+        value["torch_dtype"] = json!("float32");
+        value
+    }
+
     fn from_json(value: &Value) -> Result<Self, String> {
         architecture(value, &["BartForConditionalGeneration", "MarianMTModel"])?;
         let config: Self = config::parse(value)?;
@@ -608,6 +620,10 @@ impl Decoder for BartForConditionalGeneration {
         let memory = layers.iter().map(|layer| layer.source_attention.memory(source.clone()));
         let cache = Cache::new(layers.len(), longest).with_memory(memory.collect(), pad);
         Ok((vec![vec![start]; rows], cache))
+    }
+
+    fn reads_source(&self) -> bool {
+        true
     }
 
     fn next(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2> {

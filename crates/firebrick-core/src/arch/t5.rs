@@ -639,6 +639,10 @@ impl Decoder for T5ForConditionalGeneration {
         Ok((vec![vec![start]; rows], cache.with_memory(memory.collect(), pad)))
     }
 
+    fn reads_source(&self) -> bool {
+        true
+    }
+
     fn next(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2> {
         let [_, t] = ids.dims();
         let x = self.model.decoder.next(self.model.tokens.forward(ids), cache);

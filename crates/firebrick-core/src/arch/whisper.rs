@@ -507,6 +507,10 @@ impl Decoder for WhisperForConditionalGeneration {
         Ok((prompt, cache))
     }
 
+    fn reads_source(&self) -> bool {
+        true
+    }
+
     fn next(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2> {
         let [_, t] = ids.dims();
         let x = self.model.decoder.next(ids, cache);

@@ -183,6 +183,15 @@ impl GenerationConfig {
         Ok(config)
     }
 
+    /// `generation_config.json`; what is not set is not there.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::to_value(self).expect("plain data");
+        if let Some(table) = value.as_object_mut() {
+            table.retain(|_, value| !value.is_null());
+        }
+        value
+    }
+
     pub fn check(&self) -> Result<(), String> {
         if self.num_beams > 256 {
             return Err(format!("num_beams is {}, above the limit of 256", self.num_beams));

@@ -22,6 +22,7 @@ pub(super) fn page(report: &Report) -> String {
     page.curves(report);
     page.confusion(report.confusion.as_ref());
     page.examples(&report.wrong, &report.right);
+    page.samples(&report.samples);
     page.data(&report.data_notes);
     page.recipe(&report.recipe_toml);
     page.next_steps(&report.next_steps);
@@ -210,6 +211,19 @@ impl Page {
                 let head = ["Row", "Text", "True", "Predicted", "Confidence"];
                 self.table("examples", caption, &head, &rows);
             }
+        }
+    }
+
+    fn samples(&mut self, samples: &[(String, String)]) {
+        if samples.is_empty() {
+            return;
+        }
+        self.section("Samples");
+        for (head, text) in samples {
+            let (head, text) = (escape(head), escape(text));
+            self.body += &format!(
+                "<p class=\"sample\"><b>{head}</b></p>\n<pre tabindex=\"0\">{text}</pre>\n"
+            );
         }
     }
 

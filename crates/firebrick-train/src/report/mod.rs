@@ -28,6 +28,9 @@ pub struct Report {
     pub right: Vec<Example>,
     /// Rows that the model got wrong.
     pub wrong: Vec<Example>,
+    /// What the model writes: prompt or source, text.
+    #[serde(default)]
+    pub samples: Vec<(String, String)>,
     /// What was done to the data: rows dropped by reason, leaks between the splits.
     pub data_notes: Vec<(String, String)>,
     pub recipe_toml: String,

@@ -1,0 +1,9 @@
+//! Translation: from pairs of sentences to a model that translates texts.
+
+pub mod corpus;
+pub mod recipe;
+pub mod report;
+pub mod sentences;
+pub mod task;
+pub mod train;
+pub mod translator;

@@ -1,0 +1,248 @@
+//! A translation recipe.
+
+use std::path::PathBuf;
+
+use firebrick_core::{
+    arch::bart::{BartConfig, ModelType},
+    generate::GenerationConfig,
+    layers::activation::Activation,
+};
+use firebrick_train::{
+    job::check_head,
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::tokenizer::recipe::{TokenizerKind, TokenizerRecipe};
+
+/// Scores that can choose the weights. `bleu` and `chrf` translate the validation part at every evaluation.
+pub const METRICS: &[&str] = &["loss", "bleu", "chrf"];
+
+/// Pairs of sentences, a shared vocabulary, an encoder and a decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Of this format: 1.
+    pub version: u32,
+    pub task: TaskKind,
+    /// Names the run folder: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Everything random is a function of it.
+    #[serde(default)]
+    pub seed: u64,
+    pub data: DataRecipe,
+    #[serde(default)]
+    pub tokenizer: TokenizerRecipe,
+    #[serde(default)]
+    pub model: ModelRecipe,
+    #[serde(default)]
+    pub train: TrainRecipe,
+    #[serde(default)]
+    pub checkpoint: CheckpointRecipe,
+    #[serde(default)]
+    pub eval: EvalRecipe,
+    #[serde(default)]
+    pub generate: GenerateRecipe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    Translation,
+}
+
+/// `[data]`: a known data set, or files of your own with one pair a row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataRecipe {
+    /// `multi30k` or `tatoeba-cmn-eng`. Either this or `train`.
+    pub dataset: Option<String>,
+    /// CSV, TSV or JSON lines file, relative to the recipe, whose columns are called as `source` and `target` say.
+    pub train: Option<PathBuf>,
+    /// File with the pairs that choose the weights; else a part of the training pairs is set aside.
+    pub valid: Option<PathBuf>,
+    /// Part of the training pairs to choose the weights on, when there is no validation part.
+    pub valid_fraction: f64,
+    /// File with the pairs that are reported once, at the end.
+    pub test: Option<PathBuf>,
+    /// Language that is read: `en`, `de`, `fr`, `zh`; or the name of a column.
+    pub source: String,
+    /// Language that is written.
+    pub target: String,
+    /// Longer sentences are dropped from the training pairs (characters).
+    pub max_chars: usize,
+    /// Turn traditional Chinese characters into simplified ones (OpenCC), on both sides.
+    pub simplify: bool,
+    /// Drop training pairs whose source sentence is also, or nearly, in another part.
+    pub leaks: bool,
+}
+
+impl Default for DataRecipe {
+    fn default() -> Self {
+        Self {
+            dataset: None,
+            train: None,
+            valid: None,
+            valid_fraction: 0.03,
+            test: None,
+            source: "source".into(),
+            target: "target".into(),
+            max_chars: 500,
+            simplify: false,
+            leaks: true,
+        }
+    }
+}
+
+/// `[model]`: sizes of a Marian encoder and decoder, in the names of its `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelRecipe {
+    pub d_model: usize,
+    pub encoder_layers: usize,
+    pub encoder_attention_heads: usize,
+    pub encoder_ffn_dim: usize,
+    pub decoder_layers: usize,
+    pub decoder_attention_heads: usize,
+    pub decoder_ffn_dim: usize,
+    /// `gelu`, `gelu_new`, `relu`, `silu` or `tanh`.
+    pub activation_function: String,
+    pub dropout: f64,
+    pub attention_dropout: f64,
+    pub activation_dropout: f64,
+    /// Deviation of fresh weights; 0 stands for one over the root of `d_model`.
+    pub init_std: f64,
+}
+
+impl Default for ModelRecipe {
+    fn default() -> Self {
+        Self {
+            d_model: 256,
+            encoder_layers: 3,
+            encoder_attention_heads: 4,
+            encoder_ffn_dim: 512,
+            decoder_layers: 3,
+            decoder_attention_heads: 4,
+            decoder_ffn_dim: 512,
+            activation_function: "relu".into(),
+            dropout: 0.1,
+            attention_dropout: 0.0,
+            activation_dropout: 0.0,
+            init_std: 0.0,
+        }
+    }
+}
+
+/// `[generate]`: how the finished model searches; written to `generation_config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerateRecipe {
+    /// Open hypotheses; 1 is greedy.
+    pub num_beams: usize,
+    /// A hypothesis' score is divided by its length to this power.
+    pub length_penalty: f32,
+}
+
+impl Default for GenerateRecipe {
+    fn default() -> Self {
+        Self { num_beams: 5, length_penalty: 1.0 }
+    }
+}
+
+impl Check for Recipe {
+    fn check(&self) -> Result<(), RecipeError> {
+        let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
+        check_head(self.version, &self.name)?;
+        match (&self.data.dataset, &self.data.train) {
+            (None, None) => {
+                return fail("data.train", "is missing (or name a `data.dataset`)".into());
+            }
+            (Some(_), Some(_)) => return fail("data.train", "stands beside `data.dataset`".into()),
+            _ => {}
+        }
+        if self.data.source == self.data.target {
+            return fail("data.target", format!("is {:?}, as the source", self.data.target));
+        }
+        if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
+            let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
+            return fail("data.valid_fraction", problem);
+        }
+        if self.tokenizer.kind != TokenizerKind::ByteBpe {
+            return fail(
+                "tokenizer.kind",
+                "is not `byte-bpe`: a translation is written back".into(),
+            );
+        }
+        if !(1..=64).contains(&self.generate.num_beams) {
+            let problem = format!("is {}, not within 1 and 64", self.generate.num_beams);
+            return fail("generate.num_beams", problem);
+        }
+        self.tokenizer.check()?;
+        self.marian(self.tokenizer.vocab_size)?;
+        self.train.check()?;
+        self.checkpoint.check()?;
+        self.eval.check()?;
+        self.eval.metric(METRICS).map(|_| ())
+    }
+}
+
+/// Ids of the tokenizer that `TokenizerKind::ByteBpe` trains.
+const START: i64 = 0;
+const PAD: i64 = 1;
+const END: i64 = 2;
+
+impl Recipe {
+    /// The model that `[model]` describes.
+    pub fn marian(&self, vocab_size: usize) -> Result<BartConfig, RecipeError> {
+        let model = &self.model;
+        let activation: Activation =
+            serde_json::from_value(model.activation_function.clone().into()).map_err(|_| {
+                let problem = format!("is {:?}, which is no activation", model.activation_function);
+                RecipeError::value("model.activation_function", problem)
+            })?;
+        let std = match model.init_std {
+            0.0 => (model.d_model.max(1) as f64).powf(-0.5),
+            std => std,
+        };
+        let config = BartConfig {
+            model_type: ModelType::Marian,
+            vocab_size,
+            d_model: model.d_model,
+            encoder_layers: model.encoder_layers,
+            encoder_attention_heads: model.encoder_attention_heads,
+            encoder_ffn_dim: model.encoder_ffn_dim,
+            decoder_layers: model.decoder_layers,
+            decoder_attention_heads: model.decoder_attention_heads,
+            decoder_ffn_dim: model.decoder_ffn_dim,
+            max_position_embeddings: self.tokenizer.max_len,
+            activation_function: activation,
+            scale_embedding: true,
+            dropout: model.dropout,
+            attention_dropout: model.attention_dropout,
+            activation_dropout: model.activation_dropout,
+            init_std: std,
+            decoder_start_token_id: Some(START),
+            ..BartConfig::base()
+        };
+        config.check().map_err(|problem| {
+            let key = problem.split(' ').next().unwrap_or_default();
+            RecipeError::value(&format!("model.{key}"), problem[key.len()..].trim_start())
+        })?;
+        Ok(config)
+    }
+
+    /// How the model searches.
+    pub fn generation(&self) -> GenerationConfig {
+        GenerationConfig {
+            max_length: Some(self.tokenizer.max_len),
+            num_beams: self.generate.num_beams,
+            length_penalty: self.generate.length_penalty,
+            bos_token_id: Some(START),
+            pad_token_id: Some(PAD),
+            eos_token_id: Some(firebrick_core::generate::TokenIds::One(END)),
+            decoder_start_token_id: Some(START),
+            ..GenerationConfig::default()
+        }
+    }
+}

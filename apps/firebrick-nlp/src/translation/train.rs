@@ -1,0 +1,202 @@
+//! From a recipe to a model folder, through the one training loop.
+
+use std::path::Path;
+
+use burn::module::Module;
+use firebrick_train::{
+    fit::{Counters, End, Fitted, Metrics, Plan, fit},
+    job::{self, Places, Scores, Session, Shown},
+    origin::Origin,
+};
+
+use super::{
+    corpus::{self, Corpus, Pair},
+    recipe::{METRICS, Recipe},
+    report,
+    task::{PairExamples, Translate, loss},
+    translator::{Judged, Translator},
+};
+use crate::tokenizer::TextTokenizer;
+
+/// Everything before step 0.
+pub struct Prepared {
+    pub corpus: Corpus,
+    pub tokenizer: TextTokenizer,
+    /// Training pairs whose tokens are too many.
+    pub too_long: usize,
+    examples: PairExamples,
+}
+
+/// A trained translator and what was measured of it.
+pub struct Trained {
+    pub end: End,
+    pub counters: Counters,
+    pub scores: Scores,
+    pub corpus: Corpus,
+    /// By the search that the recipe asks for.
+    pub valid: Judged,
+    /// On the test part, once, when the run finished.
+    pub test: Option<Judged>,
+}
+
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "translation";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let corpus = corpus::load(&self.data, self.seed, places)?;
+        let texts = corpus.train.iter().flat_map(|pair| [pair.source.as_str(), &pair.target]);
+        let tokenizer = self.tokenizer.make(texts, None)?;
+        let (examples, too_long) =
+            PairExamples::new(&corpus.train, &tokenizer, self.tokenizer.max_len);
+        Ok(Prepared { corpus, tokenizer, too_long, examples })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+        train(self, prepared, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.corpus.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let corpus = &self.corpus;
+        let mut parts =
+            vec![format!("train {}", corpus.train.len()), format!("valid {}", corpus.valid.len())];
+        parts.extend(corpus.test.as_ref().map(|pairs| format!("test {}", pairs.len())));
+        let mut remarks = vec![format!("pairs: {}", parts.join(", "))];
+        for (part, count) in corpus.unreadable.iter().filter(|(_, count)| *count > 0) {
+            remarks.push(format!("{part}: {count} rows could not be read"));
+        }
+        for (part, count) in report::dropped(corpus) {
+            remarks.push(format!("{part}: {count} (data.ledger.jsonl says why)"));
+        }
+        if self.too_long > 0 {
+            remarks.push(format!("train: {} pairs have too many tokens", self.too_long));
+        }
+        remarks.push(format!("vocabulary: {} tokens", self.tokenizer.vocab_size()));
+        remarks
+    }
+
+    fn ledger(&self) -> String {
+        self.corpus.ledgers.iter().map(|(part, ledger)| ledger.json_lines(part)).collect()
+    }
+}
+
+impl job::Trained for Trained {
+    fn end(&self) -> End {
+        self.end
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        report::show(dir, self)
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    let Prepared { corpus, tokenizer, examples, .. } = prepared;
+    let Session { device, run, max_time, stop, report } = session;
+    let autodiff = device.clone().autodiff();
+    autodiff.seed(recipe.seed);
+    let config = recipe.marian(tokenizer.vocab_size())?;
+    let model = Translate {
+        model: config.init(&autodiff).materialize(),
+        label_smoothing: recipe.train.label_smoothing,
+    };
+    let metric = recipe.eval.metric(METRICS)?;
+    let (valid, _) = PairExamples::new(&corpus.valid, &tokenizer, recipe.tokenizer.max_len);
+    let translator = |model: &Translate| {
+        let (model, tokenizer) = (model.model.clone(), tokenizer.clone());
+        Translator::new(&config, model, tokenizer, recipe.generation(), device)
+    };
+    let translate = |translator: &Translator, pairs: &[Pair], beams: usize| {
+        let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
+        let mut search = translator.config().clone();
+        search.num_beams = beams;
+        // Beams are rows of a batch, too.
+        let rows = (recipe.eval.batch_size / beams).max(1);
+        Ok::<_, anyhow::Error>(Judged::new(translator.sentences(&sources, &search, rows)?, pairs))
+    };
+    let mut broken = None;
+    let evaluate = |model: &Translate| {
+        let mut metrics =
+            Metrics::from([("loss".to_string(), loss(model, &valid, recipe.eval.batch_size))]);
+        if metric != "loss" {
+            match translate(&translator(model), &corpus.valid, 1) {
+                Ok(judged) => metrics.extend(judged.metrics()),
+                Err(error) => broken = Some(error),
+            }
+        }
+        metrics
+    };
+    let plan = Plan {
+        train: &recipe.train,
+        checkpoint: &recipe.checkpoint,
+        metric,
+        seed: recipe.seed,
+        max_time,
+        stop,
+    };
+    let fitted = fit(model, &examples, &plan, run, evaluate, report);
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    let Fitted { best, end, counters } = fitted?;
+
+    let translator = translator(&best);
+    let beams = recipe.generate.num_beams;
+    let judged = translate(&translator, &corpus.valid, beams)?;
+    let mut metrics = judged.metrics();
+    metrics.insert("loss".into(), loss(&best, &valid, recipe.eval.batch_size));
+    let mut scores = Scores::from([("valid".to_string(), metrics)]);
+    let test = match (&corpus.test, end) {
+        (Some(pairs), End::Finished | End::EarlyStop) => {
+            let judged = translate(&translator, pairs, beams)?;
+            scores.insert("test".into(), judged.metrics());
+            Some(judged)
+        }
+        _ => None,
+    };
+    let origin = Origin {
+        task: <Recipe as job::Recipe>::TASK.into(),
+        labels: vec![],
+        max_len: Some(recipe.tokenizer.max_len),
+        recipe: recipe.name.clone(),
+        recipe_sha256: run.info.recipe_sha256.clone(),
+        data_sha256: corpus.sha256.clone(),
+        metrics: scores.clone(),
+    };
+    let about = format!(
+        "Translates {} to {}; BLEU {}, chrF {}.",
+        recipe.data.source,
+        recipe.data.target,
+        judged.bleu.signature(),
+        judged.chrf.signature()
+    );
+    translator.save(&run.dir().join("model"), &config, &origin, &about)?;
+    Ok(Trained { end, counters, scores, corpus, valid: judged, test })
+}

@@ -1,0 +1,202 @@
+//! A model folder that translates: opened, asked, saved.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use burn::prelude::*;
+use firebrick_core::{
+    arch::bart::{Bart, BartConfig, BartForConditionalGeneration},
+    checkpoint::{Source, tensors::write_atomically},
+    generate::GenerationConfig,
+};
+use firebrick_metrics::{
+    bleu::{Bleu, Tokenize},
+    chrf::Chrf,
+};
+use firebrick_train::{fit::Metrics, origin::Origin};
+
+use super::{corpus::Pair, sentences};
+use crate::{
+    generate::{Limits, Writer},
+    language::mostly_chinese,
+    tokenizer::TextTokenizer,
+};
+
+/// Sentences in, sentences out; texts of any length in, texts out.
+pub struct Translator {
+    writer: Writer,
+    /// Tokens of a sentence at most, special ones included.
+    longest: usize,
+}
+
+impl Translator {
+    pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let writer = Writer::open(source, device)?;
+        anyhow::ensure!(
+            writer.reads_source(),
+            "{}: this architecture continues a text, it does not translate one",
+            source.path("config.json").display()
+        );
+        let longest = source.config()?["max_position_embeddings"].as_u64().unwrap_or(512);
+        Ok(Self { writer, longest: longest as usize })
+    }
+
+    /// A model in memory.
+    pub fn new(
+        config: &BartConfig,
+        model: Bart,
+        tokenizer: TextTokenizer,
+        generation: GenerationConfig,
+        device: &Device,
+    ) -> Self {
+        let longest = config.max_position_embeddings;
+        let model = BartForConditionalGeneration { config: config.clone(), model };
+        let writer = Writer::new(Box::new(model), tokenizer, generation, device);
+        Self { writer, longest }
+    }
+
+    /// How the model's folder says to search.
+    pub fn config(&self) -> &GenerationConfig {
+        &self.writer.config
+    }
+
+    /// Texts of any length, sentence by sentence; white space between sentences stays, but for the gaps that a language
+    /// without spaces does not have.
+    pub fn translate(
+        &self,
+        texts: &[&str],
+        config: &GenerationConfig,
+        batch_size: usize,
+    ) -> anyhow::Result<Vec<String>> {
+        let fits =
+            |piece: &str| self.writer.tokenizer.encode(piece, usize::MAX).len() <= self.longest;
+        let mut pieces = vec![]; // (text, gap behind it), text by text
+        let mut ends = vec![];
+        for text in texts {
+            for piece in sentences::split(text) {
+                let parts = sentences::shorten(piece.text, &fits);
+                let last = parts.len() - 1;
+                for (i, part) in parts.into_iter().enumerate() {
+                    let trimmed = part.trim();
+                    pieces.push((trimmed, if i == last { piece.gap } else { " " }));
+                }
+            }
+            ends.push(pieces.len());
+        }
+        let asked: Vec<&str> = pieces.iter().map(|(text, _)| *text).collect();
+        let answers = self.sentences(&asked, config, batch_size)?;
+        let chinese = mostly_chinese_texts(&answers);
+        let mut begin = 0;
+        let joined = ends.into_iter().map(|end| {
+            let mut whole = String::new();
+            for ((_, gap), answer) in pieces[begin..end].iter().zip(&answers[begin..end]) {
+                whole.push_str(answer);
+                match (chinese, gap.contains('\n')) {
+                    (true, false) => {}
+                    (false, _) if gap.is_empty() => whole.push(' '),
+                    _ => whole.push_str(gap),
+                }
+            }
+            begin = end;
+            whole.trim_end_matches(' ').to_string()
+        });
+        Ok(joined.collect())
+    }
+
+    /// Single sentences, in their order; those of like length share a batch. An empty one stays empty.
+    pub fn sentences(
+        &self,
+        sentences: &[&str],
+        config: &GenerationConfig,
+        batch_size: usize,
+    ) -> anyhow::Result<Vec<String>> {
+        let tokens: Vec<usize> =
+            sentences.iter().map(|s| self.writer.tokenizer.encode(s, usize::MAX).len()).collect();
+        let mut order: Vec<usize> =
+            (0..sentences.len()).filter(|i| !sentences[*i].trim().is_empty()).collect();
+        order.sort_by_key(|i| tokens[*i]);
+        let mut answers = vec![String::new(); sentences.len()];
+        // A translation much longer than its source is a loop. The limit must not depend on who else is in the batch.
+        let limit = |i: &usize| (2 * tokens[*i].next_multiple_of(16) + 10).min(self.longest - 1);
+        let alike = order.chunk_by(|a, b| limit(a) == limit(b));
+        for part in alike.flat_map(|alike| alike.chunks(batch_size.max(1))) {
+            let batch: Vec<&str> = part.iter().map(|i| sentences[*i]).collect();
+            let config =
+                GenerationConfig { max_new_tokens: Some(limit(&part[0])), ..config.clone() };
+            let limits = Limits { special_tokens: true, ..Limits::default() };
+            let written = self.writer.write(&batch, &config, &limits, &mut |_, _| {})?;
+            for (i, text) in part.iter().zip(written) {
+                answers[*i] = text.trim().to_string();
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Writes a folder that `transformers` opens: config, weights, tokenizer, card, origin.
+    pub fn save(
+        &self,
+        dir: &Path,
+        config: &BartConfig,
+        origin: &Origin,
+        about: &str,
+    ) -> anyhow::Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        self.writer.save_weights(&dir.join("model.safetensors"))?;
+        let tokenizer = &self.writer.tokenizer;
+        tokenizer.save(&dir.join("tokenizer.json"))?;
+        let generation = &self.writer.config;
+        let mut json = config.to_json();
+        for (key, id) in [
+            ("pad_token_id", generation.pad_token_id),
+            ("bos_token_id", generation.bos_token_id),
+            ("eos_token_id", generation.ends().first().copied()),
+            ("decoder_start_token_id", generation.decoder_start_token_id),
+        ] {
+            json[key] = id.into();
+        }
+        json["forced_eos_token_id"] = json["eos_token_id"].clone();
+        let words = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.longest,
+            "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
+        });
+        for (file, value) in [
+            ("config.json", json),
+            ("generation_config.json", generation.to_json()),
+            ("tokenizer_config.json", words),
+        ] {
+            let path = dir.join(file);
+            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        origin.save(dir, "translation", about)
+    }
+}
+
+fn mostly_chinese_texts(texts: &[String]) -> bool {
+    mostly_chinese(texts.iter().map(String::as_str).filter(|text| !text.is_empty()))
+}
+
+/// Translations beside their references.
+pub struct Judged {
+    pub bleu: Bleu,
+    pub chrf: Chrf,
+    pub translations: Vec<String>,
+}
+
+impl Judged {
+    pub fn new(translations: Vec<String>, pairs: &[Pair]) -> Self {
+        let chinese = mostly_chinese(pairs.iter().map(|pair| pair.target.as_str()));
+        let tokenize = if chinese { Tokenize::Zh } else { Tokenize::V13a };
+        let (mut bleu, mut chrf) = (Bleu::new(tokenize), Chrf::default());
+        for (translation, pair) in translations.iter().zip(pairs) {
+            bleu.add(translation, &pair.target);
+            chrf.add(translation, &pair.target);
+        }
+        Self { bleu, chrf, translations }
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        Metrics::from([("bleu".into(), self.bleu.score()), ("chrf".into(), self.chrf.score())])
+    }
+}
