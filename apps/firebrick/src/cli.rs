@@ -63,6 +63,8 @@ pub enum Command {
     Data(DataCommand),
     /// Train a recipe, or continue its run
     Train(TrainArgs),
+    /// Search for the best values of a recipe's keys, or go on with a search
+    Sweep(SweepArgs),
     /// Score a model on labelled rows
     Eval(EvalArgs),
     /// Answer every row of a file
@@ -107,6 +109,24 @@ pub struct TrainArgs {
     /// Save a checkpoint and stop after this many seconds
     #[arg(long, value_name = "S")]
     pub max_seconds: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Recipe file or shipped recipe with a [sweep] table
+    pub recipe: String,
+    /// Name of the study's folder among the runs; the recipe's name and `-sweep` otherwise
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
+    /// Change one key of the recipe in all trials: --set train.epochs=2 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// In place of the recipe's number of trials
+    #[arg(long, value_name = "N")]
+    pub trials: Option<usize>,
+    /// Trials at a time, each in a process of its own with its share of the threads
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub workers: usize,
 }
 
 #[derive(Debug, Args)]

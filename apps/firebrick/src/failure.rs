@@ -3,7 +3,9 @@
 use firebrick_core::{checkpoint::LoadError, device::DeviceError};
 use firebrick_data::error::DataError;
 use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
-use firebrick_train::{checkpoint::CheckpointError, recipe::RecipeError, run::RunError};
+use firebrick_train::{
+    checkpoint::CheckpointError, recipe::RecipeError, run::RunError, sweep::study::StudyError,
+};
 
 use crate::places::Missing;
 
@@ -66,6 +68,7 @@ from!(
     DataError,
     CheckpointError,
     RunError,
+    StudyError,
     DeviceError,
     TokenizerError,
     std::io::Error,
@@ -93,6 +96,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<LoadError>() || cause.is::<TokenizerError>() || cause.is::<ChatError>() {
             return BAD_FILE;
+        }
+        match cause.downcast_ref::<StudyError>() {
+            Some(StudyError::Other { .. }) => return USAGE,
+            Some(StudyError::Line { .. }) => return BAD_FILE,
+            _ => {}
         }
         if let Some(RunError::Other { .. } | RunError::Done { .. } | RunError::NotARun { .. }) =
             cause.downcast_ref::<RunError>()

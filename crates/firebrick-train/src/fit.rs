@@ -243,12 +243,15 @@ where
     Ok(Fitted { best, end, counters })
 }
 
-const LOWER_IS_BETTER: &[&str] = &["loss", "perplexity", "bits_per_char", "cer", "wer", "eer"];
+/// Whether a score is a loss.
+pub fn lower_is_better(metric: &str) -> bool {
+    ["loss", "perplexity", "bits_per_char", "cer", "wer", "eer"].contains(&metric)
+}
 
 /// Higher is better, whatever the metric.
 fn score(metrics: &Metrics, name: &str) -> Result<f64, FitError> {
     let value = *metrics.get(name).ok_or_else(|| FitError::NoMetric(name.to_string()))?;
-    Ok(if LOWER_IS_BETTER.contains(&name) { -value } else { value })
+    Ok(if lower_is_better(name) { -value } else { value })
 }
 
 /// Mean loss over `batch` and its gradients, summed over `parts` micro-batches.

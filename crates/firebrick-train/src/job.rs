@@ -45,6 +45,9 @@ pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
 
     fn set_seed(&mut self, seed: u64);
 
+    /// Score of the validation rows that picks the best weights.
+    fn metric(&self) -> Result<&'static str, RecipeError>;
+
     /// Reads the data, trains (or reads) the tokenizer.
     fn prepare(&self, places: &Places) -> anyhow::Result<Self::Prepared>;
 

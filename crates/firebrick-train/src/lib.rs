@@ -14,5 +14,6 @@ pub mod report;
 pub mod run;
 pub mod sampler;
 pub mod schedule;
+pub mod sweep;
 pub mod task;
 pub mod tensorboard;

@@ -8,6 +8,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::sweep::SweepRecipe;
+
 /// Recipes are written by people: a megabyte is plenty.
 pub const RECIPE_LIMIT: u64 = 1 << 20;
 
@@ -243,18 +245,33 @@ fn text(bytes: &[u8]) -> Result<&str, RecipeError> {
     Ok(text)
 }
 
+/// The recipe's `[sweep]`, which `firebrick sweep` reads and a training does not.
+pub fn sweep(bytes: &[u8]) -> Result<Option<SweepRecipe>, RecipeError> {
+    #[derive(Deserialize)]
+    struct Only {
+        sweep: Option<SweepRecipe>,
+    }
+    let text = text(bytes)?;
+    let only: Only = toml::from_str(text).map_err(|e| in_toml(text, &e))?;
+    let checked = only.sweep.as_ref().map_or(Ok(()), Check::check);
+    checked.map_err(|error| locate(text, error))?;
+    Ok(only.sweep)
+}
+
 /// Reads TOML, applies `key.path=value` overrides in order, deserialises and checks.
 pub fn parse<T: DeserializeOwned + Check>(
     bytes: &[u8],
     overrides: &[String],
 ) -> Result<T, RecipeError> {
     let mut text = text(bytes)?.to_string();
-    if !overrides.is_empty() {
+    let swept = sweep(bytes)?.is_some();
+    if swept || !overrides.is_empty() {
         let mut document: toml_edit::DocumentMut =
             text.parse().map_err(|e: toml_edit::TomlError| RecipeError {
                 line: line_of(&text, e.span()),
                 message: first_line(e.message()),
             })?;
+        document.remove("sweep");
         for line in overrides {
             set(&mut document, line)?;
         }

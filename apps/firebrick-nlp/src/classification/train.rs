@@ -69,6 +69,10 @@ impl job::Recipe for Recipe {
         self.seed = seed;
     }
 
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
+    }
+
     /// Reads the data, trains (or reads) the tokenizer, asks the teacher.
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let pretrained = self.model.pretrained.as_ref();

@@ -106,7 +106,7 @@ mod tests {
             prop_assert_eq!(&whole, &text);
             let short = |piece: &str| piece.chars().count() <= 5;
             let pieces = shorten(&text, &short);
-            prop_assert_eq!(pieces.concat(), text);
+            prop_assert_eq!(&pieces.concat(), &text);
             prop_assert!(pieces.iter().all(|piece| short(piece)));
         }
     }

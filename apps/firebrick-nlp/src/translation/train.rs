@@ -7,6 +7,7 @@ use firebrick_train::{
     fit::{Counters, End, Fitted, Metrics, Plan, fit},
     job::{self, Places, Scores, Session, Shown},
     origin::Origin,
+    recipe::RecipeError,
 };
 
 use super::{
@@ -54,6 +55,10 @@ impl job::Recipe for Recipe {
 
     fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
+    }
+
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
     }
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {

@@ -1,6 +1,7 @@
 //! A text classifier on every backend, and as a learner.
 #![recursion_limit = "256"]
 
+mod search;
 mod translation;
 
 use burn::{module::Module, prelude::*};

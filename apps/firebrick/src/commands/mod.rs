@@ -11,6 +11,7 @@ mod nlp;
 mod recipe;
 mod runs;
 mod start;
+mod sweep;
 mod train;
 mod translate;
 
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Recipe(command) => recipe::run(command),
         Command::Data(command) => data::run(command, global),
         Command::Train(args) => train::run(&args, global),
+        Command::Sweep(args) => sweep::run(&args, global),
         Command::Eval(args) => ask::eval(&args, global),
         Command::Predict(args) => ask::predict(&args, global),
         Command::Forward(args) => forward::run(&args, global),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use firebrick_train::{
     job::Recipe,
     recipe::{self, RecipeError, nearest, parse},
+    sweep::SweepRecipe,
 };
 use serde_json::{Map, Value, json};
 
@@ -154,6 +155,19 @@ impl Opened {
 
     pub fn parse<R: Recipe>(&self, overrides: &[String]) -> Result<R, Failure> {
         parse(&self.bytes, overrides).map_err(|error| in_file(&self.name, error))
+    }
+
+    pub fn sweep(&self) -> Result<Option<SweepRecipe>, Failure> {
+        recipe::sweep(&self.bytes).map_err(|error| in_file(&self.name, error))
+    }
+
+    /// As it was asked for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn error(&self, error: RecipeError) -> Failure {
+        in_file(&self.name, error)
     }
 
     /// As it was written.

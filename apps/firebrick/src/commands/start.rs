@@ -17,6 +17,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
         overrides: &args.overrides,
         run: Some(&args.run),
         max_time: None,
+        watch: None,
     };
     let (dir, trained) = train::train::<Recipe>(&job, global)?;
     let corpus = &trained.corpus;

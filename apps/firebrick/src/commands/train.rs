@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,7 +13,7 @@ use anyhow::Context;
 use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::hash::sha256_bytes;
 use firebrick_train::{
-    fit::{Counters, End},
+    fit::{Counters, End, Event},
     job::{self, Prepared, Recipe, Session, Trained},
     run::{Run, RunInfo, Status},
 };
@@ -35,6 +35,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         overrides: &args.overrides,
         run: args.run.as_deref(),
         max_time: args.max_seconds.map(Duration::from_secs),
+        watch: None,
     };
     with_task!(opened.task()?, R => finish(train::<R>(&job, global)?, global))
 }
@@ -63,6 +64,8 @@ pub struct Job<'a> {
     pub overrides: &'a [String],
     pub run: Option<&'a str>,
     pub max_time: Option<Duration>,
+    /// Hears of every event; `true` stops the training as an interrupt does.
+    pub watch: Option<&'a dyn Fn(&Event) -> bool>,
 }
 
 /// Trains and returns the run's folder. An interrupted run ends in its exit code.
@@ -102,19 +105,27 @@ pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Train
     write_atomically(&ledger, prepared.ledger().as_bytes())
         .with_context(|| format!("writing {}", ledger.display()))?;
 
-    let stop = on_interrupt()?;
+    listen()?;
     let session = Session {
         device: &device,
         run: &mut run,
         max_time: job.max_time,
-        stop: &stop,
-        report: &mut |event| progress.show(&event),
+        stop: &STOP,
+        report: &mut |event| {
+            progress.show(&event);
+            if job.watch.is_some_and(|watch| watch(&event)) {
+                STOP.store(true, Ordering::SeqCst);
+            }
+        },
     };
     let trained = job::run(&recipe, prepared, session);
     progress.end();
     let trained = trained?;
     if trained.end() == End::Interrupted {
-        eprintln!("interrupted after step {}; the same command continues", run.info.counters.step);
+        let step = run.info.counters.step;
+        if job.watch.is_none() {
+            eprintln!("interrupted after step {step}; the same command continues");
+        }
         return Err(Failure::quiet(INTERRUPTED));
     }
     if trained.end() == End::OutOfTime {
@@ -124,14 +135,22 @@ pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Train
 }
 
 /// Set by Ctrl-C or a termination signal; a second one ends the process at once.
-fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// For a training that was stopped by who watched it, before the next one.
+pub fn clear_interrupt() {
+    STOP.store(false, Ordering::SeqCst);
+}
+
+fn listen() -> anyhow::Result<()> {
+    static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
+    let listening = ONCE.get_or_init(|| {
+        let handler = || {
+            if STOP.swap(true, Ordering::SeqCst) {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+        };
+        ctrlc::set_handler(handler).map_err(|error| error.to_string())
+    });
+    listening.clone().map_err(|error| anyhow::anyhow!("cannot listen for Ctrl-C: {error}"))
 }

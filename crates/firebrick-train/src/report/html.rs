@@ -2,6 +2,7 @@
 
 use super::{
     Example, Report, escape,
+    parallel::{Trials, parallel_svg},
     plots::{STYLE, Size, chart, description, matrix, percent},
     shorten,
 };
@@ -19,6 +20,7 @@ const POLICY: &str =
 pub(super) fn page(report: &Report) -> String {
     let mut page = Page::default();
     page.comparison(&report.comparison);
+    page.trials(report.trials.as_ref());
     page.curves(report);
     page.confusion(report.confusion.as_ref());
     page.examples(&report.wrong, &report.right);
@@ -143,6 +145,20 @@ impl Page {
         let rows: Vec<_> = systems.iter().map(row).collect();
         let caption = "This model and others on the same rows.";
         self.table("comparison", caption, &["System", "Accuracy", "Detail"], &rows);
+    }
+
+    fn trials(&mut self, trials: Option<&Trials>) {
+        let Some(trials) = trials else { return };
+        self.section("Trials");
+        self.figures += 1;
+        self.body += &format!(
+            "<figure>\n\
+             <div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Trials\">{}</div>\n\
+             <figcaption><b>Figure {}.</b> A line a trial. The thick one is the best; dashed ones were \
+             stopped early.</figcaption>\n</figure>\n",
+            parallel_svg("Trials", trials, false),
+            self.figures,
+        );
     }
 
     fn curves(&mut self, report: &Report) {
@@ -305,7 +321,10 @@ fn example_row(example: &Example) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::parallel::{Axis, Line},
+        *,
+    };
     use crate::report::plots::Curve;
 
     fn full() -> Report {
@@ -323,6 +342,7 @@ mod tests {
             subtitle: "a sentence".into(),
             facts: vec![pair("accuracy", "0.81")],
             verdict: "It learned.".into(),
+            trials: Some(trials()),
             curves: vec![("Loss".into(), "step".into(), "nats".into(), vec![curve])],
             confusion: Some((
                 vec!["a".into(), "b".into(), "c".into()],
@@ -331,9 +351,19 @@ mod tests {
             comparison: vec![("linear".into(), "0.80".into(), "two seconds".into())],
             right: vec![example("很好吃")],
             wrong: vec![example("bad")],
+            samples: vec![pair("a <b> c", "written & read")],
             data_notes: vec![pair("empty text", "2 rows dropped")],
             recipe_toml: "seed = 7\n".into(),
             next_steps: vec![pair("firebrick predict", "to try it")],
+        }
+    }
+
+    fn trials() -> Trials {
+        let axis = |name: &str| Axis { name: name.into(), bottom: "0".into(), top: "1 <".into() };
+        let line = |best, whole| Line { places: vec![Some(0.2), None, Some(1.0)], best, whole };
+        Trials {
+            axes: ["rate", "decay", "loss"].map(axis).to_vec(),
+            lines: vec![line(true, true), line(false, true), line(false, false)],
         }
     }
 

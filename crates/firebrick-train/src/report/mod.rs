@@ -3,10 +3,12 @@
 //! Strings in, strings out. Nothing here reads a file, a clock or a model, so the same facts give the same bytes.
 
 mod html;
+pub mod parallel;
 pub mod plots;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use parallel::Trials;
 use plots::Curve;
 
 /// Everything that [`render`] shows. A part that is empty is left out.
@@ -18,6 +20,8 @@ pub struct Report {
     pub facts: Vec<(String, String)>,
     /// What the figures mean, in a sentence or two.
     pub verdict: String,
+    #[serde(default)]
+    pub trials: Option<Trials>,
     /// Charts: title, name of the x axis, name of the y axis, curves.
     pub curves: Vec<(String, String, String, Vec<Curve>)>,
     /// Labels, and how often each true class (row) was predicted as each class (column).

@@ -568,12 +568,12 @@ fn width_of(text: &str) -> f64 {
     text.chars().map(width).sum()
 }
 
-fn text(out: &mut String, x: f64, y: f64, class: &str, text: &str) {
+pub(super) fn text(out: &mut String, x: f64, y: f64, class: &str, text: &str) {
     *out += &format!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escape(text));
 }
 
 /// The `svg` element; `alone` adds the colours and a background.
-fn svg(width: f64, height: f64, alone: bool, description: &str, body: &str) -> String {
+pub(super) fn svg(width: f64, height: f64, alone: bool, description: &str, body: &str) -> String {
     let description = escape(description);
     let (width, height) = (width.ceil(), height.ceil());
     let ground = match alone {
