@@ -287,6 +287,10 @@ impl Check for Recipe {
         self.checkpoint.check()?;
         self.eval.check()
     }
+
+    fn resolve(&mut self) {
+        self.train.resolve();
+    }
 }
 
 impl Recipe {
