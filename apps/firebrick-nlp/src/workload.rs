@@ -44,7 +44,7 @@ impl<T: Task<Batch = E::Batch>, E: Examples> TrainStep<T, E> {
         let model = self.model.take().expect("put back below");
         let (_, grads) = gradients(&model, &self.examples, &rows, 1, self.step);
         let norm = global_norm(&grads);
-        let rate = self.recipe.learning_rate;
+        let rate = self.recipe.settings().learning_rate;
         self.model = Some(self.optim.step(model, &grads, norm, rate, &self.recipe));
     }
 }
@@ -72,7 +72,11 @@ impl TrainStep<Classify, TextExamples> {
             let target = vec![(i % 2) as f32, ((i + 1) % 2) as f32];
             examples.push((0..tokens).map(|t| id(i, t)).collect(), target);
         }
-        let recipe = TrainRecipe { batch_size: rows, learning_rate, ..TrainRecipe::default() };
+        let recipe = TrainRecipe {
+            batch_size: rows,
+            learning_rate: Some(learning_rate),
+            ..TrainRecipe::default()
+        };
         Self::over(Classify { model, r_drop: 0.0 }, examples, recipe)
     }
 }
@@ -90,9 +94,8 @@ impl TrainStep<Write, Blocks> {
         let config = Gpt2Config { vocab_size: alphabet.len(), ..config.clone() };
         let recipe = TrainRecipe {
             batch_size: rows,
-            learning_rate: 1e-3,
-            beta2: 0.99,
-            weight_decay: 0.1,
+            beta2: Some(0.99),
+            weight_decay: Some(0.1),
             ..TrainRecipe::default()
         };
         let examples = Blocks { ids, length: config.n_positions };

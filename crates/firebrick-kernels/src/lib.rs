@@ -5,7 +5,6 @@
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
 pub mod activation;
-pub mod adamw;
 pub mod affine;
 pub mod allocator;
 pub mod attention;
@@ -18,6 +17,7 @@ mod math;
 pub mod matmul;
 mod matvec;
 pub mod norm;
+pub mod optim;
 pub mod pool;
 pub mod reduce;
 pub mod rope;

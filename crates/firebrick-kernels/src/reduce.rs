@@ -22,6 +22,18 @@ fn block(x: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
+/// Sum of products in f64, as [`sum_of_squares`] adds.
+pub fn dot(x: &[f32], y: &[f32]) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let product = |(x, y): (&f32, &f32)| f64::from(*x) * f64::from(*y);
+    let blocks: Vec<f64> = x
+        .par_chunks(BLOCK)
+        .zip(y.par_chunks(BLOCK))
+        .map(|(x, y)| x.iter().zip(y).map(product).sum())
+        .collect();
+    blocks.iter().sum()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -30,5 +42,6 @@ mod tests {
         let expected: f64 = x.iter().map(|x| f64::from(*x).powi(2)).sum();
         assert_eq!(super::sum_of_squares(&x), expected);
         assert_eq!(super::sum_of_squares(&[]), 0.0);
+        assert_eq!(super::dot(&x, &x), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! Everything a resumed run needs, in one folder that appears whole or not at all.
 //!
 //! `checkpoints/step-N/`: `model.safetensors` (weights by field path), `best.safetensors` (the best
-//! ones so far), `optimizer.safetensors` (moments and average), `state.json` (counters). The sampler,
+//! ones so far), `optimizer.safetensors` (what the optimiser remembers, and the average), `state.json` (counters). The sampler,
 //! the schedule and the random numbers are functions of the seed and the step in there. The folder is
 //! written under another name, synced, renamed, and its parent synced: a kill leaves an older one.
 
@@ -16,10 +16,7 @@ use firebrick_core::checkpoint::{
     tensors::{self, Coverage, SaveType, Weights, write_atomically},
 };
 
-use crate::{
-    fit::Counters,
-    optim::{Grads, OptimState},
-};
+use crate::{fit::Counters, optim::OptimState};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -93,9 +90,8 @@ pub fn save<M: Module>(
     if let Some(best) = best {
         tensors::save(best, &temporary.join("best.safetensors"), SaveType::F32, own_name)?;
     }
-    let vectors = [("first", &optim.first), ("second", &optim.second), ("average", &optim.average)];
-    let named = vectors.iter().flat_map(|(kind, map)| {
-        map.iter().map(move |(name, x)| (format!("{kind}.{name}"), x.as_slice()))
+    let named = optim.slots.iter().flat_map(|(slot, fields)| {
+        fields.iter().map(move |(name, x)| (format!("{slot}.{name}"), x.as_slice()))
     });
     tensors::save_vectors(named, &temporary.join("optimizer.safetensors"))?;
     let state = serde_json::to_vec_pretty(counters).expect("plain numbers");
@@ -139,15 +135,11 @@ pub fn load<M: Module>(folder: &Path, model: M) -> Result<Restored<M>, Checkpoin
     let model = fill(model, "model.safetensors")?;
 
     let vectors = Weights::open_file(&folder.join("optimizer.safetensors"))?;
-    let part = |prefix: &str| -> Result<Grads, LoadError> {
-        let names = vectors.names().filter_map(|name| Some((name, name.strip_prefix(prefix)?)));
-        names.map(|(name, field)| Ok((field.to_string(), vectors.floats(name)?))).collect()
-    };
-    let optim = OptimState {
-        time: counters.step,
-        first: part("first.")?,
-        second: part("second.")?,
-        average: part("average.")?,
-    };
+    let mut optim = OptimState { time: counters.step, ..OptimState::default() };
+    for name in vectors.names() {
+        let (slot, field) = name.split_once('.').unwrap_or((name, ""));
+        let fields = optim.slots.entry(slot.to_string()).or_default();
+        fields.insert(field.to_string(), vectors.floats(name)?);
+    }
     Ok(Restored { model, optim, counters, best })
 }

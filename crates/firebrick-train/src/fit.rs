@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::{self, CheckpointError},
     optim::{self, Grads, OptimState},
-    recipe::{CheckpointRecipe, TrainRecipe},
+    recipe::{CheckpointRecipe, Method, TrainRecipe},
     run::Run,
     sampler,
     schedule::lr_at,
@@ -113,7 +113,7 @@ pub struct Fitted<T> {
 
 /// Number of optimiser steps that the recipe asks for.
 pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
-    let per_epoch = examples.div_ceil(train.batch_size);
+    let per_epoch = examples.div_ceil(train.rows_per_step(examples));
     let steps = ((per_epoch as f64 * train.epochs).ceil() as usize).max(1);
     match train.max_steps {
         0 => steps,
@@ -141,7 +141,8 @@ where
     }
     let train = plan.train;
     let sizes: Vec<usize> = (0..examples.len()).map(|i| examples.size(i)).collect();
-    let per_epoch = sizes.len().div_ceil(train.batch_size);
+    let batch_size = train.rows_per_step(sizes.len());
+    let per_epoch = sizes.len().div_ceil(batch_size);
     let steps = total_steps(sizes.len(), train);
     let eval_every = if train.eval_every == 0 { per_epoch } else { train.eval_every };
     let save_every =
@@ -166,19 +167,26 @@ where
         let index = counters.step;
         if epoch.0 != index / per_epoch {
             let number = index / per_epoch;
-            epoch = (number, sampler::epoch(&sizes, train.batch_size, plan.seed, number));
+            epoch = (number, sampler::epoch(&sizes, batch_size, plan.seed, number));
         }
         let batch = &epoch.1[index % per_epoch];
 
         let begun = Instant::now();
         let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
-        let (loss, grads) = gradients(&model, examples, batch, train.accumulation, seed);
+        let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
+        let again = |model: &T| gradients(model, examples, batch, parts, seed);
+        let (loss, grads) = again(&model);
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
         }
         let norm = optim::global_norm(&grads);
         let learning_rate = lr_at(index, steps, train);
-        model = optim.step(model, &grads, norm, learning_rate, train);
+        model = match train.settings().method {
+            Method::Lbfgs { line_search: true, .. } => {
+                optim.search(model, (loss, &grads), learning_rate, train, again)
+            }
+            _ => optim.step(model, &grads, norm, learning_rate, train),
+        };
 
         let tokens: usize = batch.iter().map(|i| sizes[*i]).sum();
         counters.step += 1;

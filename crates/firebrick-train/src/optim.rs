@@ -1,19 +1,27 @@
-//! AdamW over a module's parameters by name, clipping by the global norm, averaged weights.
+//! Optimisers over a module's parameters by name, clipping by the global norm, averaged weights.
 //!
-//! Moments live on the host as plain vectors by field path: they are summed over micro-batches,
-//! clipped, averaged and written to a checkpoint without a word about tensors. On flex weights move
+//! What an optimiser remembers lies on the host as plain vectors by slot and field path: gradients are summed over
+//! micro-batches, clipped, averaged and written to a checkpoint without a word about tensors. On flex weights move
 //! in and out without a copy; on a GPU every step pays the transfer.
 
-use std::collections::BTreeMap;
+mod lbfgs;
+mod step;
+
+use std::{borrow::Cow, collections::BTreeMap};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     prelude::*,
     tensor::{Gradients, TensorData},
 };
-use firebrick_kernels::{adamw, reduce::sum_of_squares};
+use firebrick_kernels::{
+    optim::penalty::{Penalty, penalized},
+    reduce::sum_of_squares,
+};
 
 use crate::{recipe::TrainRecipe, task::Task};
+
+use self::step::{Field, Step};
 
 /// Gradients by field path.
 pub type Grads = BTreeMap<String, Vec<f32>>;
@@ -61,19 +69,21 @@ pub fn global_norm(grads: &Grads) -> f64 {
     grads.values().map(|g| sum_of_squares(g)).sum::<f64>().sqrt()
 }
 
-/// What AdamW and the average remember between steps, by field path.
+/// What an optimiser and the average remember between steps.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OptimState {
     /// Steps taken.
     pub time: usize,
-    pub first: Grads,
-    pub second: Grads,
-    /// Exponential moving average of the weights; empty when the recipe asks for none.
-    pub average: Grads,
+    /// By slot (`first`, `velocity`, ..), then by field path.
+    pub slots: BTreeMap<String, Grads>,
 }
 
+/// Slot of the exponential moving average of the weights; there is none when the recipe asks for none.
+const AVERAGE: &str = "average";
+
 impl OptimState {
-    /// One step on `model`. `norm` is the gradients' global norm.
+    /// One step on `model`. `norm` is the gradients' global norm. That of LBFGS is as long as the learning rate says;
+    /// [`Self::search`] looks for its length.
     pub fn step<M: Task>(
         &mut self,
         model: M,
@@ -83,107 +93,125 @@ impl OptimState {
         recipe: &TrainRecipe,
     ) -> M {
         self.time += 1;
-        let clip = match recipe.max_grad_norm {
+        let settings = recipe.settings();
+        let Some(gradients) = settings.gradients else {
+            return self.lbfgs_step(model, grads, learning_rate, recipe);
+        };
+        let clip = match gradients.max_grad_norm {
             limit if limit > 0.0 && norm > limit => limit / norm,
             _ => 1.0,
         };
-        let settings = adamw::Step {
-            learning_rate: learning_rate as f32,
-            beta1: recipe.beta1 as f32,
-            beta2: recipe.beta2 as f32,
-            epsilon: recipe.epsilon as f32,
-            weight_decay: recipe.weight_decay as f32,
-            time: self.time as u32,
-            scale: clip as f32,
-        };
-        // The average starts short, so that it is not held back by the random start.
-        let decay = recipe.ema_decay.min((1.0 + self.time as f64) / (10.0 + self.time as f64));
-        let average = (recipe.ema_decay > 0.0).then_some(decay as f32);
+        let penalty = Penalty { l1: gradients.l1 as f32, l2: gradients.l2 as f32 };
         // Both rates follow one schedule.
-        let head = recipe.head_learning_rate.map_or(1.0, |rate| rate / recipe.learning_rate) as f32;
-        let head = (M::HEAD, head);
-        model.map(&mut Updater { path: vec![], state: self, grads, settings, average, head })
+        let head = (gradients.head_learning_rate / settings.learning_rate) as f32;
+        let model = edit(model, grads, |field, grad, weights| {
+            let times = if field.begins_with(M::HEAD) { head } else { 1.0 };
+            let mut step = Step {
+                grad: Cow::Borrowed(grad),
+                scale: clip as f32,
+                learning_rate: learning_rate as f32 * times,
+                orthogonal: field.is_linear() && !field.begins_with(M::HEAD),
+                time: self.time as u32,
+                field,
+            };
+            if field.decays() && (penalty.l1 > 0.0 || penalty.l2 > 0.0) {
+                step.grad = Cow::Owned(penalized(grad, weights, step.scale, penalty));
+                step.scale = 1.0;
+            }
+            step.take(&settings.method, weights, self);
+        });
+        self.average(model, grads, recipe)
     }
 
-    /// `model` with its averaged weights, if there is an average.
-    pub fn averaged<M: Module>(&self, model: M) -> M {
-        if self.average.is_empty() {
+    /// Takes the weights that have gradients into their average.
+    fn average<M: Module>(&mut self, model: M, grads: &Grads, recipe: &TrainRecipe) -> M {
+        if recipe.ema_decay == 0.0 {
             return model;
         }
-        model.map(&mut Averager { path: vec![], average: &self.average })
+        // The average starts short, so that it is not held back by the random start.
+        let decay = recipe.ema_decay.min((1.0 + self.time as f64) / (10.0 + self.time as f64));
+        let decay = decay as f32;
+        let averages = self.slots.entry(AVERAGE.to_string()).or_default();
+        edit(model, grads, |field, _, weights| match averages.get_mut(field.name) {
+            Some(average) => {
+                average.iter_mut().zip(&*weights).for_each(|(a, w)| *a += (1.0 - decay) * (w - *a));
+            }
+            None => {
+                averages.insert(field.name.to_string(), weights.to_vec());
+            }
+        })
+    }
+
+    /// `model` with its averaged weights, if there is an average. A batch norm's running mean and variance stay those
+    /// of the last step.
+    pub fn averaged<M: Module>(&self, model: M) -> M {
+        match self.slots.get(AVERAGE) {
+            Some(averages) => edit(model, averages, |_, average, w| w.copy_from_slice(average)),
+            None => model,
+        }
+    }
+
+    /// Lends out what is remembered of a field in some slots; a new slot is of zeros, as many as are named.
+    fn remember<const N: usize>(
+        &mut self,
+        field: &str,
+        slots: [(&str, usize); N],
+        step: impl FnOnce([&mut [f32]; N]),
+    ) {
+        let mut lent = slots.map(|(slot, len)| {
+            let found = self.slots.get_mut(slot).and_then(|fields| fields.get_mut(field));
+            found.map_or_else(|| vec![0.0; len], std::mem::take)
+        });
+        step(lent.each_mut().map(Vec::as_mut_slice));
+        for ((slot, _), values) in slots.into_iter().zip(lent) {
+            match self.slots.get_mut(slot).and_then(|fields| fields.get_mut(field)) {
+                Some(place) => *place = values,
+                None => {
+                    let fields = self.slots.entry(slot.to_string()).or_default();
+                    fields.insert(field.to_string(), values);
+                }
+            }
+        }
     }
 }
 
-struct Updater<'a> {
-    path: Vec<String>,
-    state: &'a mut OptimState,
-    grads: &'a Grads,
-    settings: adamw::Step,
-    average: Option<f32>,
-    /// Beginnings of the head's paths, and its learning rate as a multiple.
-    head: (&'static [&'static str], f32),
+/// Changes, in place, the weights of the parameters that are named in `by`; `change` gets the numbers there.
+fn edit<M: Module>(model: M, by: &Grads, change: impl FnMut(Field, &[f32], &mut [f32])) -> M {
+    model.map(&mut Editor { path: vec![], kinds: vec![], by, change })
 }
 
-impl ModuleMapper for Updater<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
+struct Editor<'a, F> {
+    path: Vec<String>,
+    kinds: Vec<String>,
+    by: &'a Grads,
+    change: F,
+}
+
+impl<F: FnMut(Field, &[f32], &mut [f32])> ModuleMapper for Editor<'_, F> {
+    fn enter_module(&mut self, name: &str, kind: &str) {
         self.path.push(name.to_string());
+        self.kinds.push(kind.to_string());
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
         self.path.pop();
+        self.kinds.pop();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.join(".");
-        let Some(grad) = self.grads.get(&name) else {
+        let Some(by) = self.by.get(&name) else {
             return param; // frozen
         };
         let (id, tensor, mapper) = param.consume();
         let (device, shape) = (tensor.device(), tensor.shape());
-        let mut weights =
-            tensor.inner().into_data().try_into_vec::<f32>().expect("weights are f32");
-
-        let zeros = || vec![0.0; grad.len()];
-        let first = self.state.first.entry(name.clone()).or_insert_with(zeros);
-        let second = self.state.second.entry(name.clone()).or_insert_with(zeros);
-        // Biases and norms are not decayed, as in BERT's reference code.
-        let weight_decay = if D == 1 { 0.0 } else { self.settings.weight_decay };
-        let (head, times) = self.head;
-        let times = if head.iter().any(|prefix| name.starts_with(prefix)) { times } else { 1.0 };
-        let learning_rate = self.settings.learning_rate * times;
-        let settings = adamw::Step { weight_decay, learning_rate, ..self.settings };
-        adamw::step(&mut weights, grad, first, second, &settings);
-        if let Some(decay) = self.average {
-            let average = self.state.average.entry(name).or_insert_with(|| weights.clone());
-            average.iter_mut().zip(&weights).for_each(|(a, w)| *a += (1.0 - decay) * (w - *a));
-        }
-
-        let tensor = Tensor::from_data(TensorData::new(weights, shape), &device).require_grad();
+        let trained = device.is_autodiff();
+        let tensor = if trained { tensor.inner() } else { tensor };
+        let mut weights = tensor.into_data().try_into_vec::<f32>().expect("weights are f32");
+        let kind = self.kinds.last().map_or("", String::as_str);
+        (self.change)(Field { name: &name, kind, shape: &shape }, by, &mut weights);
+        let tensor = Tensor::from_data(TensorData::new(weights, shape), &device);
+        let tensor = if trained { tensor.require_grad() } else { tensor };
         Param::from_mapped_value(id, tensor, mapper)
-    }
-}
-
-struct Averager<'a> {
-    path: Vec<String>,
-    average: &'a Grads,
-}
-
-impl ModuleMapper for Averager<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.average.get(&self.path.join(".")) {
-            Some(average) => param.map(|tensor| {
-                let data = TensorData::new(average.clone(), tensor.shape());
-                Tensor::from_data(data, &tensor.device())
-            }),
-            None => param,
-        }
     }
 }

@@ -3,10 +3,14 @@
 //! A recipe is TOML. Unknown keys are errors that guess the key meant and name the line; a value
 //! outside its domain names its key.
 
+mod method;
+
 use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use method::{Curve, GradientSettings, Method, Optimizer, Schedule, Settings};
 
 use crate::sweep::SweepRecipe;
 
@@ -21,23 +25,60 @@ pub struct TrainRecipe {
     pub epochs: f64,
     /// Stop after this many optimiser steps, whatever `epochs` says; 0 sets no limit.
     pub max_steps: usize,
-    /// Rows per optimiser step.
+    /// Rows per optimiser step; with `gd` and `lbfgs`, whose steps are over all rows, rows that are gone through at a time.
     pub batch_size: usize,
     /// Micro-batches that a batch is split into, to save memory; the step is the same.
     pub accumulation: usize,
-    /// Highest learning rate, reached after the warm-up.
-    pub learning_rate: f64,
+    /// How weights follow from gradients. A key that the optimiser does not read is an error.
+    pub optimizer: Optimizer,
+    /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
+    /// `lion`, 1 for `lbfgs`, else 1e-3.
+    pub learning_rate: Option<f64>,
     /// Highest learning rate of the head, where it differs: a fresh head on a pretrained model learns faster.
     pub head_learning_rate: Option<f64>,
-    /// Steps of linear warm-up; half a cosine follows, down to zero.
-    pub warmup_steps: usize,
-    /// AdamW's decoupled decay, on matrices only.
-    pub weight_decay: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    /// Gradients are scaled down to this global norm; 0 turns clipping off.
-    pub max_grad_norm: f64,
+    /// How the learning rate goes on after the warm-up. Left out: `cosine`, or `constant` for `gd` and `lbfgs`.
+    pub schedule: Option<Schedule>,
+    /// Steps in which the learning rate rises in a straight line. Left out: 100, or 0 for `gd` and `lbfgs`.
+    pub warmup_steps: Option<usize>,
+    /// What the learning rate does not fall below; 0 when left out. Any schedule but `constant`.
+    pub min_learning_rate: Option<f64>,
+    /// Steps between two falls of the schedule `step`.
+    pub step_size: Option<usize>,
+    /// Factor of the schedules `step` and `exponential`.
+    pub gamma: Option<f64>,
+    /// Decay of the weights beside the gradient, times the learning rate. Left out: 0.01 for `adamw`, 0.1 for `lion` and
+    /// `muon`, 0 for `adafactor`; the others have `l2`. Like both penalties it is for what has two axes or more: no
+    /// biases and no scales of norms, but tables of embeddings.
+    pub weight_decay: Option<f64>,
+    /// Weight of the penalty on the sum of absolute weights; 0 when left out. Any optimiser but `lbfgs`.
+    pub l1: Option<f64>,
+    /// Weight of the penalty on half the sum of squared weights, in the gradient; 0 when left out. Any optimiser but
+    /// `lbfgs`.
+    pub l2: Option<f64>,
+    /// What is kept of the velocity. Left out: 0.9 for `sgd`, 0.95 for `muon`, 0 for `rmsprop`.
+    pub momentum: Option<f64>,
+    /// Share of the gradient that does not become velocity, for `sgd`; 0 when left out.
+    pub dampening: Option<f64>,
+    /// Whether momentum looks ahead (Nesterov). Left out: true for `muon`, false for `sgd`.
+    pub nesterov: Option<bool>,
+    /// Decay of the average gradient, for `adam`, `adamw`, `lion` and `muon`; 0.9 when left out.
+    pub beta1: Option<f64>,
+    /// Decay of the average square, and of Lion's moment. Left out: 0.999 for `adam`, `adamw` and `muon`, 0.99 for `lion` and
+    /// `rmsprop`.
+    pub beta2: Option<f64>,
+    /// Keeps divisors from zero. Left out: 1e-8, or 1e-10 for `adagrad` and 1e-30 for `adafactor`.
+    pub epsilon: Option<f64>,
+    /// Step `t` of `adafactor` keeps `1 - t^decay_rate` of the squares; -0.8 when left out.
+    pub decay_rate: Option<f64>,
+    /// Longest root mean square of a step of `adafactor`, before the rate; 1 when left out.
+    pub clip_threshold: Option<f64>,
+    /// Steps whose curvature `lbfgs` remembers; 10 when left out.
+    pub history_size: Option<usize>,
+    /// Whether `lbfgs` looks for a length of its step that fulfils the strong Wolfe conditions, at a cost of one or more
+    /// passes over the rows; true when left out. Else the length is the learning rate.
+    pub line_search: Option<bool>,
+    /// Gradients are scaled down to this global norm; 1 when left out, and 0 turns clipping off. Any optimiser but `lbfgs`.
+    pub max_grad_norm: Option<f64>,
     /// Probability mass taken from the true label and spread over all.
     pub label_smoothing: f64,
     /// Weight of R-Drop, which draws the answers under two dropout masks together; 0 turns it off.
@@ -57,14 +98,28 @@ impl Default for TrainRecipe {
             max_steps: 0,
             batch_size: 32,
             accumulation: 1,
-            learning_rate: 1e-3,
+            optimizer: Optimizer::AdamW,
+            learning_rate: None,
             head_learning_rate: None,
-            warmup_steps: 100,
-            weight_decay: 0.01,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            max_grad_norm: 1.0,
+            schedule: None,
+            warmup_steps: None,
+            min_learning_rate: None,
+            step_size: None,
+            gamma: None,
+            weight_decay: None,
+            l1: None,
+            l2: None,
+            momentum: None,
+            dampening: None,
+            nesterov: None,
+            beta1: None,
+            beta2: None,
+            epsilon: None,
+            decay_rate: None,
+            clip_threshold: None,
+            history_size: None,
+            line_search: None,
+            max_grad_norm: None,
             label_smoothing: 0.0,
             r_drop: 0.0,
             ema_decay: 0.0,
@@ -124,6 +179,9 @@ impl RecipeError {
 /// Checks that a table's numbers lie in their domains.
 pub trait Check {
     fn check(&self) -> Result<(), RecipeError>;
+
+    /// Fills in what was left out and follows from the rest; called after the check.
+    fn resolve(&mut self) {}
 }
 
 fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), RecipeError> {
@@ -146,26 +204,48 @@ impl Check for TrainRecipe {
         count("train.max_steps", self.max_steps, 0, 1_000_000_000)?;
         count("train.batch_size", self.batch_size, 1, 65_536)?;
         count("train.accumulation", self.accumulation, 1, self.batch_size)?;
-        within("train.learning_rate", self.learning_rate, 1e-12, 10.0)?;
-        let head = self.head_learning_rate.unwrap_or(self.learning_rate);
-        within("train.head_learning_rate", head, 1e-12, 10.0)?;
-        count("train.warmup_steps", self.warmup_steps, 0, 1_000_000_000)?;
-        within("train.weight_decay", self.weight_decay, 0.0, 10.0)?;
-        within("train.beta1", self.beta1, 0.0, 0.999_999)?;
-        within("train.beta2", self.beta2, 0.0, 0.999_999_9)?;
-        within("train.epsilon", self.epsilon, 1e-16, 1.0)?;
-        within("train.max_grad_norm", self.max_grad_norm, 0.0, 1e6)?;
+        let numbers = [
+            ("learning_rate", self.learning_rate, 1e-12, 10.0),
+            ("head_learning_rate", self.head_learning_rate, 1e-12, 10.0),
+            ("min_learning_rate", self.min_learning_rate, 0.0, 10.0),
+            ("gamma", self.gamma, 1e-6, 1.0),
+            ("weight_decay", self.weight_decay, 0.0, 10.0),
+            ("l1", self.l1, 0.0, 10.0),
+            ("l2", self.l2, 0.0, 10.0),
+            ("momentum", self.momentum, 0.0, 0.999_999),
+            ("dampening", self.dampening, 0.0, 1.0),
+            ("beta1", self.beta1, 0.0, 0.999_999),
+            ("beta2", self.beta2, 0.0, 0.999_999_9),
+            ("epsilon", self.epsilon, 1e-30, 1.0),
+            ("decay_rate", self.decay_rate, -1.0, -0.1),
+            ("clip_threshold", self.clip_threshold, 1e-3, 1e3),
+            ("max_grad_norm", self.max_grad_norm, 0.0, 1e6),
+        ];
+        for (key, value, low, high) in numbers {
+            value.map_or(Ok(()), |value| within(&format!("train.{key}"), value, low, high))?;
+        }
+        let counts = [
+            ("warmup_steps", self.warmup_steps, 0, 1_000_000_000),
+            ("step_size", self.step_size, 1, 1_000_000_000),
+            ("history_size", self.history_size, 1, 1000),
+        ];
+        for (key, value, low, high) in counts {
+            value.map_or(Ok(()), |value| count(&format!("train.{key}"), value, low, high))?;
+        }
         within("train.label_smoothing", self.label_smoothing, 0.0, 0.9)?;
         within("train.r_drop", self.r_drop, 0.0, 100.0)?;
         within("train.ema_decay", self.ema_decay, 0.0, 0.999_999)?;
-        if self.max_steps > 0 && self.warmup_steps > self.max_steps {
-            let problem = format!(
-                "is {}, more than `train.max_steps` = {}",
-                self.warmup_steps, self.max_steps
-            );
+        self.check_method()?;
+        let warmup = self.settings().warmup_steps;
+        if self.max_steps > 0 && warmup > self.max_steps {
+            let problem = format!("is {warmup}, more than `train.max_steps` = {}", self.max_steps);
             return Err(RecipeError::value("train.warmup_steps", problem));
         }
         Ok(())
+    }
+
+    fn resolve(&mut self) {
+        *self = self.resolved();
     }
 }
 
@@ -277,8 +357,9 @@ pub fn parse<T: DeserializeOwned + Check>(
         }
         text = document.to_string();
     }
-    let recipe: T = toml::from_str(&text).map_err(|e| in_toml(&text, &e))?;
+    let mut recipe: T = toml::from_str(&text).map_err(|e| in_toml(&text, &e))?;
     recipe.check().map_err(|error| locate(&text, error))?;
+    recipe.resolve();
     Ok(recipe)
 }
 
@@ -355,8 +436,9 @@ fn suggest(message: &str) -> String {
     else {
         return message.to_string();
     };
+    let what = if message.starts_with("unknown variant") { "value" } else { "key" };
     match nearest(unknown, known.iter().copied()) {
-        Some(guess) => format!("unknown key `{unknown}`: did you mean `{guess}`?"),
+        Some(guess) => format!("unknown {what} `{unknown}`: did you mean `{guess}`?"),
         None => message.to_string(),
     }
 }
@@ -423,6 +505,10 @@ mod tests {
         fn check(&self) -> Result<(), RecipeError> {
             self.train.check()
         }
+
+        fn resolve(&mut self) {
+            self.train.resolve();
+        }
     }
 
     #[track_caller]
@@ -441,6 +527,24 @@ mod tests {
             "[train]\nwarmup_steps = 9\nmax_steps = 5",
             "line 2: `train.warmup_steps` is 9, more than `train.max_steps` = 5",
         );
+        check(
+            "[train]\noptimizer = \"sgd\"\nbeta1 = 0.9",
+            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are dampening, momentum, nesterov",
+        );
+        check(
+            "[train]\nmomentum = 0.9",
+            "line 2: `train.momentum` is not read by optimizer = \"adamw\", whose own keys are beta1, beta2, epsilon, \
+             weight_decay",
+        );
+        check("[train]\ngamma = 0.9", "line 2: `train.gamma` is not read by schedule = \"cosine\"");
+        check(
+            "[train]\nschedule = \"exponential\"",
+            "`train.gamma` is missing: schedule = \"exponential\" needs it",
+        );
+        check(
+            "[train]\noptimizer = \"adamv\"",
+            "line 2: unknown value `adamv`: did you mean `adam`?",
+        );
         check("[train]\nbatch_size = 0", "line 2: `train.batch_size` is 0, not within 1 and 65536");
     }
 
@@ -448,8 +552,34 @@ mod tests {
     fn overrides_change_and_add() {
         let lines = ["train.epochs=7".to_string(), "train.learning_rate=0.5".into()];
         let recipe: Small = parse(b"[train]\nepochs = 2", &lines).unwrap();
-        assert_eq!((recipe.train.epochs, recipe.train.learning_rate), (7.0, 0.5));
+        assert_eq!((recipe.train.epochs, recipe.train.learning_rate), (7.0, Some(0.5)));
         let error = parse::<Small>(b"", &["train.epoch=7".into()]).unwrap_err();
         assert!(error.message.contains("did you mean `epochs`"), "{error}");
+    }
+    /// What is written down says everything that is read, and reads as itself.
+    #[test]
+    fn a_resolved_recipe_has_the_defaults_of_its_optimizer() {
+        for (name, momentum, weight_decay) in [
+            ("gd", None, None),
+            ("sgd", Some(0.9), None),
+            ("adam", None, None),
+            ("adamw", None, Some(0.01)),
+            ("rmsprop", Some(0.0), None),
+            ("adagrad", None, None),
+            ("adafactor", None, Some(0.0)),
+            ("lion", None, Some(0.1)),
+            ("muon", Some(0.95), Some(0.1)),
+            ("lbfgs", None, None),
+        ] {
+            let text = format!("[train]\noptimizer = \"{name}\"");
+            let recipe = parse::<Small>(text.as_bytes(), &[]).unwrap().train;
+            assert_eq!((recipe.momentum, recipe.weight_decay), (momentum, weight_decay), "{name}");
+            assert_eq!(
+                recipe.settings(),
+                TrainRecipe { optimizer: recipe.optimizer, ..Default::default() }.settings()
+            );
+            let again = format!("[train]\n{}", toml::to_string(&recipe).unwrap());
+            assert_eq!(parse::<Small>(again.as_bytes(), &[]).unwrap().train, recipe, "{name}");
+        }
     }
 }

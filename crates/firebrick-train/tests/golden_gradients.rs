@@ -180,12 +180,9 @@ const IGNORED: Option<i32> = Some(-100);
 const LEARNING_RATE: f64 = 0.01;
 fn recipe() -> TrainRecipe {
     TrainRecipe {
-        learning_rate: LEARNING_RATE,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        max_grad_norm: 0.0,
+        learning_rate: Some(LEARNING_RATE),
+        weight_decay: Some(0.1),
+        max_grad_norm: Some(0.0),
         ..TrainRecipe::default()
     }
 }

@@ -238,6 +238,10 @@ impl Check for Recipe {
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())
     }
+
+    fn resolve(&mut self) {
+        self.train.resolve();
+    }
 }
 
 impl Recipe {

@@ -97,8 +97,8 @@ fn recipe() -> TrainRecipe {
     TrainRecipe {
         epochs: 4.0,
         batch_size: 8,
-        learning_rate: 0.02,
-        warmup_steps: 5,
+        learning_rate: Some(0.02),
+        warmup_steps: Some(5),
         ema_decay: 0.9,
         ..TrainRecipe::default()
     }
