@@ -10,7 +10,9 @@
 pub mod csr;
 pub mod error;
 mod lbfgs;
+mod lines;
 pub mod logistic;
 pub mod nbsvm;
+pub mod ngram;
 pub mod text;
 pub mod tfidf;

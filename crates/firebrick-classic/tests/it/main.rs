@@ -1,4 +1,6 @@
-//! Parity with scikit-learn, on golden files.
+//! Parity with scikit-learn, on golden files; other references have their own files beside this one.
+
+mod ngram;
 
 use firebrick_classic::{
     text::{Options, TextClassifier},
