@@ -19,6 +19,7 @@ pub mod matmul;
 mod matvec;
 pub mod norm;
 pub mod pool;
+pub mod recurrence;
 pub mod reduce;
 pub mod rope;
 pub mod softmax;
