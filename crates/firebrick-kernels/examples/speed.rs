@@ -7,6 +7,7 @@ use firebrick_kernels::{
     conv::{self, Conv2d},
     matmul::{Matrix, matmul, matmul_bf16},
     pool::{self, MaxPool},
+    recurrence::{self, Cell, Gradients, Recurrence},
     transpose::{self, Format},
 };
 use rayon::prelude::*;
@@ -36,6 +37,9 @@ fn measure() {
     }
     if "transpose".contains(&filter) {
         transposing();
+    }
+    if "recurrence".contains(&filter) {
+        recurrences();
     }
 }
 
@@ -252,5 +256,55 @@ fn transposing() {
         report(&format!("transpose {format:?}"), time, 1, moved, None);
         let time = best(3, || _ = transpose::widened(bytes, format, &mut out));
         report(&format!("transpose not, {format:?}"), time, 1, moved, None);
+    }
+}
+
+/// Both passes of a layer.
+fn recurrences() {
+    for (cell, [batch, steps, input, hidden]) in [
+        (Cell::Lstm, [20, 35, 650, 650]),
+        (Cell::Lstm, [64, 128, 256, 512]),
+        (Cell::Gru, [64, 128, 256, 512]),
+        (Cell::Lstm, [64, 128, 128, 256]),
+    ] {
+        let width = cell.gates() * hidden;
+        let small = |n: usize| numbers(n).iter().map(|x| x * 0.05).collect::<Vec<f32>>();
+        let inputs = [
+            numbers(batch * steps * input),
+            small(width * input),
+            small(width * hidden),
+            small(2 * width),
+            numbers(cell.states() * batch * hidden),
+        ];
+        let [x, weight_ih, weight_hh, bias, state] = &inputs;
+        let (reverse, pad) = (false, None);
+        let a = Recurrence {
+            cell,
+            reverse,
+            batch,
+            steps,
+            hidden,
+            x,
+            weight_ih,
+            weight_hh,
+            bias,
+            state,
+            pad,
+        };
+        let (mut y, mut last) = (vec![0.0; batch * steps * hidden], vec![0.0; state.len()]);
+        let mut grads = inputs.each_ref().map(|x| vec![0.0; x.len()]);
+        let products = (batch * steps * width * (input + hidden)) as f64;
+        let name = format!("recurrence {cell:?} [{batch}, {steps}, {input}] {hidden}");
+        let time = best(10, || {
+            recurrence::forward(&a, &mut y, &mut last);
+        });
+        report(&format!("{name} forward"), time, 1, None, Some(products));
+        let time = best(10, || {
+            let memory = recurrence::forward(&a, &mut y, &mut last);
+            let [x, weight_ih, weight_hh, bias, state] = grads.each_mut().map(|x| Some(&mut x[..]));
+            let out = Gradients { x, weight_ih, weight_hh, bias, state };
+            recurrence::backward(&a, memory, &y, &last, out);
+        });
+        report(&format!("{name} both"), time, 1, None, Some(3.0 * products));
     }
 }

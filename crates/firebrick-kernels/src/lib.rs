@@ -19,6 +19,7 @@ mod matvec;
 pub mod norm;
 pub mod optim;
 pub mod pool;
+pub mod recurrence;
 pub mod reduce;
 pub mod rope;
 pub mod softmax;

@@ -51,6 +51,32 @@ impl Dropout {
         let seed = draws.iter::<u64>().fold(0, |seed, half| (seed << 32) | half);
         kernel::Dropout::new(self.rate, seed)
     }
+
+    /// Zeroes the same channels in all steps of a sequence, `[B, T, C]` -> `[B, T, C]`: variational or locked dropout
+    /// (Gal and Ghahramani 2016, <https://arxiv.org/abs/1512.05287>).
+    pub fn locked(&self, x: Tensor<3>) -> Tensor<3> {
+        let device = x.device();
+        if !self.applies(&device) {
+            return x;
+        }
+        let [b, _, c] = x.dims();
+        let kept = Distribution::Bernoulli(1.0 - self.rate);
+        x * (Tensor::random([b, 1, c], kept, &device) / (1.0 - self.rate))
+    }
+
+    /// Zeroes the vectors of some words of a vocabulary wherever they stand: `ids`: `[B, T]`, their vectors `x`:
+    /// `[B, T, C]` -> `[B, T, C]` (the same paper, section 4.2).
+    pub fn words(&self, x: Tensor<3>, ids: Tensor<2, Int>, vocabulary: usize) -> Tensor<3> {
+        let device = x.device();
+        if !self.applies(&device) {
+            return x;
+        }
+        let [b, t] = ids.dims();
+        let kept = Distribution::Bernoulli(1.0 - self.rate);
+        let kept = Tensor::<1>::random([vocabulary], kept, &device) / (1.0 - self.rate);
+        x * kept.select(0, ids.reshape([b * t])).reshape([b, t, 1])
+    }
+
     /// Zeroes whole examples, `[B, ..]` -> `[B, ..]`: stochastic depth (Huang et al. 2016,
     /// <https://arxiv.org/abs/1603.09382>), for the branch of a residual.
     pub fn examples<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

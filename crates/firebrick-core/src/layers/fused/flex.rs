@@ -473,7 +473,7 @@ pub(super) fn floats(x: &FlexTensor) -> &[f32] {
 }
 
 /// A byte a bool, whichever of Burn's two layouts.
-fn bools(x: &FlexTensor) -> &[u8] {
+pub(super) fn bools(x: &FlexTensor) -> &[u8] {
     let (start, end) = x.layout().contiguous_offsets().expect("made contiguous");
     &x.bytes()[start..end]
 }

@@ -7,6 +7,7 @@
 mod autodiff;
 mod conv;
 mod flex;
+mod recurrence;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use super::attention::{Heads, Mask};
 pub use conv::{
     ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
 };
+pub use recurrence::{RecurrenceForm, RecurrenceOps, recurrence};
 
 /// What a backend must bring for the functions below.
 #[backend_extension(Flex, Autodiff)]
