@@ -185,6 +185,10 @@ impl Check for Recipe {
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())
     }
+
+    fn resolve(&mut self) {
+        self.train.resolve();
+    }
 }
 
 /// Ids of the tokenizer that `TokenizerKind::ByteBpe` trains.
