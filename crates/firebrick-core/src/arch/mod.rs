@@ -13,6 +13,7 @@ pub mod llama;
 pub mod mobilenet_v2;
 pub mod resnet;
 pub mod t5;
+pub mod tagger;
 pub mod videomae;
 pub mod vit;
 pub mod wav2vec2;
@@ -74,6 +75,7 @@ const FAMILIES: &[(&str, Open)] = &[
     ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, d))),
     ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, d))),
     ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),
+    ("firebrick-tagger", |s, d| boxed(tagger::FirebrickTagger::load(s, d))),
 ];
 
 fn boxed<M: AnyModel + 'static>(model: Result<M, LoadError>) -> Opened {

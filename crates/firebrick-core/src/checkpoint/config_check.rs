@@ -80,6 +80,7 @@ const MODEL_TYPES: &[&str] = &[
     "videomae",
     "vit",
     "wav2vec2",
+    "firebrick-tagger",
     "whisper",
     "xlm-roberta",
     "yolos",
