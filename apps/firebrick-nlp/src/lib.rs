@@ -10,6 +10,7 @@ pub mod generate;
 pub mod language;
 pub mod recipes;
 pub mod shipped;
+pub mod tagging;
 pub mod tokenizer;
 pub mod translation;
 pub mod workload;

@@ -1,4 +1,4 @@
-//! BLEU and chrF against sacrebleu; `golden/make.py` made the file.
+//! BLEU and chrF against sacrebleu; `golden/sacrebleu.py` made the file.
 
 use firebrick_metrics::{
     bleu::{Bleu, Tokenize},

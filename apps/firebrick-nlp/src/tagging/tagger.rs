@@ -1,0 +1,207 @@
+//! A model folder that tags: opened, asked, saved.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use burn::tensor::Device;
+use firebrick_classic::viterbi::{Transitions, viterbi};
+use firebrick_core::{
+    arch::{
+        AnyModel,
+        tagger::{FirebrickTagger, Tagger, TaggerConfig},
+    },
+    checkpoint::{Source, tensors::{SaveType, write_atomically}},
+};
+use firebrick_metrics::tagging::{SpanScores, TokenAccuracy};
+use firebrick_train::{fit::Metrics, origin::Origin};
+
+use super::{
+    corpus::Sentence,
+    features::Features,
+    task::{Logits, TagExamples, logits},
+};
+use crate::classification::task::argmax;
+
+/// Longest `features.json`.
+const FEATURES_LIMIT: u64 = 64 << 20;
+
+/// A tagger with the names of its classes.
+pub struct TextTagger {
+    pub config: TaggerConfig,
+    pub model: Tagger,
+    pub features: Features,
+    pub tags: Vec<String>,
+    pub labels: Vec<String>,
+}
+
+/// What a tagger says of a sentence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// One for each word; empty from a model that labels sentences only.
+    pub tags: Vec<String>,
+    /// Index of the best label, and the probabilities of all; `None` from a model that labels words only.
+    pub label: Option<(usize, Vec<f32>)>,
+}
+
+/// A text as words: runs of letters and digits, single other characters; Chinese characters alone.
+///
+/// ```
+/// use firebrick_nlp::tagging::tagger::split;
+///
+/// assert_eq!(split("Play jazz, 现在!"), ["Play", "jazz", ",", "现", "在", "!"]);
+/// assert_eq!(split("it's 3.5"), ["it", "'s", "3.5"]);
+/// ```
+pub fn split(text: &str) -> Vec<String> {
+    let wide = |c: char| ('\u{2e80}'..='\u{9fff}').contains(&c) || ('\u{f900}'..='\u{faff}').contains(&c);
+    let mut words: Vec<String> = vec![];
+    let mut inside = false;
+    let chars: Vec<char> = text.chars().collect();
+    for (i, c) in chars.iter().copied().enumerate() {
+        let next = chars.get(i + 1).copied().unwrap_or(' ');
+        let before = i.checked_sub(1).map_or(' ', |i| chars[i]);
+        let between_digits = matches!(c, '.' | ',' | ':') && before.is_ascii_digit() && next.is_ascii_digit();
+        let opens = matches!(c, '\'' | '’') && before.is_alphabetic() && next.is_alphabetic();
+        match c {
+            c if c.is_whitespace() => inside = false,
+            c if wide(c) => {
+                words.push(c.into());
+                inside = false;
+            }
+            c if opens => {
+                words.push(c.into());
+                inside = true;
+            }
+            c if c.is_alphanumeric() || between_digits || c == '-' && inside && next.is_alphanumeric() => {
+                match (inside, words.last_mut()) {
+                    (true, Some(word)) => word.push(c),
+                    _ => words.push(c.into()),
+                }
+                inside = true;
+            }
+            c => {
+                words.push(c.into());
+                inside = false;
+            }
+        }
+    }
+    words
+}
+
+impl TextTagger {
+    pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let FirebrickTagger { config, model } = FirebrickTagger::load(source, device)?;
+        let json = source.config()?;
+        let names = |key: &str| -> Vec<String> {
+            let list = json[key].as_array().into_iter().flatten();
+            list.filter_map(|name| name.as_str().map(str::to_string)).collect()
+        };
+        let path = source.path("features.json");
+        let features = Features::from_json(&source.read("features.json", FEATURES_LIMIT)?);
+        let features = features.map_err(|problem| bad(&path, problem))?;
+        let (tags, labels) = (names("tags"), names("labels"));
+        let sizes: Vec<usize> = config.features.iter().map(|[rows, _]| *rows).collect();
+        if features.sizes() != sizes {
+            return Err(bad(&path, "its rows are not those of the model's tables".into()));
+        }
+        if (tags.len(), labels.len()) != (config.num_tags, config.num_labels) {
+            let problem = "`tags` and `labels` are not as many as the model has scores";
+            return Err(bad(&source.path("config.json"), problem.into()));
+        }
+        Ok(Self { config, model, features, tags, labels })
+    }
+
+    /// Answers in the order of the sentences, each a list of words.
+    pub fn tag(&self, sentences: &[Vec<String>], batch_size: usize) -> Vec<Answer> {
+        let sentence = |(row, tokens): (usize, &Vec<String>)| Sentence {
+            row,
+            tokens: tokens.clone(),
+            tags: vec![],
+            label: None,
+        };
+        let sentences: Vec<Sentence> = sentences.iter().enumerate().map(sentence).collect();
+        let examples = TagExamples::new(&sentences, &self.features, &self.tags, &self.labels);
+        let (logits, _) = logits(&self.model, &examples, batch_size);
+        logits.into_iter().map(|logits| self.answer(&logits)).collect()
+    }
+
+    /// The best tags that the BIO scheme allows, where the tags are of it.
+    pub fn answer(&self, logits: &Logits) -> Answer {
+        let tags = match self.tags.len() {
+            0 => vec![],
+            _ => {
+                let best = viterbi(&logits.tags, &Transitions::bio(&self.tags));
+                let (best, _) = best.unwrap_or_default();
+                best.into_iter().map(|place| self.tags[place].clone()).collect()
+            }
+        };
+        let label = (!logits.labels.is_empty()).then(|| {
+            let most = logits.labels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let powers: Vec<f32> = logits.labels.iter().map(|x| (x - most).exp()).collect();
+            let sum: f32 = powers.iter().sum();
+            (argmax(&logits.labels), powers.into_iter().map(|p| p / sum).collect())
+        });
+        Answer { tags, label }
+    }
+
+    /// Judges on sentences with known tags or labels.
+    pub fn judge(&self, sentences: &[Sentence], batch_size: usize) -> Judged {
+        let examples = TagExamples::new(sentences, &self.features, &self.tags, &self.labels);
+        let (logits, loss) = logits(&self.model, &examples, batch_size);
+        let answers: Vec<Answer> = logits.iter().map(|logits| self.answer(logits)).collect();
+        let mut judged = Judged { loss, ..Judged::default() };
+        for (sentence, answer) in sentences.iter().zip(&answers) {
+            if !answer.tags.is_empty() && answer.tags.len() == sentence.tags.len() {
+                judged.tokens.add(&sentence.tags, &answer.tags);
+                judged.spans.add(&sentence.tags, &answer.tags);
+            }
+            if let (Some(truth), Some((best, _))) = (&sentence.label, &answer.label) {
+                judged.labels.add(&[truth.as_str()], &[self.labels[*best].as_str()]);
+            }
+        }
+        judged.answers = answers;
+        judged
+    }
+
+    /// Writes config, weights, features, card and origin.
+    pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        let (config, model) = (self.config.clone(), self.model.clone());
+        FirebrickTagger { config, model }.save(&dir.join("model.safetensors"), SaveType::F32)?;
+        let config = serde_json::to_string_pretty(&self.config.to_json(&self.tags, &self.labels))?;
+        for (file, text) in [("config.json", config), ("features.json", self.features.to_json())] {
+            let path = dir.join(file);
+            write_atomically(&path, text.as_bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        origin.save(dir, "token-classification", about)
+    }
+}
+
+fn bad(path: &Path, problem: String) -> anyhow::Error {
+    firebrick_core::checkpoint::LoadError::Config { path: path.to_path_buf(), problem }.into()
+}
+
+/// Answers beside the truth.
+#[derive(Debug, Default)]
+pub struct Judged {
+    pub tokens: TokenAccuracy,
+    pub spans: SpanScores,
+    pub labels: TokenAccuracy,
+    pub loss: f64,
+    pub answers: Vec<Answer>,
+}
+
+impl Judged {
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::from([("loss".to_string(), self.loss)]);
+        let scores = [
+            ("tag_accuracy", self.tokens.accuracy()),
+            ("span_f1", self.spans.total().f1()),
+            ("label_accuracy", self.labels.accuracy()),
+        ];
+        for (name, value) in scores {
+            metrics.extend(value.map(|value| (name.to_string(), value)));
+        }
+        metrics
+    }
+}

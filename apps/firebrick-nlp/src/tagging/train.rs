@@ -1,0 +1,181 @@
+//! From a recipe to a model folder, through the one training loop.
+
+use std::path::Path;
+
+use burn::module::Module;
+use firebrick_train::{
+    fit::{Counters, End, Fitted, Plan, fit},
+    job::{self, Places, Scores, Session, Shown},
+    origin::Origin,
+    recipe::RecipeError,
+};
+
+use super::{
+    corpus::{self, Corpus},
+    features::Features,
+    recipe::{METRICS, Recipe},
+    report,
+    tagger::{Judged, TextTagger},
+    task::{Tag, TagExamples},
+};
+
+/// Everything before step 0.
+pub struct Prepared {
+    pub corpus: Corpus,
+    pub features: Features,
+}
+
+/// A trained tagger and what was measured of it.
+pub struct Trained {
+    pub end: End,
+    pub counters: Counters,
+    pub scores: Scores,
+    pub corpus: Corpus,
+    pub valid: Judged,
+    /// On the test part, once, when the run finished.
+    pub test: Option<Judged>,
+    pub labels: Vec<String>,
+}
+
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "tagging";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
+    }
+
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let corpus = corpus::load(&self.data, places)?;
+        let words = corpus.train.iter().flat_map(|s| &s.tokens).map(String::as_str);
+        let features = Features::new(words, self.features.min_frequency);
+        Ok(Prepared { corpus, features })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+        train(self, prepared, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.corpus.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let corpus = &self.corpus;
+        let mut parts =
+            vec![format!("train {}", corpus.train.len()), format!("valid {}", corpus.valid.len())];
+        parts.extend(corpus.test.as_ref().map(|test| format!("test {}", test.len())));
+        let mut remarks = vec![
+            format!("sentences: {}", parts.join(", ")),
+            format!("{} tags, {} labels", corpus.tags.len(), corpus.labels.len()),
+        ];
+        for (count, what) in [
+            (corpus.repeated, "repeat an earlier one"),
+            (corpus.leaking, "are in another part, too"),
+        ] {
+            if count > 0 {
+                remarks.push(format!("train: dropped {count} sentences that {what}"));
+            }
+        }
+        let words = self.features.sizes().first().copied().unwrap_or(0);
+        remarks.push(format!("{words} words have a vector of their own"));
+        remarks
+    }
+}
+
+impl job::Trained for Trained {
+    fn end(&self) -> End {
+        self.end
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        report::show(dir, self)
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    let Prepared { corpus, features } = prepared;
+    let Session { device, run, max_time, stop, report } = session;
+    let device = device.clone().autodiff();
+    device.seed(recipe.seed);
+    // One class is none to choose from.
+    let several = |names: &[String]| if names.len() > 1 { names.to_vec() } else { vec![] };
+    let (tags, labels) = (several(&corpus.tags), several(&corpus.labels));
+    let config = recipe.tagger(&features, tags.len(), labels.len());
+    let model = Tag {
+        model: config.init(&device).materialize(),
+        label_smoothing: recipe.train.label_smoothing,
+    };
+    let examples = TagExamples::new(&corpus.train, &features, &tags, &labels)
+        .with_word_dropout(recipe.data.word_dropout, &features);
+    let tagger = |model: &Tag| TextTagger {
+        config: config.clone(),
+        model: model.model.clone(),
+        features: features.clone(),
+        tags: tags.clone(),
+        labels: labels.clone(),
+    };
+    let rows = recipe.eval.batch_size;
+    let metric = recipe.eval.metric(METRICS)?;
+    let plan = Plan {
+        train: &recipe.train,
+        checkpoint: &recipe.checkpoint,
+        metric,
+        seed: recipe.seed,
+        max_time,
+        stop,
+    };
+    let evaluate = |model: &Tag| tagger(model).judge(&corpus.valid, rows).metrics();
+    let Fitted { best, end, counters } = fit(model, &examples, &plan, run, evaluate, report)?;
+
+    let tagger = tagger(&best);
+    let valid = tagger.judge(&corpus.valid, rows);
+    let mut scores = Scores::from([("valid".to_string(), valid.metrics())]);
+    let test = match (&corpus.test, end) {
+        (Some(sentences), End::Finished | End::EarlyStop) => {
+            let judged = tagger.judge(sentences, rows);
+            scores.insert("test".into(), judged.metrics());
+            Some(judged)
+        }
+        _ => None,
+    };
+    let origin = Origin {
+        task: <Recipe as job::Recipe>::TASK.into(),
+        labels: labels.clone(),
+        max_len: None,
+        recipe: recipe.name.clone(),
+        recipe_sha256: run.info.recipe_sha256.clone(),
+        data_sha256: corpus.sha256.clone(),
+        metrics: scores.clone(),
+    };
+    let about = format!(
+        "A bidirectional LSTM over words and their parts: {} tags of words, {} labels of sentences.",
+        tags.len(),
+        labels.len()
+    );
+    tagger.save(&run.dir().join("model"), &origin, &about)?;
+    Ok(Trained { end, counters, scores, corpus, valid, test, labels })
+}
