@@ -7,4 +7,9 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("hotel", include_str!("../recipes/hotel.toml")),
     ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
     ("multi30k-en-de", include_str!("../recipes/multi30k-en-de.toml")),
+    ("ud-pos", include_str!("../recipes/ud-pos.toml")),
+    ("snips", include_str!("../recipes/snips.toml")),
+    ("atis", include_str!("../recipes/atis.toml")),
+    ("hwu64", include_str!("../recipes/hwu64.toml")),
+    ("smp2019-zh", include_str!("../recipes/smp2019-zh.toml")),
 ];

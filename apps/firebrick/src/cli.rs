@@ -313,6 +313,14 @@ pub enum NlpCommand {
     },
     /// Translate texts, or a file of any length line by line
     Translate(TranslateArgs),
+    /// A tag for every word, a label for the sentence: parts of speech, slots, intents
+    Tag {
+        /// Texts; without any, one a line from stdin
+        texts: Vec<String>,
+        /// Model folder, run folder or shipped model
+        #[arg(long)]
+        model: String,
+    },
     /// One vector a text: a JSON line each
     Embed(EmbedArgs),
     /// Continue a text, or answer it with an encoder-decoder

@@ -1,6 +1,6 @@
 //! The tasks that a recipe can name, over all applications.
 
-use firebrick_nlp::{classification, translation};
+use firebrick_nlp::{classification, tagging, translation};
 use firebrick_train::job::Recipe;
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
@@ -15,6 +15,10 @@ macro_rules! with_task {
                 type $R = firebrick_nlp::translation::recipe::Recipe;
                 $body
             }
+            <firebrick_nlp::tagging::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_nlp::tagging::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -22,8 +26,11 @@ macro_rules! with_task {
 pub(crate) use with_task;
 
 /// As recipes name them.
-pub const TASKS: &[&str] =
-    &[classification::recipe::Recipe::TASK, translation::recipe::Recipe::TASK];
+pub const TASKS: &[&str] = &[
+    classification::recipe::Recipe::TASK,
+    translation::recipe::Recipe::TASK,
+    tagging::recipe::Recipe::TASK,
+];
 
 /// Shipped recipes of all applications: name and text.
 pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {

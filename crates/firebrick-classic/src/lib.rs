@@ -16,3 +16,4 @@ pub mod nbsvm;
 pub mod ngram;
 pub mod text;
 pub mod tfidf;
+pub mod viterbi;

@@ -20,6 +20,7 @@ pub mod quote;
 pub mod split;
 pub mod table;
 
+pub mod conllu;
 mod delimited;
 mod jsonl;
 mod line_starts;

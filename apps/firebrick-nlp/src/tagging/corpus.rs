@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use firebrick_data::{conllu, hash, stream::Limits, table::Row};
+use firebrick_data::{
+    conllu, hash,
+    table::{Limits, Row},
+};
 use firebrick_train::job::Places;
 use serde::Deserialize;
 
@@ -155,7 +158,8 @@ fn tabbed(path: &Path) -> anyhow::Result<Vec<Sentence>> {
     let text = read_text(path)?;
     let line = |(row, line): (usize, &str)| {
         let fields: Vec<&str> = line.split('\t').collect();
-        let wrong = || format!("{}: line {} is not words, intent and tags", path.display(), row + 1);
+        let wrong =
+            || format!("{}: line {} is not words, intent and tags", path.display(), row + 1);
         let &[utterance, intent, tags] = fields.as_slice() else { bail!(wrong()) };
         let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
         let (tokens, tags) = (words(utterance), words(tags));

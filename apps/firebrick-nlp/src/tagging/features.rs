@@ -118,7 +118,11 @@ impl Features {
             let (kinds, rows) = (features.kinds.len(), features.rows.len());
             return Err(format!("{kinds} kinds of features and {rows} lists of rows"));
         }
-        if features.kinds.iter().any(|kind| matches!(kind, Kind::Prefix(n) | Kind::Suffix(n) if *n > 64)) {
+        if features
+            .kinds
+            .iter()
+            .any(|kind| matches!(kind, Kind::Prefix(n) | Kind::Suffix(n) if *n > 64))
+        {
             return Err("a prefix or suffix of more than 64 characters".into());
         }
         Ok(features.indexed())

@@ -58,7 +58,11 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
         facts,
         verdict,
         curves: vec![
-            chart("Loss", "loss", vec![curve("training", "loss")?, curve("validation", "valid/loss")?]),
+            chart(
+                "Loss",
+                "loss",
+                vec![curve("training", "loss")?, curve("validation", "valid/loss")?],
+            ),
             chart("Validation scores", "score", scores),
         ],
         samples: mistakes(&corpus.valid, &trained.valid.answers, &trained.labels),
@@ -102,7 +106,11 @@ fn answers(sentences: &[Sentence], judged: &Judged, labels: &[String]) -> String
 }
 
 /// Sentences that the model got wrong: words with the wrong tag and the right one.
-fn mistakes(sentences: &[Sentence], answers: &[Answer], labels: &[String]) -> Vec<(String, String)> {
+fn mistakes(
+    sentences: &[Sentence],
+    answers: &[Answer],
+    labels: &[String],
+) -> Vec<(String, String)> {
     let wrong = sentences.iter().zip(answers).filter_map(|(sentence, answer)| {
         let words = sentence.tokens.iter().zip(sentence.tags.iter().zip(&answer.tags));
         let mut notes: Vec<String> = words

@@ -10,7 +10,10 @@ use firebrick_core::{
         AnyModel,
         tagger::{FirebrickTagger, Tagger, TaggerConfig},
     },
-    checkpoint::{Source, tensors::{SaveType, write_atomically}},
+    checkpoint::{
+        Source,
+        tensors::{SaveType, write_atomically},
+    },
 };
 use firebrick_metrics::tagging::{SpanScores, TokenAccuracy};
 use firebrick_train::{fit::Metrics, origin::Origin};
@@ -52,14 +55,16 @@ pub struct Answer {
 /// assert_eq!(split("it's 3.5"), ["it", "'s", "3.5"]);
 /// ```
 pub fn split(text: &str) -> Vec<String> {
-    let wide = |c: char| ('\u{2e80}'..='\u{9fff}').contains(&c) || ('\u{f900}'..='\u{faff}').contains(&c);
+    let wide =
+        |c: char| ('\u{2e80}'..='\u{9fff}').contains(&c) || ('\u{f900}'..='\u{faff}').contains(&c);
     let mut words: Vec<String> = vec![];
     let mut inside = false;
     let chars: Vec<char> = text.chars().collect();
     for (i, c) in chars.iter().copied().enumerate() {
         let next = chars.get(i + 1).copied().unwrap_or(' ');
         let before = i.checked_sub(1).map_or(' ', |i| chars[i]);
-        let between_digits = matches!(c, '.' | ',' | ':') && before.is_ascii_digit() && next.is_ascii_digit();
+        let between_digits =
+            matches!(c, '.' | ',' | ':') && before.is_ascii_digit() && next.is_ascii_digit();
         let opens = matches!(c, '\'' | '’') && before.is_alphabetic() && next.is_alphabetic();
         match c {
             c if c.is_whitespace() => inside = false,
@@ -71,7 +76,10 @@ pub fn split(text: &str) -> Vec<String> {
                 words.push(c.into());
                 inside = true;
             }
-            c if c.is_alphanumeric() || between_digits || c == '-' && inside && next.is_alphanumeric() => {
+            c if c.is_alphanumeric()
+                || between_digits
+                || c == '-' && inside && next.is_alphanumeric() =>
+            {
                 match (inside, words.last_mut()) {
                     (true, Some(word)) => word.push(c),
                     _ => words.push(c.into()),

@@ -138,7 +138,8 @@ impl Examples for TagExamples {
 
     fn batch(&self, indices: &[usize], seed: u64, device: &Device) -> TagBatch {
         let mut coins = sampler::Coins::new(seed);
-        let (b, t) = (indices.len(), indices.iter().map(|i| self.size(*i)).max().unwrap_or(0).max(1));
+        let (b, t) =
+            (indices.len(), indices.iter().map(|i| self.size(*i)).max().unwrap_or(0).max(1));
         let mut features = vec![vec![UNKNOWN as i32; b * t]; self.kinds];
         let mut tags = vec![IGNORE; b * t];
         let mut pad = vec![true; b * t];
@@ -179,7 +180,7 @@ pub fn logits(model: &Tagger, examples: &TagExamples, batch_size: usize) -> (Vec
     let device = model.devices().into_iter().next().expect("a model has parameters");
     let mut all = vec![Logits::default(); examples.len()];
     let (mut loss, mut count) = (0.0, 0);
-    let floats = |data: TensorData| data.into_vec::<f32>().expect("logits are f32");
+    let floats = |data: TensorData| data.try_into_vec::<f32>().expect("logits are f32");
     for indices in examples.in_order(batch_size.max(1)) {
         let TagBatch { features, pad, tags, labels } = examples.batch(&indices, 0, &device);
         let [_, t] = pad.dims();

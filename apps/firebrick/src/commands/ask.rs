@@ -20,6 +20,7 @@ use firebrick_nlp::{
         recipe::Recipe,
         train::evaluate,
     },
+    tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
@@ -194,12 +195,12 @@ pub fn texts(path: &Path, columns: &ColumnArgs) -> Result<Table, Failure> {
 /// not be read has its error in their place, and makes the command fail at its end.
 pub fn write_answers(
     input: &Path,
-    bad: &[BadRow],
+    bad: &[(usize, String)],
     answers: impl Iterator<Item = (usize, Value)>,
     output: Option<&Path>,
     array: bool,
 ) -> Outcome {
-    let error = |bad: &BadRow| (bad.row, json!({"id": bad.row, "error": bad.to_string()}));
+    let error = |(row, problem): &(usize, String)| (*row, json!({"id": row, "error": problem}));
     let lines: BTreeMap<usize, Value> = bad.iter().map(error).chain(answers).collect();
     let mut text = Vec::new();
     if array {
@@ -228,11 +229,15 @@ pub fn write_answers(
 }
 
 pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
-    let table = texts(&args.input, &args.columns)?;
-    let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
     let source = places::model(&args.model, &global.runs)?;
     let device = global.device.open()?;
-    let answers: Vec<Value> = match task(&source)? {
+    let task = task(&source)?;
+    if task == tagging::recipe::Recipe::TASK {
+        return predict_tags(args, &TextTagger::open(&source, &device)?);
+    }
+    let table = texts(&args.input, &args.columns)?;
+    let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
+    let answers: Vec<Value> = match task {
         translation::recipe::Recipe::TASK => {
             let translator = Translator::open(&source, &device)?;
             let answers = translator.translate(&texts, translator.config(), args.batch_size)?;
@@ -254,7 +259,73 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         answer["id"] = row.row.into();
         (row.row, answer)
     });
-    write_answers(&args.input, &table.bad, answers, args.output.as_deref(), false)
+    let bad = problems(&table.bad);
+    write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+}
+
+/// Rows that could not be read, and why.
+pub fn problems(bad: &[BadRow]) -> Vec<(usize, String)> {
+    bad.iter().map(|bad| (bad.row, bad.to_string())).collect()
+}
+
+/// Sentences come as `tokens` in JSON lines, or as texts that are cut into words here.
+fn predict_tags(args: &PredictArgs, tagger: &TextTagger) -> Outcome {
+    let (mut rows, mut sentences, mut bad) = (vec![], vec![], vec![]);
+    if has_tokens(&args.input) {
+        let lines = read_lines(&args.input)?;
+        for (row, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            match serde_json::from_str::<tagging::corpus::Line>(line) {
+                Ok(line) => {
+                    rows.push(row);
+                    sentences.push(line.tokens);
+                }
+                Err(error) => bad.push((row, format!("line {}: {error}", row + 1))),
+            }
+        }
+    } else {
+        let table = texts(&args.input, &args.columns)?;
+        rows = table.rows.iter().map(|row| row.row).collect();
+        sentences = table.rows.iter().map(|row| tagging::tagger::split(&row.text)).collect();
+        bad = problems(&table.bad);
+    }
+    let answers = tagger.tag(&sentences, args.batch_size);
+    let answers = rows.iter().zip(&sentences).zip(answers).map(|((row, tokens), answer)| {
+        let mut value = json!({"id": row, "tokens": tokens, "tags": answer.tags});
+        if let Some((best, scores)) = answer.label {
+            value["label"] = tagger.labels[best].clone().into();
+            let names = tagger.labels.iter().cloned();
+            value["scores"] = names
+                .zip(scores.into_iter().map(|p| json!(p)))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        }
+        (*row, value)
+    });
+    write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+}
+
+/// Longest file of sentences.
+const LINES_LIMIT: u64 = 1 << 30;
+
+fn read_lines(path: &Path) -> Result<String, Failure> {
+    let size =
+        std::fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len();
+    if size > LINES_LIMIT {
+        let message = format!("{}: {size} bytes, above the limit of {LINES_LIMIT}", path.display());
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::text(BAD_FILE, format!("{}: {error}", path.display())))
+}
+
+/// Whether a file's first line is a JSON object with `tokens`.
+fn has_tokens(path: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(path) else { return false };
+    let mut start = String::new();
+    let limited = std::io::Read::take(file, 1 << 20);
+    let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(limited), &mut start);
+    let value: Option<Value> = serde_json::from_str(&start).ok();
+    read.is_ok() && value.is_some_and(|value| value["tokens"].is_array())
 }
 
 /// What a model was trained for: by its own record, else by its architecture.
@@ -266,6 +337,7 @@ fn task(source: &Source) -> Result<&'static str, Failure> {
     let family = source.config()?["model_type"].as_str().unwrap_or_default().to_string();
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
+        "firebrick-tagger" => tagging::recipe::Recipe::TASK,
         _ => Recipe::TASK,
     })
 }

@@ -17,6 +17,7 @@ use firebrick_nlp::{
     embed::Embedder,
     generate::{Limits, Writer},
     language::is_chinese,
+    tagging::tagger::{TextTagger, split},
     tokenizer::TextTokenizer,
 };
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ pub fn run(command: NlpCommand, global: &Global) -> Outcome {
     match command {
         NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
         NlpCommand::Translate(args) => translate::run(args, global),
+        NlpCommand::Tag { texts, model } => tag(texts, &model, global),
         NlpCommand::Embed(args) => embed(args, global),
         NlpCommand::Generate { model, prompts, write } => generate(&model, prompts, &write, global),
         NlpCommand::Chat { model, system, messages, write } => {
@@ -89,6 +91,30 @@ fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcom
     Ok(())
 }
 
+fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
+    let tagger = TextTagger::open(&places::model(model, &global.runs)?, &global.device.open()?)?;
+    let texts = or_stdin(texts)?;
+    let sentences: Vec<Vec<String>> = texts.iter().map(|text| split(text)).collect();
+    let mut list = vec![];
+    let mut shown = String::new();
+    for (tokens, answer) in sentences.iter().zip(tagger.tag(&sentences, 64)) {
+        let label =
+            answer.label.as_ref().map(|(best, scores)| (&tagger.labels[*best], scores[*best]));
+        if let Some((label, score)) = label {
+            shown.push_str(&format!("{label}  {score:.3}\n"));
+        }
+        for (token, tag) in tokens.iter().zip(&answer.tags) {
+            shown.push_str(&format!("{token}\t{tag}\n"));
+        }
+        list.push(json!({
+            "tokens": tokens, "tags": answer.tags, "label": label.map(|(label, _)| label),
+            "score": label.map(|(_, score)| score),
+        }));
+    }
+    super::print(global, &json!(list), &shown);
+    Ok(())
+}
+
 /// A pretrained checkpoint by name, or whatever else MODEL means.
 fn checkpoint(name: &str, global: &Global) -> Result<Source, Failure> {
     match name {
@@ -103,7 +129,10 @@ fn embed(args: EmbedArgs, global: &Global) -> Outcome {
         None => (or_stdin(args.texts)?.into_iter().enumerate().collect(), vec![]),
         Some(path) => {
             let table = ask::texts(path, &args.columns)?;
-            (table.rows.into_iter().map(|row| (row.row, row.text)).collect(), table.bad)
+            (
+                table.rows.into_iter().map(|row| (row.row, row.text)).collect(),
+                ask::problems(&table.bad),
+            )
         }
     };
     let views: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
