@@ -9,6 +9,7 @@ pub mod corpus;
 pub mod distill;
 pub mod embed;
 pub mod generate;
+pub mod lm;
 pub mod recipe;
 pub mod shipped;
 pub mod task;
