@@ -8,6 +8,7 @@ pub mod data;
 pub mod embed;
 pub mod generate;
 pub mod language;
+pub mod lm;
 pub mod recipes;
 pub mod shipped;
 pub mod tagging;

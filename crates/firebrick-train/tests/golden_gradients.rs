@@ -14,8 +14,9 @@ use burn::{
 };
 use firebrick_core::{
     arch::{
-        AnyModel, bert, gpt2::Gpt2LmHead, resnet::ResNetForImageClassification,
-        t5::T5ForConditionalGeneration, wav2vec2::Wav2Vec2ForCtc,
+        AnyModel, bert, gpt2::Gpt2LmHead, recurrent::RecurrentForCausalLm,
+        resnet::ResNetForImageClassification, t5::T5ForConditionalGeneration,
+        wav2vec2::Wav2Vec2ForCtc,
     },
     checkpoint::{Source, tensors::SaveType},
     layers::loss::{cross_entropy, log_softmax},
@@ -62,6 +63,58 @@ fn bert() {
             },
         },
         // measured 2.5e-6, 2.1e-7, 1.1e-6; `gelu_new` in place of `gelu`: 1.0e-3, 3.1e-5, 1.1e-2
+        Tolerances { gradient: 4e-6, losses: [4e-7, 2e-6] },
+    );
+}
+
+/// The output layer is the token table.
+#[test]
+fn masked_lm() {
+    // measured MLM
+    check_masked_lm("bert-mlm", Tolerances { gradient: 4e-6, losses: [4e-7, 2e-6] });
+    check_masked_lm("roberta-mlm", Tolerances { gradient: 4e-6, losses: [4e-7, 2e-6] });
+}
+
+#[track_caller]
+fn check_masked_lm(folder: &'static str, tolerances: Tolerances) {
+    check(
+        Family {
+            folder,
+            load: |source, device| bert::load_masked_lm(source, device).unwrap().1,
+            loss: |model, x| {
+                let logits = model.forward(x.ints("input_ids"), None, Some(x.padding()));
+                let [b, t, v] = logits.dims();
+                let labels = x.ints::<2>("labels").reshape([b * t]);
+                cross_entropy(logits.reshape([b * t, v]), labels, IGNORED, 0.0)
+            },
+            save: |model, source, path| {
+                let config = bert::BertConfig::read(source).unwrap();
+                bert::save_masked_lm(&model, &config, path, SaveType::F32).unwrap();
+            },
+        },
+        tolerances,
+    );
+}
+
+#[test]
+fn rnn() {
+    check(
+        Family {
+            folder: "rnn",
+            load: |source, device| RecurrentForCausalLm::load(source, device).unwrap().model,
+            loss: |model, x| {
+                let (logits, _) = model.forward(x.ints("input_ids"), None, vec![]);
+                let [b, t, v] = logits.dims();
+                let logits = logits.narrow(1, 0, t - 1).reshape([b * (t - 1), v]);
+                let labels = x.ints::<2>("labels").narrow(1, 1, t - 1).reshape([b * (t - 1)]);
+                cross_entropy(logits, labels, IGNORED, 0.0)
+            },
+            save: |model, source, path| {
+                let other = RecurrentForCausalLm::load(source, &Device::flex()).unwrap();
+                RecurrentForCausalLm { model, ..other }.save(path, SaveType::F32).unwrap();
+            },
+        },
+        // measured RNN
         Tolerances { gradient: 4e-6, losses: [4e-7, 2e-6] },
     );
 }

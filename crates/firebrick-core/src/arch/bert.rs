@@ -8,6 +8,8 @@
 //! Axis letters, used in every comment below:
 //! `B` batch, `T` tokens, `C` channels (`hidden_size`), `F` feed-forward channels, `L` labels.
 
+mod masked_lm;
+
 use std::{collections::BTreeMap, path::Path};
 
 use burn::{module::Module, prelude::*};
@@ -33,6 +35,8 @@ use crate::{
         norm::LayerNorm,
     },
 };
+
+pub use masked_lm::{BertMaskedLm, load_masked_lm, save_masked_lm};
 
 /// Which of the three families; the name in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,19 +216,26 @@ impl BertConfig {
 
     /// What `config.json` holds for a classifier, in the names that `transformers` reads.
     pub fn to_json(&self) -> Value {
+        self.json_of("SequenceClassification")
+    }
+
+    /// What it holds for a masked language model.
+    pub fn masked_lm_json(&self) -> Value {
+        self.json_of("MaskedLM")
+    }
+
+    fn json_of(&self, head: &str) -> Value {
         let label2id: BTreeMap<&str, usize> = self
             .id2label
             .iter()
             .filter_map(|(id, label)| Some((label.as_str(), id.parse().ok()?)))
             .collect();
-        let (architecture, mut value) = match self.model_type {
-            ModelType::Bert => ("BertForSequenceClassification", json!(self)),
-            ModelType::Roberta => ("RobertaForSequenceClassification", json!(self)),
-            ModelType::Distilbert => {
-                ("DistilBertForSequenceClassification", self.distilbert_json())
-            }
+        let (family, mut value) = match self.model_type {
+            ModelType::Bert => ("Bert", json!(self)),
+            ModelType::Roberta => ("Roberta", json!(self)),
+            ModelType::Distilbert => ("DistilBert", self.distilbert_json()),
         };
-        value["architectures"] = json!([architecture]);
+        value["architectures"] = json!([format!("{family}For{head}")]);
         value["label2id"] = json!(label2id);
         value["torch_dtype"] = json!("float32");
         value
@@ -626,11 +637,18 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "BertModel",
         "RobertaModel",
         "DistilBertModel",
+        "BertForMaskedLM",
+        "RobertaForMaskedLM",
+        "DistilBertForMaskedLM",
     ];
     let name = source.config_as(|config| architecture(config, &known))?;
     if name.ends_with("Model") {
         let (config, model) = load_model(source, device)?;
         return Ok(Box::new(AnyBert { config, head: Head::Encoder(model) }));
+    }
+    if name.ends_with("MaskedLM") {
+        let (config, model) = load_masked_lm(source, device)?;
+        return Ok(Box::new(AnyBert { config, head: Head::MaskedLm(model) }));
     }
     let LoadedClassifier { config, model, .. } = load_classifier(source, device)?;
     Ok(Box::new(AnyBert { config, head: Head::Classifier(model) }))
@@ -644,6 +662,7 @@ struct AnyBert {
 enum Head {
     Classifier(BertClassifier),
     Encoder(BertModel),
+    MaskedLm(BertMaskedLm),
 }
 
 impl AnyModel for AnyBert {
@@ -663,6 +682,9 @@ impl AnyModel for AnyBert {
             Head::Classifier(model) => {
                 vec![("logits", model.forward(ids, segments, pad).into_data())]
             }
+            Head::MaskedLm(model) => {
+                vec![("logits", model.forward(ids, segments, pad).into_data())]
+            }
             Head::Encoder(model) => {
                 let hidden = model.encoder.forward(ids, segments, pad);
                 let pooled = model.pool(hidden.clone());
@@ -677,6 +699,7 @@ impl AnyModel for AnyBert {
         match &self.head {
             Head::Classifier(model) => save_classifier(model, &self.config, path, dtype),
             Head::Encoder(model) => save_model(model, &self.config, path, dtype),
+            Head::MaskedLm(model) => save_masked_lm(model, &self.config, path, dtype),
         }
     }
 }

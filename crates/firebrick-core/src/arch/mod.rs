@@ -11,6 +11,7 @@ pub mod gpt2;
 pub mod inputs;
 pub mod llama;
 pub mod mobilenet_v2;
+pub mod recurrent;
 pub mod resnet;
 pub mod t5;
 pub mod tagger;
@@ -74,6 +75,7 @@ const FAMILIES: &[(&str, Open)] = &[
     ("convnext", |s, d| boxed(convnext::ConvNextForImageClassification::load(s, d))),
     ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, d))),
     ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, d))),
+    (recurrent::MODEL_TYPE, |s, d| boxed(recurrent::RecurrentForCausalLm::load(s, d))),
     ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),
     ("firebrick-tagger", |s, d| boxed(tagger::FirebrickTagger::load(s, d))),
 ];

@@ -4,7 +4,7 @@
 
 use burn::{prelude::*, tensor::TensorData};
 
-use super::attention::Mask;
+use super::{attention::Mask, rnn::State};
 
 /// Rows of a fresh buffer: few sentences are longer.
 const FIRST_ROWS: usize = 64;
@@ -62,6 +62,8 @@ impl KeyValue {
 pub struct Cache {
     /// Self-attention, by layer.
     pub layers: Vec<KeyValue>,
+    /// Of recurrent layers; empty without any, and before the first token.
+    pub states: Vec<State>,
     /// Keys and values of the source, by layer; empty without an encoder.
     pub memory: Vec<[Tensor<3>; 2]>,
     /// `[B, T]` of the source, true where padding.
@@ -77,6 +79,7 @@ impl Cache {
     pub fn new(layers: usize, capacity: usize) -> Self {
         Self {
             layers: (0..layers).map(|_| KeyValue::new(capacity)).collect(),
+            states: vec![],
             memory: vec![],
             memory_pad: None,
             padding: vec![],
@@ -132,6 +135,8 @@ impl Cache {
         let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
         let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &device);
         self.layers.iter_mut().for_each(|layer| layer.select(&index));
+        let states = std::mem::take(&mut self.states).into_iter();
+        self.states = states.map(|state| state.select(index.clone())).collect();
         for memory in &mut self.memory {
             *memory = memory.each_ref().map(|x| x.clone().select(0, index.clone()));
         }
@@ -140,6 +145,7 @@ impl Cache {
 
     fn device(&self) -> Option<Device> {
         let own = self.layers.iter().find_map(|layer| layer.buffers.as_ref());
-        own.or(self.memory.first()).map(|[key, _]| key.device())
+        let keys = own.or(self.memory.first()).map(|[key, _]| key.device());
+        keys.or_else(|| self.states.first().map(|State(state)| state.device()))
     }
 }

@@ -1,0 +1,185 @@
+//! A data set as streams of token ids: by character, by word, or by the pieces of a tokenizer.
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::{Context, bail, ensure};
+use firebrick_data::locate::{self, Roots};
+use serde_json::json;
+
+use crate::tokenizer::{TextTokenizer, train_byte_bpe};
+
+/// Ends every line of a corpus of words.
+pub const END: &str = "<eos>";
+/// What is not in the vocabulary.
+pub const UNKNOWN: &str = "<unk>";
+
+/// One part of a corpus.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stream {
+    pub ids: Vec<u32>,
+    /// Of the text that the tokens stand for: what nats and bits a character are counted by.
+    pub characters: usize,
+}
+
+/// A text to learn from, to choose by, and to judge once.
+pub struct Corpus {
+    /// Turns text into the streams' ids and back; what `nlp generate` reads and writes with.
+    pub tokenizer: TextTokenizer,
+    pub vocab_size: usize,
+    pub train: Stream,
+    pub valid: Stream,
+    pub test: Stream,
+}
+
+/// A data set by its id: `tinyshakespeare` by character, `ptb` by word.
+pub fn load(id: &str, roots: &Roots) -> anyhow::Result<Corpus> {
+    let folder = locate::fetch(roots, id)?;
+    let read = |name: &str| {
+        let nested = folder.join(id).join(name);
+        let path = if nested.exists() { nested } else { folder.join(name) };
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    };
+    match id {
+        "tinyshakespeare" => characters(&read("input.txt")?),
+        "ptb" => words([&read("train.txt")?, &read("valid.txt")?, &read("test.txt")?]),
+        other => bail!("data set `{other}` is not one to model language on: tinyshakespeare, ptb"),
+    }
+}
+
+/// One text by character. Its last tenth is the test part, and the last tenth of what is before the validation part, so
+/// that no choice is made on what is reported.
+///
+/// Characters that the training part does not have are `<unk>`, id 0.
+pub fn characters(text: &str) -> anyhow::Result<Corpus> {
+    let text: Vec<char> = text.chars().collect();
+    let [train, valid, test] = tenths(&text);
+    ensure!(!valid.is_empty(), "{} characters: too few to be split in three", text.len());
+    let alphabet: BTreeSet<char> = train.iter().copied().collect();
+    let names: Vec<String> = alphabet.iter().map(char::to_string).collect();
+    let model = json!({
+        "type": "BPE", "unk_token": UNKNOWN, "fuse_unk": false, "byte_fallback": false,
+        "vocab": numbered(&names), "merges": [],
+    });
+    let tokenizer = tokenizer(model, json!(null), json!({"type": "Fuse"}))?;
+    let alphabet: Vec<char> = alphabet.into_iter().collect();
+    let id = |c: &char| alphabet.binary_search(c).map_or(0, |place| place as u32 + 1);
+    let stream =
+        |part: &[char]| Stream { ids: part.iter().map(id).collect(), characters: part.len() };
+    let vocab_size = alphabet.len() + 1;
+    Ok(Corpus {
+        tokenizer,
+        vocab_size,
+        train: stream(train),
+        valid: stream(valid),
+        test: stream(test),
+    })
+}
+
+/// Texts of a sentence a line by word, each line ended by `<eos>`, as Mikolov et al. 2010 count the Penn Treebank. The
+/// vocabulary is that of the first; other words are `<unk>`.
+pub fn words([train, valid, test]: [&str; 3]) -> anyhow::Result<Corpus> {
+    let mut vocabulary: BTreeSet<&str> = train.split_whitespace().collect();
+    ensure!(!vocabulary.is_empty(), "the training text has no word");
+    vocabulary.remove(UNKNOWN);
+    vocabulary.insert(END);
+    let vocabulary: Vec<&str> = vocabulary.into_iter().collect();
+    let model = json!({"type": "WordLevel", "unk_token": UNKNOWN, "vocab": numbered(&vocabulary)});
+    let tokenizer = tokenizer(model, json!({"type": "WhitespaceSplit"}), json!(null))?;
+    let id = |word: &str| vocabulary.binary_search(&word).map_or(0, |place| place as u32 + 1);
+    let stream = |text: &str| {
+        let lines = text.lines();
+        let ids = lines.flat_map(|line| line.split_whitespace().chain([END]).map(id)).collect();
+        Stream { ids, characters: text.chars().count() }
+    };
+    let vocab_size = vocabulary.len() + 1;
+    let [train, valid, test] = [train, valid, test].map(stream);
+    Ok(Corpus { tokenizer, vocab_size, train, valid, test })
+}
+
+/// One text by the pieces of byte-level BPE, whose merges are learned on the training part; split as [`characters`].
+pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let parts = tenths(&lines);
+    ensure!(!parts[1].is_empty(), "{} lines: too few to be split in three", lines.len());
+    let tokenizer = train_byte_bpe(parts[0].iter().copied(), vocab_size, 2)?;
+    let stream = |part: &[&str]| Stream {
+        ids: part.iter().flat_map(|line| tokenizer.encode_with(line, usize::MAX, false)).collect(),
+        characters: part.iter().map(|line| line.chars().count()).sum(),
+    };
+    let [train, valid, test] = parts.map(stream);
+    Ok(Corpus { vocab_size: tokenizer.vocab_size(), tokenizer, train, valid, test })
+}
+
+/// Training, validation and test part: the last tenth, and the last tenth of the rest.
+fn tenths<T>(all: &[T]) -> [&[T]; 3] {
+    let (rest, test) = all.split_at(all.len() * 9 / 10);
+    let (train, valid) = rest.split_at(rest.len() * 9 / 10);
+    [train, valid, test]
+}
+
+/// Ids from 1 on; 0 is `<unk>`.
+fn numbered<S: AsRef<str>>(names: &[S]) -> serde_json::Map<String, serde_json::Value> {
+    let names = std::iter::once(UNKNOWN).chain(names.iter().map(AsRef::as_ref));
+    names.enumerate().map(|(id, name)| (name.to_string(), json!(id))).collect()
+}
+
+fn tokenizer(
+    model: serde_json::Value,
+    pre_tokenizer: serde_json::Value,
+    decoder: serde_json::Value,
+) -> anyhow::Result<TextTokenizer> {
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model,
+    });
+    Ok(TextTokenizer::from_bytes(file.to_string().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_character() {
+        let text = "abca\nbcab".repeat(30) + "!";
+        let corpus = characters(&text).unwrap();
+        assert_eq!(corpus.vocab_size, 5);
+        let [train, valid, test] = [&corpus.train, &corpus.valid, &corpus.test];
+        assert_eq!([train, valid, test].map(|part| part.characters), [218, 25, 28]);
+        assert_eq!(test.ids.last(), Some(&0), "`!` is not in the training part");
+        // The tokenizer is the streams'.
+        assert_eq!(corpus.tokenizer.encode("ab\nc!", usize::MAX), [2, 3, 1, 4, 0]);
+        assert_eq!(corpus.tokenizer.decode(&train.ids), text[..218]);
+    }
+
+    #[test]
+    fn by_word() {
+        let corpus =
+            words([" the cat sat \n the <unk> ran \n", " the dog \n", " cat \n\n"]).unwrap();
+        // <unk>, <eos>, cat, ran, sat, the
+        assert_eq!(corpus.vocab_size, 6);
+        assert_eq!(corpus.train.ids, [5, 2, 4, 1, 5, 0, 3, 1]);
+        assert_eq!(corpus.valid.ids, [5, 0, 1]);
+        assert_eq!(corpus.test.ids, [2, 1, 1]);
+        assert_eq!(corpus.tokenizer.encode("the cat <eos>", usize::MAX), [5, 2, 1]);
+        assert_eq!(corpus.tokenizer.decode(&[5, 2, 1]), "the cat <eos>");
+    }
+
+    #[test]
+    fn by_piece() {
+        let text = "the cat sat on the mat\n".repeat(40);
+        let corpus = pieces(&text, 300).unwrap();
+        let all = [&corpus.train, &corpus.valid, &corpus.test];
+        let decoded: String = all.iter().map(|part| corpus.tokenizer.decode(&part.ids)).collect();
+        assert_eq!(decoded, text);
+        assert_eq!(all.iter().map(|part| part.characters).sum::<usize>(), text.len());
+        assert!(corpus.train.ids.len() < corpus.train.characters / 3);
+    }
+
+    #[test]
+    fn too_little_is_an_error() {
+        assert!(characters("a").is_err());
+        assert!(words(["", "a", "b"]).is_err());
+        assert!(pieces("one line\n", 300).is_err());
+    }
+}
