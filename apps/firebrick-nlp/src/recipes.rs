@@ -12,4 +12,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("atis", include_str!("../recipes/atis.toml")),
     ("hwu64", include_str!("../recipes/hwu64.toml")),
     ("smp2019-zh", include_str!("../recipes/smp2019-zh.toml")),
+    ("shakespeare", include_str!("../recipes/shakespeare.toml")),
+    ("ptb-lstm", include_str!("../recipes/ptb-lstm.toml")),
+    ("ptb-gpt", include_str!("../recipes/ptb-gpt.toml")),
 ];

@@ -1,6 +1,6 @@
 //! The tasks that a recipe can name, over all applications.
 
-use firebrick_nlp::{classification, tagging, translation};
+use firebrick_nlp::{classification, lm, tagging, translation};
 use firebrick_train::job::Recipe;
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
@@ -19,6 +19,10 @@ macro_rules! with_task {
                 type $R = firebrick_nlp::tagging::recipe::Recipe;
                 $body
             }
+            <firebrick_nlp::lm::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_nlp::lm::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -30,6 +34,7 @@ pub const TASKS: &[&str] = &[
     classification::recipe::Recipe::TASK,
     translation::recipe::Recipe::TASK,
     tagging::recipe::Recipe::TASK,
+    lm::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.

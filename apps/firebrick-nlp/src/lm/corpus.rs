@@ -1,9 +1,8 @@
 //! A data set as streams of token ids: by character, by word, or by the pieces of a tokenizer.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use firebrick_data::locate::{self, Roots};
 use serde_json::json;
 
 use crate::tokenizer::{TextTokenizer, train_byte_bpe};
@@ -31,9 +30,8 @@ pub struct Corpus {
     pub test: Stream,
 }
 
-/// A data set by its id: `tinyshakespeare` by character, `ptb` by word.
-pub fn load(id: &str, roots: &Roots) -> anyhow::Result<Corpus> {
-    let folder = locate::fetch(roots, id)?;
+/// A data set by its id, whose files lie in `folder`: `tinyshakespeare` by character, `ptb` by word.
+pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
     let read = |name: &str| {
         let nested = folder.join(id).join(name);
         let path = if nested.exists() { nested } else { folder.join(name) };

@@ -5,3 +5,5 @@ pub mod causal;
 pub mod corpus;
 pub mod evaluate;
 pub mod masked;
+pub mod recipe;
+pub mod train;

@@ -103,6 +103,15 @@ impl Gpt2Config {
         Self { vocab_size: 64, n_embd: 16, n_layer: 2, n_head: 2, n_positions: 32, ..Self::small() }
     }
 
+    /// `config.json`, as `transformers` reads it.
+    pub fn to_json(&self) -> Value {
+        let mut value = json!(self);
+        value["model_type"] = json!("gpt2");
+        value["architectures"] = json!(["GPT2LMHeadModel"]);
+        value["torch_dtype"] = json!("float32");
+        value
+    }
+
     fn from_json(value: &Value) -> Result<Self, String> {
         architecture(value, &["GPT2LMHeadModel"])?;
         config::only(

@@ -1,0 +1,287 @@
+//! From a recipe to a model folder, through the one training loop.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use burn::module::Module;
+use firebrick_core::{
+    arch::{AnyModel, gpt2::Gpt2LmHead, recurrent::RecurrentForCausalLm},
+    checkpoint::tensors::{SaveType, write_atomically},
+    generate::GenerationConfig,
+};
+use firebrick_data::{hash, table::Row};
+use firebrick_train::{
+    fit::{Counters, End, Fitted, Plan, fit},
+    job::{self, Places, Scores, Session, Shown},
+    origin::Origin,
+    recipe::RecipeError,
+    report::{Report, plots::Curve},
+    run,
+};
+
+use super::{
+    causal::{CausalLm, LanguageModel, WindowSettings, Windows},
+    corpus::{self, Corpus},
+    evaluate::{EvalSettings, Judged, evaluate},
+    recipe::{METRICS, ModelConfig, Recipe, Unit},
+};
+use crate::{
+    generate::{Limits, Writer},
+    tokenizer::TextTokenizer,
+};
+
+/// Everything before step 0.
+pub struct Prepared {
+    pub corpus: Corpus,
+    sha256: String,
+}
+
+/// A trained language model and what was measured of it.
+pub struct Trained {
+    pub end: End,
+    pub counters: Counters,
+    pub scores: Scores,
+    /// What the model writes after the first tokens of the validation part.
+    pub samples: Vec<(String, String)>,
+    /// Weights and biases.
+    pub parameters: usize,
+    tokens: [usize; 3],
+}
+
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "language-modelling";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
+    }
+
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let corpus = match (&self.data.dataset, &self.data.train) {
+            (Some(id), _) => corpus::load(id, &(places.data)(id)?)?,
+            (None, Some(file)) => {
+                let path = places.base.join(file);
+                let text = fs::read_to_string(&path);
+                let text = text.with_context(|| format!("reading {}", path.display()))?;
+                match self.data.unit {
+                    Unit::Character => corpus::characters(&text)?,
+                    Unit::Piece => corpus::pieces(&text, self.data.vocab_size)?,
+                }
+            }
+            (None, None) => anyhow::bail!("the recipe names no text"),
+        };
+        let row = |(row, ids): (usize, &Vec<u32>)| Row {
+            row,
+            text: ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+            label: None,
+        };
+        let rows: Vec<Row> =
+            [&corpus.train.ids, &corpus.valid.ids].into_iter().enumerate().map(row).collect();
+        Ok(Prepared { sha256: hash::sha256_rows(&rows), corpus })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+        train(self, prepared, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let Corpus { train, valid, test, vocab_size, .. } = &self.corpus;
+        let [train, valid, test] = [train, valid, test].map(|part| part.ids.len());
+        vec![
+            format!("tokens: train {train}, valid {valid}, test {test}"),
+            format!("vocabulary: {vocab_size} tokens"),
+        ]
+    }
+}
+
+impl job::Trained for Trained {
+    fn end(&self) -> End {
+        self.end
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn scores(&self) -> &Scores {
+        &self.scores
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
+            Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
+        };
+        let losses = vec![curve("training", "loss")?, curve("validation", "valid/loss")?];
+        let mut facts = vec![];
+        for (part, metrics) in &self.scores {
+            for (name, value) in metrics {
+                facts.push((format!("{part} {}", name.replace('_', " ")), format!("{value:.4}")));
+            }
+        }
+        let [train, valid, test] = self.tokens;
+        facts.push(("parameters".into(), self.parameters.to_string()));
+        facts.push(("seconds".into(), format!("{:.0}", self.counters.seconds)));
+        facts.push(("tokens trained on".into(), self.counters.tokens.to_string()));
+        let part = if self.scores.contains_key("test") { "test" } else { "valid" };
+        let perplexity = self.scores[part].get("perplexity").copied().unwrap_or_default();
+        let why = match part {
+            "test" => "the test part, which chose nothing",
+            _ => "the validation part, which also chose the weights",
+        };
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let report = Report {
+            title: format!("Run {name}"),
+            subtitle: "Every number on this page was measured in this run.".into(),
+            facts,
+            verdict: format!("Perplexity {perplexity:.3} a token on {why}."),
+            curves: vec![("Loss".into(), "step".into(), "nats a token".into(), losses)],
+            samples: self.samples.clone(),
+            data_notes: vec![
+                ("training tokens".into(), train.to_string()),
+                ("validation tokens".into(), valid.to_string()),
+                ("test tokens".into(), test.to_string()),
+            ],
+            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
+            next_steps: vec![(
+                format!("firebrick nlp generate --model {} --sample TEXT", dir.display()),
+                "let it write".into(),
+            )],
+            ..Report::default()
+        };
+        Ok(Shown { report, files: vec![] })
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    let Prepared { corpus, sha256 } = prepared;
+    let Session { device, run, max_time, stop, report } = session;
+    let autodiff = device.clone().autodiff();
+    autodiff.seed(recipe.seed);
+    let config = recipe.config(corpus.vocab_size)?;
+    let model = match &config {
+        ModelConfig::Gpt2(config) => LanguageModel::Gpt2(config.init(&autodiff).materialize()),
+        ModelConfig::Recurrent(config) => {
+            LanguageModel::Recurrent(config.init(&autodiff).materialize())
+        }
+    };
+    let parameters = model.num_params();
+    let model = CausalLm { model, label_smoothing: recipe.train.label_smoothing };
+    let settings = WindowSettings { tokens: recipe.data.window, warm_up: recipe.data.warm_up };
+    let windows = Windows::new(corpus.train.ids.clone(), settings)?;
+    let reading = EvalSettings { window: recipe.data.window, batch_size: recipe.eval.batch_size };
+    let judge = |model: &CausalLm, stream| -> Judged { evaluate(&model.model, stream, reading) };
+    let plan = Plan {
+        train: &recipe.train,
+        checkpoint: &recipe.checkpoint,
+        metric: recipe.eval.metric(METRICS)?,
+        seed: recipe.seed,
+        max_time,
+        stop,
+    };
+    let look = |model: &CausalLm| judge(model, &corpus.valid).metrics();
+    let Fitted { best, end, counters } = fit(model, &windows, &plan, run, look, report)?;
+
+    let mut scores = Scores::from([("valid".to_string(), judge(&best, &corpus.valid).metrics())]);
+    if matches!(end, End::Finished | End::EarlyStop) {
+        scores.insert("test".into(), judge(&best, &corpus.test).metrics());
+    }
+    let origin = Origin {
+        task: <Recipe as job::Recipe>::TASK.into(),
+        labels: vec![],
+        max_len: Some(recipe.data.window),
+        recipe: recipe.name.clone(),
+        recipe_sha256: run.info.recipe_sha256.clone(),
+        data_sha256: sha256,
+        metrics: scores.clone(),
+    };
+    let (model, json) = named(config, best.model);
+    let dir = run.dir().join("model");
+    save(&*model, json, &corpus.tokenizer, &origin, &dir)?;
+    let tokens = [&corpus.train, &corpus.valid, &corpus.test].map(|part| part.ids.len());
+    let writer = Writer::new(model, corpus.tokenizer, GenerationConfig::default(), device);
+    let samples = samples(&writer, &corpus.valid.ids, recipe)?;
+    Ok(Trained { end, counters, scores, samples, parameters, tokens })
+}
+
+/// The model as its family saves and writes, and its `config.json`.
+fn named(config: ModelConfig, model: LanguageModel) -> (Box<dyn AnyModel>, serde_json::Value) {
+    match (config, model) {
+        (ModelConfig::Gpt2(config), LanguageModel::Gpt2(model)) => {
+            let json = config.to_json();
+            (Box::new(Gpt2LmHead { config, model }), json)
+        }
+        (ModelConfig::Recurrent(config), LanguageModel::Recurrent(model)) => {
+            let json = config.to_json();
+            (Box::new(RecurrentForCausalLm { config, model }), json)
+        }
+        _ => unreachable!("a model is made from its configuration"),
+    }
+}
+
+fn save(
+    model: &dyn AnyModel,
+    config: serde_json::Value,
+    tokenizer: &TextTokenizer,
+    origin: &Origin,
+    dir: &Path,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    model.save(&dir.join("model.safetensors"), SaveType::F32)?;
+    tokenizer.save(&dir.join("tokenizer.json"))?;
+    let generation =
+        serde_json::json!({"do_sample": true, "temperature": 0.8, "max_new_tokens": 200});
+    for (file, value) in [("config.json", config), ("generation_config.json", generation)] {
+        let path = dir.join(file);
+        write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    origin.save(dir, "text-generation", "Guesses the next token of a text.")
+}
+
+/// What the model writes after the beginning of the validation part: likeliest tokens, and drawn ones.
+fn samples(
+    writer: &Writer,
+    valid: &[u32],
+    recipe: &Recipe,
+) -> anyhow::Result<Vec<(String, String)>> {
+    const PROMPT: usize = 12;
+    const WRITTEN: usize = 160;
+    let prompt = writer.tokenizer.decode(&valid[..PROMPT.min(valid.len())]);
+    let room = recipe.data.window.saturating_sub(PROMPT + 1).min(WRITTEN);
+    if room == 0 || prompt.trim().is_empty() {
+        return Ok(vec![]);
+    }
+    let mut samples = vec![];
+    for (how, do_sample) in [("likeliest", false), ("drawn at temperature 0.8", true)] {
+        let config = GenerationConfig {
+            max_new_tokens: Some(room),
+            do_sample,
+            temperature: 0.8,
+            seed: recipe.seed,
+            ..GenerationConfig::default()
+        };
+        let written = writer.write(&[&prompt], &config, &Limits::default(), &mut |_, _| {})?;
+        let text: String = written.into_iter().collect();
+        samples.push((format!("{prompt} ({how})"), text));
+    }
+    Ok(samples)
+}
