@@ -56,6 +56,14 @@ pub enum FitError {
         sentence: usize,
         vocabulary: usize,
     },
+    TooManyTags {
+        tags: usize,
+        limit: usize,
+    },
+    /// An option outside its domain.
+    Options {
+        problem: String,
+    },
 }
 
 impl fmt::Display for FitError {
@@ -100,6 +108,10 @@ impl fmt::Display for FitError {
                 f,
                 "token {token} in sentence {sentence}: tokens are below {vocabulary}, and neither 1 (<s>) nor 2 (</s>)"
             ),
+            Self::TooManyTags { tags, limit } => {
+                write!(f, "{tags} different tags, but at most {limit} are taken")
+            }
+            Self::Options { problem } => f.write_str(problem),
         }
     }
 }

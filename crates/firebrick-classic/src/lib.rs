@@ -1,14 +1,17 @@
-//! Models before neural networks: TF-IDF features and linear classifiers.
+//! Models before neural networks: n-grams, hidden Markov models, TF-IDF features and linear classifiers.
 //!
-//! They fit in a second or two on one machine, and they are the number that a neural model has to beat.
-//! [`text::TextClassifier`] is the whole of it: strings in, a label and its probabilities out.
+//! They fit in a few seconds on one machine, and they are the number that a neural model has to beat.
+//! [`text::TextClassifier`] takes strings and gives a label and its probabilities, [`hmm::tagger::Tagger`] gives words
+//! their parts of speech, [`ngram::Ngram`] guesses the next word or character; [`viterbi::viterbi`] finds the best
+//! sequence of labels under any model's scores.
 //!
-//! The results are those of scikit-learn's `TfidfVectorizer` and `LogisticRegression`; the golden files under
-//! `tests/golden/` hold it to that. This crate never sees a tensor or a file, and fits to the same bits
-//! whatever the number of threads.
+//! Each is held to a reference by the golden files under `tests/golden/`: scikit-learn's `TfidfVectorizer` and
+//! `LogisticRegression`, KenLM. This crate never sees a tensor or a file, and fits to the same bits whatever the number
+//! of threads.
 
 pub mod csr;
 pub mod error;
+pub mod hmm;
 mod lbfgs;
 mod lines;
 pub mod logistic;
