@@ -17,6 +17,7 @@ use firebrick_train::{
     fit::{End, Event, Fitted, Metrics, Plan, fit},
     recipe::RecipeError,
     run::{Run, Status},
+    team::Team,
 };
 
 use crate::{
@@ -70,6 +71,16 @@ pub fn prepare(
     Ok(Prepared { corpus, tokenizer, taught, pretrained })
 }
 
+/// Where a training runs, and until when.
+pub struct Setting<'a> {
+    /// Without autodiff.
+    pub device: &'a Device,
+    pub team: &'a Team,
+    pub max_time: Option<Duration>,
+    /// Set from outside (Ctrl-C): the training saves a checkpoint and returns.
+    pub stop: &'a AtomicBool,
+}
+
 /// A trained model and what was measured of it.
 pub struct Trained {
     pub end: End,
@@ -83,19 +94,17 @@ pub struct Trained {
     pub tokens: u64,
 }
 
-/// Trains (or continues) `run` and writes `model/` in its folder.
+/// Trains (or continues) `run` and writes `model/` in its folder; `None` in a process that does not write.
 pub fn train(
     recipe: &Recipe,
     prepared: Prepared,
-    device: &Device,
     run: &mut Run,
-    max_time: Option<Duration>,
-    stop: &AtomicBool,
+    setting: &Setting,
     report: impl FnMut(Event),
-) -> anyhow::Result<Trained> {
+) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, tokenizer, taught, pretrained } = prepared;
     let labels = corpus.labels.clone();
-    let device = device.clone().autodiff();
+    let device = setting.device.clone().autodiff();
     device.seed(recipe.seed);
     let (config, model) = match &pretrained {
         Some(source) => {
@@ -137,8 +146,9 @@ pub fn train(
         checkpoint: &recipe.checkpoint,
         eval: &recipe.eval,
         seed: recipe.seed,
-        max_time,
-        stop,
+        max_time: setting.max_time,
+        stop: setting.stop,
+        team: setting.team,
     };
     let fitted = fit(model, &data, &plan, run, |model| judge(model, &valid).metrics(), report);
     let Fitted { best, end, counters } = match fitted {
@@ -150,6 +160,9 @@ pub fn train(
         }
     };
 
+    if !setting.team.is_first() {
+        return Ok(None);
+    }
     let valid = judge(&best, &valid);
     let test = match (&corpus.test, end) {
         (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
@@ -186,7 +199,7 @@ pub fn train(
     run.info.counters = counters.clone();
     run.info.metrics = metrics;
     run.save_info()?;
-    Ok(Trained {
+    Ok(Some(Trained {
         end,
         classifier,
         origin,
@@ -195,7 +208,7 @@ pub fn train(
         test,
         seconds: counters.seconds,
         tokens: counters.tokens,
-    })
+    }))
 }
 
 /// What `[model.lora]` asks for.

@@ -3,6 +3,9 @@
 //! Everything random is a function of the recipe's seed and the step, and everything else that a step
 //! reads is in the checkpoint; hence N steps straight and N/2 + resume + N/2 give the same bytes on
 //! the CPU.
+//!
+//! Several processes run it side by side, each on its part of every batch ([`crate::team`]). The first one evaluates,
+//! writes, and says when to stop.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::Device;
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Tensor},
+};
+use firebrick_core::parallel::Lost;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,6 +28,7 @@ use crate::{
     sampler,
     schedule::lr_at,
     task::{Examples, Task},
+    team::Team,
 };
 
 /// What the loop counts; saved with every checkpoint.
@@ -55,10 +63,23 @@ pub struct Step {
 /// What the loop tells its caller.
 #[derive(Debug)]
 pub enum Event<'a> {
-    Resumed { step: usize },
+    Resumed {
+        step: usize,
+    },
     Step(&'a Step),
-    Evaluated { step: usize, metrics: &'a Metrics, best: bool },
-    Saved { step: usize },
+    Evaluated {
+        step: usize,
+        metrics: &'a Metrics,
+        best: bool,
+    },
+    Saved {
+        step: usize,
+    },
+    /// Before its last step; the checkpoint is saved.
+    Stopped {
+        step: usize,
+        end: End,
+    },
 }
 
 /// Scores by name.
@@ -89,6 +110,13 @@ pub enum FitError {
     Checkpoint(#[from] CheckpointError),
     #[error("cannot write the run's log")]
     Log(#[source] std::io::Error),
+    #[error("the processes of the run have come apart")]
+    Lost(#[from] Lost),
+    #[error(
+        "this process is at step {step} and the first one is not: all need one folder of runs, \
+         on a file system that every machine sees"
+    )]
+    Apart { step: usize },
 }
 
 /// The recipe's parts that the loop reads.
@@ -100,6 +128,7 @@ pub struct Plan<'a> {
     pub max_time: Option<Duration>,
     /// Set from outside (Ctrl-C): the loop saves a checkpoint and returns.
     pub stop: &'a AtomicBool,
+    pub team: &'a Team,
 }
 
 /// A trained model.
@@ -122,7 +151,8 @@ pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
 
 /// Trains `model` (on an autodiff device) from where `run` stands until the plan ends.
 ///
-/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages.
+/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages; only the processes that
+/// evaluate call it, and the others give back their last weights as the best.
 pub fn fit<T, E>(
     mut model: T,
     examples: &E,
@@ -138,7 +168,10 @@ where
     if examples.is_empty() {
         return Err(FitError::NoExamples);
     }
-    let train = plan.train;
+    let (train, team) = (plan.train, plan.team);
+    // As many micro-batches as the recipe says, or one for each process.
+    let parts = train.accumulation.max(team.data.size());
+    let mine = |part: usize| part % team.data.size() == team.data.rank();
     let sizes: Vec<usize> = (0..examples.len()).map(|i| examples.size(i)).collect();
     let per_epoch = sizes.len().div_ceil(train.batch_size);
     let steps = total_steps(sizes.len(), train);
@@ -149,11 +182,15 @@ where
     let mut optim = OptimState::default();
     let mut counters = Counters::default();
     let mut best = None;
+    draw(&model, plan.seed);
     if let Some(saved) = checkpoint::latest(run.dir())? {
         let restored = checkpoint::load(&saved, model)?;
         (model, optim, counters, best) =
             (restored.model, restored.optim, restored.counters, restored.best);
         report(Event::Resumed { step: counters.step });
+    }
+    if !team.agrees(&(counters.step as u64).to_le_bytes())? {
+        return Err(FitError::Apart { step: counters.step });
     }
     run.rewind(counters.step).map_err(FitError::Log)?;
 
@@ -171,7 +208,8 @@ where
 
         let begun = Instant::now();
         let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
-        let (loss, grads) = gradients(&model, examples, batch, train.accumulation, seed);
+        let (mut loss, mut grads) = share_of_gradients(&model, examples, batch, parts, seed, mine);
+        team.sum_gradients(&model, &mut loss, &mut grads)?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
         }
@@ -195,7 +233,7 @@ where
         report(Event::Step(&step));
 
         let last = counters.step == steps;
-        if counters.step.is_multiple_of(eval_every) || last {
+        if team.evaluates() && (counters.step.is_multiple_of(eval_every) || last) {
             let candidate = optim.averaged(model.valid());
             let metrics = evaluate(&candidate);
             let score = score(&metrics, &plan.eval.metric)?;
@@ -212,14 +250,14 @@ where
         }
         counters.seconds = earlier + started.elapsed().as_secs_f64();
 
-        if plan.stop.load(Ordering::Relaxed) {
-            end = End::Interrupted;
-        } else if plan.max_time.is_some_and(|limit| started.elapsed() >= limit) {
+        if plan.max_time.is_some_and(|limit| started.elapsed() >= limit) {
             end = End::OutOfTime;
         } else if train.patience > 0 && counters.stale >= train.patience {
             end = End::EarlyStop;
         }
-        if counters.step.is_multiple_of(save_every) || last || end != End::Finished {
+        end = decided(team, end, plan.stop.load(Ordering::Relaxed))?;
+        let saves = counters.step.is_multiple_of(save_every) || last || end != End::Finished;
+        if saves && team.is_first() {
             run.flush().map_err(FitError::Log)?;
             checkpoint::save(
                 run.dir(),
@@ -232,6 +270,7 @@ where
             report(Event::Saved { step: counters.step });
         }
         if end != End::Finished {
+            report(Event::Stopped { step: counters.step, end });
             break;
         }
     }
@@ -240,6 +279,27 @@ where
         None => optim.averaged(model.valid()), // stopped before the first evaluation
     };
     Ok(Fitted { best, end, counters })
+}
+
+/// Draws the fresh weights, which Burn would draw when they are first read: in the order of a forward pass, and from
+/// the seed of its dropout, which differs between processes.
+fn draw<M: Module>(model: &M, seed: u64) {
+    struct Reader;
+    impl ModuleVisitor for Reader {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            param.val();
+        }
+    }
+    model.devices().into_iter().for_each(|device| device.seed(seed));
+    model.visit(&mut Reader);
+}
+
+/// Interrupted if any process was, else what the first one says.
+fn decided(team: &Team, end: End, stop: bool) -> Result<End, Lost> {
+    const ENDS: [End; 3] = [End::Finished, End::EarlyStop, End::OutOfTime];
+    let said = if team.is_first() { ENDS.iter().position(|other| *other == end) } else { None };
+    let sums = team.world.sum(vec![said.unwrap_or(0) as f32, f32::from(u8::from(stop))])?;
+    Ok(if sums[1] > 0.0 { End::Interrupted } else { ENDS[sums[0] as usize] })
 }
 
 /// Higher is better, whatever the metric.
@@ -260,10 +320,28 @@ where
     T: Task<Batch = E::Batch>,
     E: Examples,
 {
+    share_of_gradients(model, examples, batch, parts, seed, |_| true)
+}
+
+/// The shares of the micro-batches that are `mine` in [`gradients`]: they add up to it. A micro-batch is the same,
+/// dropout included, whoever computes it.
+fn share_of_gradients<T, E>(
+    model: &T,
+    examples: &E,
+    batch: &[usize],
+    parts: usize,
+    seed: u64,
+    mine: impl Fn(usize) -> bool,
+) -> (f64, Grads)
+where
+    T: Task<Batch = E::Batch>,
+    E: Examples,
+{
     let device: Device = model.devices().into_iter().next().expect("a model has parameters");
     let mut grads = Grads::new();
     let mut total = 0.0;
-    for (index, part) in batch.chunks(batch.len().div_ceil(parts)).enumerate() {
+    let micro_batches = batch.chunks(batch.len().div_ceil(parts)).enumerate();
+    for (index, part) in micro_batches.filter(|(index, _)| mine(*index)) {
         let seed = sampler::mix(seed, index as u64);
         device.seed(seed); // dropout
         let weight = part.len() as f64 / batch.len() as f64;

@@ -6,6 +6,8 @@
 
 pub mod checkpoint;
 pub mod fit;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod optim;
 pub mod recipe;
 pub mod report;
@@ -13,4 +15,5 @@ pub mod run;
 pub mod sampler;
 pub mod schedule;
 pub mod task;
+pub mod team;
 pub mod tensorboard;

@@ -25,6 +25,7 @@ use crate::{
     failure::{Failure, INTERRUPTED},
     places,
     progress::{Progress, Style},
+    world::World,
 };
 
 pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
@@ -58,15 +59,34 @@ pub struct Job<'a> {
     pub max_time: Option<Duration>,
 }
 
-/// Trains and returns the run's folder. An interrupted run ends in its exit code.
+/// Trains and returns the run's folder. An interrupted run ends in its exit code, and so does a process that another
+/// one of the run writes for.
 pub fn train(job: &Job, global: &Global) -> Result<(PathBuf, nlp::Trained), Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let world = World::join(&stop)?;
+    let trained = train_in(&world, job, global, &stop);
+    let (dir, trained) = world.leave(trained)?;
+    let Some(trained) = trained else { return Err(Failure::quiet(0)) };
+    if trained.end == End::Interrupted {
+        return Err(Failure::quiet(INTERRUPTED));
+    }
+    Ok((dir, trained))
+}
+
+/// `None` in a process that another one writes for.
+fn train_in(
+    world: &World,
+    job: &Job,
+    global: &Global,
+    stop: &Arc<AtomicBool>,
+) -> Result<(PathBuf, Option<nlp::Trained>), Failure> {
     let (mut recipe, text, base) = recipe::open(job.recipe, job.overrides)?;
     if let Some(seed) = global.seed {
         recipe.seed = seed;
     }
     let name = job.run.unwrap_or(&recipe.name).to_string();
     let dir = global.runs.join(&name);
-    let style = if global.quiet { Style::None } else { global.progress };
+    let style = if global.quiet || !world.team.is_first() { Style::None } else { global.progress };
     let mut progress = Progress::new(style);
     progress.line(&format!("run folder {}", dir.display()));
 
@@ -100,22 +120,26 @@ pub fn train(job: &Job, global: &Global) -> Result<(PathBuf, nlp::Trained), Fail
         counters: Counters::default(),
         metrics: Default::default(),
     };
-    let mut run = Run::open(&dir, info, &text, &resolved)?;
-    write_ledger(&dir, &prepared.corpus)?;
+    world.check(&info)?;
+    let mut run = match world.team.is_first() {
+        true => Run::open(&dir, info, &text, &resolved)?,
+        false => Run::follow(&dir, info),
+    };
+    if world.team.is_first() {
+        write_ledger(&dir, &prepared.corpus)?;
+    }
 
-    let stop = on_interrupt()?;
-    let trained = nlp::train(&recipe, prepared, &device, &mut run, job.max_time, &stop, |event| {
-        progress.show(&event);
+    on_interrupt(stop.clone())?;
+    let (team, max_time) = (&world.team, job.max_time);
+    let setting = nlp::Setting { device: &device, team, max_time, stop };
+    let trained = nlp::train(&recipe, prepared, &mut run, &setting, |event| {
+        // The others see the same.
+        if team.is_first() {
+            progress.show(&event);
+        }
     });
     progress.end();
     let trained = trained?;
-    if trained.end == End::Interrupted {
-        eprintln!("interrupted after step {}; the same command continues", run.info.counters.step);
-        return Err(Failure::quiet(INTERRUPTED));
-    }
-    if trained.end == End::OutOfTime {
-        progress.line("stopped by --max-seconds; the same command continues");
-    }
     Ok((dir, trained))
 }
 
@@ -158,17 +182,14 @@ fn write_ledger(dir: &Path, corpus: &firebrick_nlp::corpus::Corpus) -> anyhow::R
     write_atomically(&path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Set by Ctrl-C or a termination signal; a second one ends the process at once.
-fn on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
+/// Has Ctrl-C or a termination signal set `stop`; a second one ends the process at once.
+fn on_interrupt(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
+        if stop.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));
         }
     })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
+    .context("cannot listen for Ctrl-C")
 }
 
 /// The recipe's text as resolved in a run folder.
