@@ -125,6 +125,21 @@ pub fn train(
         Some(lora) => lora::attach(model, lora, checkpoint_name)
             .map_err(|problem| RecipeError::value("model.lora.targets", problem))?,
     };
+    let split = &setting.team.model;
+    let model = match split.is_whole() {
+        true => model,
+        false => {
+            let fit = config.check_split(split.size());
+            let fit =
+                fit.and(lora.as_ref().map_or(Ok(()), |_| Err("goes not with adapters".into())));
+            let fit = fit.and(match *setting.device == Device::flex() {
+                true => Ok(()),
+                false => Err("needs the device flex".into()),
+            });
+            fit.map_err(|problem| RecipeError::value("train.tensor_parallel", problem))?;
+            model.split(split)
+        }
+    };
     let max_len = recipe.tokenizer.max_len.min(config.longest());
     let encode = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
     let valid = encode(&corpus.valid);
@@ -160,6 +175,13 @@ pub fn train(
         }
     };
 
+    if !setting.team.evaluates() {
+        return Ok(None);
+    }
+    let best = match split.is_whole() {
+        true => best,
+        false => Classify { model: best.model.join(split)?, ..best },
+    };
     if !setting.team.is_first() {
         return Ok(None);
     }

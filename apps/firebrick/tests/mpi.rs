@@ -35,6 +35,8 @@ fn mpirun(home: &Path, ranks: usize, name: &str, overrides: &[&[&str]]) -> Comma
         .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
         // More processes than cores: who waits must let others work.
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
+        // Seconds between mpirun's first signal and its last: time to save on a machine that has much to do.
+        .env("OMPI_MCA_odls_base_sigkill_timeout", "5")
         .env("RAYON_NUM_THREADS", "1")
         .env("XDG_CACHE_HOME", home.join("cache"))
         .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
@@ -90,6 +92,30 @@ fn ranks_give_the_losses_of_one() {
     train(home, 2, "shared", &[SHORT]);
     check_losses(home, "shared", &losses(home, "cut"));
     assert!(losses(home, "cut") != expected, "dropout did nothing");
+}
+
+#[test]
+fn parts_of_a_model_give_the_losses_of_the_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let parts = &["train.tensor_parallel=2"];
+    train(home, 1, "whole", &[SHORT, NO_DROPOUT]);
+    let expected = losses(home, "whole");
+    for ranks in [2, 4] {
+        let name = format!("parts-{ranks}");
+        train(home, ranks, &name, &[SHORT, NO_DROPOUT, parts]);
+        check_losses(home, &name, &expected);
+    }
+    check_refusal(home, 3, parts, "does not divide the 3 processes");
+    check_refusal(home, 3, &["train.tensor_parallel=3"], "num_attention_heads 4 is not divisible");
+}
+
+#[track_caller]
+fn check_refusal(home: &Path, ranks: usize, overrides: &[&str], message: &str) {
+    let output = mpirun(home, ranks, "refused", &[SHORT, overrides]).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.matches(message).count(), 1, "said once: {stderr}");
 }
 
 /// As many steps as a test can be late for.
@@ -158,11 +184,10 @@ fn an_interrupted_run_saves() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let child = spawn(home, 2, "interrupted");
-    wait_until("a checkpoint", || saved(home, "interrupted").contains(&10));
+    wait_until("a checkpoint", || !saved(home, "interrupted").is_empty());
     send("-INT", &child.id().to_string());
     let output: Output = child.wait_with_output().unwrap();
     let stderr = text(&output.stderr);
-    println!("{:?}: {stderr}", output.status);
     let steps = losses(home, "interrupted").len();
     assert!(
         saved(home, "interrupted").contains(&steps),
@@ -178,13 +203,12 @@ fn a_dead_rank_ends_the_run() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let child = spawn(home, 2, "killed");
-    wait_until("a checkpoint", || saved(home, "killed").contains(&10));
+    wait_until("a checkpoint", || !saved(home, "killed").is_empty());
     let ranks = ranks_of(&child);
     assert_eq!(ranks.len(), 2);
     send("-KILL", &ranks[1]);
     let output = child.wait_with_output().unwrap();
     let stderr = text(&output.stderr);
-    println!("{:?}: {stderr}", output.status);
     assert!(!output.status.success());
     assert!(stderr.contains("the same command continues from the last checkpoint"), "{stderr}");
     let step = saved(home, "killed").into_iter().max().unwrap();

@@ -184,7 +184,7 @@ where
     let mut best = None;
     draw(&model, plan.seed);
     if let Some(saved) = checkpoint::latest(run.dir())? {
-        let restored = checkpoint::load(&saved, model)?;
+        let restored = checkpoint::load(&saved, model, &team.model)?;
         (model, optim, counters, best) =
             (restored.model, restored.optim, restored.counters, restored.best);
         report(Event::Resumed { step: counters.step });
@@ -213,7 +213,7 @@ where
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
         }
-        let norm = optim::global_norm(&grads);
+        let norm = team.global_norm(&grads)?;
         let learning_rate = lr_at(index, steps, train);
         model = optim.step(model, &grads, norm, learning_rate, train);
 
@@ -257,11 +257,12 @@ where
         }
         end = decided(team, end, plan.stop.load(Ordering::Relaxed))?;
         let saves = counters.step.is_multiple_of(save_every) || last || end != End::Finished;
-        if saves && team.is_first() {
+        if saves && team.evaluates() {
             run.flush().map_err(FitError::Log)?;
             checkpoint::save(
                 run.dir(),
                 &model,
+                &team.model,
                 &optim,
                 &counters,
                 best.as_ref(),

@@ -14,13 +14,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firebrick_core::parallel::{Collective, Lost};
+use firebrick_core::{
+    layers::split::Split,
+    parallel::{Collective, Lost},
+};
 use mpi::{
     Threading,
     collective::SystemOperation,
-    topology::{Communicator, SimpleCommunicator},
+    topology::{Color, Communicator, SimpleCommunicator},
     traits::CommunicatorCollectives,
 };
+
+use crate::team::Team;
 
 /// How often a wait looks at the stop flag.
 const LOOK: Duration = Duration::from_millis(20);
@@ -56,6 +61,12 @@ struct Groups {
 pub enum JoinError {
     #[error("MPI has been started in this process before")]
     Twice,
+    #[error(
+        "`train.tensor_parallel` is {tensor_parallel}, and does not divide the {processes} processes"
+    )]
+    Uneven { tensor_parallel: usize, processes: usize },
+    #[error(transparent)]
+    Lost(#[from] Lost),
     #[error("no thread for MPI")]
     Thread(#[from] std::io::Error),
 }
@@ -80,9 +91,31 @@ impl Job {
         Ok(Self { link: Arc::new(link), thread, rank, size })
     }
 
-    /// All processes.
-    pub fn world(&self) -> Arc<dyn Collective> {
-        Arc::new(Group { link: self.link.clone(), number: 0, rank: self.rank, size: self.size })
+    /// All processes, each `tensor_parallel` neighbours with one model between them.
+    pub fn team(&self, tensor_parallel: usize) -> Result<Team, JoinError> {
+        if !self.size.is_multiple_of(tensor_parallel) {
+            return Err(JoinError::Uneven { tensor_parallel, processes: self.size });
+        }
+        let world = Group { link: self.link.clone(), number: 0, rank: self.rank, size: self.size };
+        let world: Arc<dyn Collective> = Arc::new(world);
+        if tensor_parallel == 1 {
+            return Ok(Team::data_parallel(world));
+        }
+        let data = Arc::new(self.group(self.rank % tensor_parallel)?);
+        let model = Split::over(Arc::new(self.group(self.rank / tensor_parallel)?));
+        Ok(Team { world, data, model })
+    }
+
+    /// Those that name the same number. All processes call it.
+    fn group(&self, color: usize) -> Result<Group, JoinError> {
+        let (number, rank, size) = self.link.ask(self.rank, move |groups| {
+            let color = Color::with_value(color as i32);
+            let group = groups.communicators[0].split_by_color(color).expect("it has a color");
+            let place = (groups.communicators.len(), group.rank(), group.size());
+            groups.communicators.push(group);
+            place
+        })?;
+        Ok(Group { link: self.link.clone(), number, rank: rank as usize, size: size as usize })
     }
 
     /// Waits until all processes leave. One that ends without it is taken for dead.

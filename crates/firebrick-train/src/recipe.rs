@@ -21,6 +21,9 @@ pub struct TrainRecipe {
     pub batch_size: usize,
     /// Micro-batches that a batch is split into, to save memory; the step is the same.
     pub accumulation: usize,
+    /// Processes that hold one model between them, each some heads and inner channels of every layer; the others that
+    /// `mpirun` starts share the batch. Any number may continue a run.
+    pub tensor_parallel: usize,
     /// Highest learning rate, reached after the warm-up.
     pub learning_rate: f64,
     /// Highest learning rate of the head, where it differs: a fresh head on a pretrained model learns faster.
@@ -53,6 +56,7 @@ impl Default for TrainRecipe {
             max_steps: 0,
             batch_size: 32,
             accumulation: 1,
+            tensor_parallel: 1,
             learning_rate: 1e-3,
             head_learning_rate: None,
             warmup_steps: 100,
@@ -142,6 +146,7 @@ impl Check for TrainRecipe {
         count("train.max_steps", self.max_steps, 0, 1_000_000_000)?;
         count("train.batch_size", self.batch_size, 1, 65_536)?;
         count("train.accumulation", self.accumulation, 1, self.batch_size)?;
+        count("train.tensor_parallel", self.tensor_parallel, 1, 1024)?;
         within("train.learning_rate", self.learning_rate, 1e-12, 10.0)?;
         let head = self.head_learning_rate.unwrap_or(self.learning_rate);
         within("train.head_learning_rate", head, 1e-12, 10.0)?;

@@ -3,6 +3,8 @@
 //! Data-parallel: each has the whole model, takes its part of every batch, and gets the sum of all gradients, so that
 //! all take the same step (Li et al. 2020, <https://arxiv.org/abs/2006.15704>). The sum waits for the end of the
 //! backward pass: Burn hands out gradients only then.
+//!
+//! Tensor-parallel: some hold one model together, as [`firebrick_core::layers::split`] says, and see the same rows.
 
 use std::sync::Arc;
 
@@ -10,9 +12,13 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     prelude::*,
 };
-use firebrick_core::parallel::{Alone, Collective, Lost};
+use firebrick_core::{
+    layers::split::Split,
+    parallel::{Alone, Collective, Lost},
+};
+use firebrick_kernels::reduce::sum_of_squares;
 
-use crate::optim::Grads;
+use crate::optim::{self, Grads};
 
 /// Numbers that are summed at a time: 25 MB, as in PyTorch's `DistributedDataParallel`.
 const BUCKET: usize = 25 * 1024 * 1024 / 4;
@@ -22,19 +28,21 @@ const BUCKET: usize = 25 * 1024 * 1024 / 4;
 pub struct Team {
     /// All processes of the run; the first one writes.
     pub world: Arc<dyn Collective>,
-    /// Those that share a batch.
+    /// Those that share a batch, and have the same part of the model.
     pub data: Arc<dyn Collective>,
+    /// Those that hold a model together.
+    pub model: Split,
 }
 
 impl Team {
     /// A run in one process.
     pub fn alone() -> Self {
-        Self { world: Arc::new(Alone), data: Arc::new(Alone) }
+        Self::data_parallel(Arc::new(Alone))
     }
 
     /// Every process has the whole model.
     pub fn data_parallel(world: Arc<dyn Collective>) -> Self {
-        Self { data: world.clone(), world }
+        Self { data: world.clone(), world, model: Split::default() }
     }
 
     /// Whether this process writes the run folder.
@@ -42,7 +50,7 @@ impl Team {
         self.world.rank() == 0
     }
 
-    /// Whether this process evaluates.
+    /// Whether this process evaluates: the first one, and those that it needs for that.
     pub fn evaluates(&self) -> bool {
         self.data.rank() == 0
     }
@@ -74,22 +82,20 @@ impl Team {
         if self.data.size() == 1 {
             return Ok(());
         }
-        let mut trained = Trained::default();
-        model.visit(&mut trained);
+        let fields = shapes(model);
         // A process without rows has no gradients, and one that no process has must stay away.
         let mut bucket = vec![*loss as f32];
-        bucket.extend(trained.fields.iter().map(|(name, _)| match grads.contains_key(name) {
-            true => 1.0,
-            false => 0.0,
-        }));
+        bucket.extend(fields.iter().map(|(name, _)| f32::from(u8::from(grads.contains_key(name)))));
         let sums = self.data.sum(bucket)?;
         *loss = f64::from(sums[0]);
-        let mut fields = trained.fields.into_iter().zip(&sums[1..]);
-        let fields = fields.by_ref().filter(|(_, have)| **have > 0.0).map(|(field, _)| field);
+        let fields = fields.into_iter().zip(&sums[1..]);
+        let fields = fields.filter(|(_, have)| **have > 0.0).map(|(field, _)| field);
 
         let mut waiting: Vec<(String, usize)> = vec![];
-        let mut bucket: Vec<f32> = vec![];
-        for (name, count) in fields {
+        let numbers: usize = grads.values().map(Vec::len).sum();
+        let mut bucket: Vec<f32> = Vec::with_capacity(numbers.min(BUCKET));
+        for (name, shape) in fields {
+            let count: usize = shape.iter().product();
             if !bucket.is_empty() && bucket.len() + count > BUCKET {
                 bucket = self.flush(bucket, &mut waiting, grads)?;
             }
@@ -101,6 +107,20 @@ impl Team {
         }
         self.flush(bucket, &mut waiting, grads)?;
         Ok(())
+    }
+
+    /// Euclidean length of all gradients of the whole model together.
+    pub fn global_norm(&self, grads: &Grads) -> Result<f64, Lost> {
+        if self.model.is_whole() {
+            return Ok(optim::global_norm(grads));
+        }
+        let (cut, whole): (Vec<_>, Vec<_>) =
+            grads.iter().partition(|(field, _)| self.model.axis(field).is_some());
+        let squares = |grads: Vec<(&String, &Vec<f32>)>| -> f64 {
+            grads.into_iter().map(|(_, grad)| sum_of_squares(grad)).sum()
+        };
+        let cut = self.model.members().sum(vec![squares(cut) as f32])?[0];
+        Ok((f64::from(cut) + squares(whole)).sqrt())
     }
 
     /// Sums a bucket into the gradients that lie in it; gives it back empty.
@@ -127,14 +147,20 @@ impl Team {
     }
 }
 
-/// Fields that get gradients, with their numbers of numbers.
-#[derive(Default)]
-struct Trained {
-    path: Vec<String>,
-    fields: Vec<(String, usize)>,
+/// The parameters of a model and their shapes, in order.
+pub fn shapes<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
+    let mut walk = Shapes::default();
+    model.visit(&mut walk);
+    walk.fields
 }
 
-impl ModuleVisitor for Trained {
+#[derive(Default)]
+struct Shapes {
+    path: Vec<String>,
+    fields: Vec<(String, Vec<usize>)>,
+}
+
+impl ModuleVisitor for Shapes {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.to_string());
     }
@@ -144,6 +170,6 @@ impl ModuleVisitor for Trained {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.fields.push((self.path.join("."), param.lazy_shape().num_elements()));
+        self.fields.push((self.path.join("."), param.lazy_shape().to_vec()));
     }
 }

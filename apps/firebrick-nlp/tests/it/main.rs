@@ -1,6 +1,8 @@
 //! A text classifier on every backend, and as a learner.
 #![recursion_limit = "256"]
 
+mod split;
+
 use burn::{module::Module, prelude::*};
 use firebrick_core::{arch::bert::BertConfig, device::DeviceSpec};
 use firebrick_nlp::{

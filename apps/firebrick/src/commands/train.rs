@@ -63,8 +63,8 @@ pub struct Job<'a> {
 /// one of the run writes for.
 pub fn train(job: &Job, global: &Global) -> Result<(PathBuf, nlp::Trained), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    let world = World::join(&stop)?;
-    let trained = train_in(&world, job, global, &stop);
+    let mut world = World::join(&stop)?;
+    let trained = train_in(&mut world, job, global, &stop);
     let (dir, trained) = world.leave(trained)?;
     let Some(trained) = trained else { return Err(Failure::quiet(0)) };
     if trained.end == End::Interrupted {
@@ -75,7 +75,7 @@ pub fn train(job: &Job, global: &Global) -> Result<(PathBuf, nlp::Trained), Fail
 
 /// `None` in a process that another one writes for.
 fn train_in(
-    world: &World,
+    world: &mut World,
     job: &Job,
     global: &Global,
     stop: &Arc<AtomicBool>,
@@ -84,6 +84,7 @@ fn train_in(
     if let Some(seed) = global.seed {
         recipe.seed = seed;
     }
+    world.divide(recipe.train.tensor_parallel)?;
     let name = job.run.unwrap_or(&recipe.name).to_string();
     let dir = global.runs.join(&name);
     let style = if global.quiet || !world.team.is_first() { Style::None } else { global.progress };
@@ -105,6 +106,10 @@ fn train_in(
     }
 
     let resolved = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
+    // Any number of processes may continue the run.
+    let mut undivided = recipe.clone();
+    undivided.train.tensor_parallel = 1;
+    let undivided = toml::to_string_pretty(&undivided).context("writing the resolved recipe")?;
     let info = RunInfo {
         name,
         status: Status::Running,
@@ -113,7 +118,7 @@ fn train_in(
         burn: "0.22.1".into(),
         device: global.device.to_string(),
         seed: recipe.seed,
-        recipe_sha256: sha256_bytes(resolved.as_bytes()),
+        recipe_sha256: sha256_bytes(undivided.as_bytes()),
         data_sha256: prepared.corpus.sha256.clone(),
         started: firebrick_train::run::now() as u64,
         end: None,

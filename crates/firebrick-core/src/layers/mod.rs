@@ -17,3 +17,4 @@ pub mod pool;
 pub mod position;
 pub mod scalar;
 pub mod spec_augment;
+pub mod split;
