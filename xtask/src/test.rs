@@ -59,8 +59,18 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
         let mut doc = cargo();
         doc.args(["test", "--doc", "--workspace", "--no-fail-fast"]);
         report.tests("doc tests", with_python(doc))?;
+        report.tests("several processes", mpi_tests())?;
     }
     Ok(report.print())
+}
+
+/// A build with MPI, and what needs a real `mpirun`. The dependencies are the same; the rest takes a minute.
+fn mpi_tests() -> Command {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--features", "firebrick/mpi", "--test", "mpi"]);
+    // One after another: each has as many processes as there are cores.
+    command.args(["--", "--test-threads=1"]);
+    command
 }
 
 fn tests(nextest: bool, args: &[String]) -> Command {

@@ -10,6 +10,7 @@ mod npz;
 mod places;
 mod progress;
 mod tasks;
+mod world;
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firebrick_train::fit::Event;
+use firebrick_train::fit::{End, Event};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// `--progress`.
@@ -66,6 +66,13 @@ impl Progress {
             }
             Event::Resumed { step } => self.line(&format!("continues after step {step}")),
             Event::Saved { .. } => {}
+            Event::Stopped { step, end } => match end {
+                End::Interrupted => {
+                    eprintln!("interrupted after step {step}; the same command continues");
+                }
+                End::OutOfTime => self.line("stopped by --max-seconds; the same command continues"),
+                _ => {}
+            },
         }
     }
 

@@ -9,3 +9,4 @@ pub mod checkpoint;
 pub mod device;
 pub mod generate;
 pub mod layers;
+pub mod parallel;

@@ -6,17 +6,21 @@
 //! written under another name, synced, renamed, and its parent synced: a kill leaves an older one.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use burn::module::Module;
-use firebrick_core::checkpoint::{
-    LoadError,
-    tensors::{self, Coverage, SaveType, Weights, write_atomically},
+use firebrick_core::{
+    checkpoint::{
+        LoadError,
+        tensors::{self, Coverage, Weights, write_atomically},
+    },
+    layers::split::Split,
 };
 
-use crate::{fit::Counters, optim::OptimState};
+use crate::{fit::Counters, optim::OptimState, team};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -65,10 +69,12 @@ fn folder(run: &Path, step: usize) -> PathBuf {
     run.join("checkpoints").join(format!("step-{step}"))
 }
 
-/// Writes `checkpoints/step-N`, then deletes all but the newest `keep`.
+/// Writes `checkpoints/step-N`, then deletes all but the newest `keep`. All processes that hold `model` together call
+/// this, and the first one writes; what is written is the same as if it held all of it.
 pub fn save<M: Module>(
     run: &Path,
     model: &M,
+    split: &Split,
     optim: &OptimState,
     counters: &Counters,
     best: Option<&M>,
@@ -81,19 +87,22 @@ pub fn save<M: Module>(
         let path = path.to_path_buf();
         move |source| CheckpointError::Io { path, what, source }
     };
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(io("delete", &temporary))?;
+    if split.rank() == 0 {
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(io("delete", &temporary))?;
+        }
+        fs::create_dir_all(&temporary).map_err(io("create", &temporary))?;
     }
-    fs::create_dir_all(&temporary).map_err(io("create", &temporary))?;
     let own_name = |field: &str| Some(field.to_string());
-    tensors::save(model, &temporary.join("model.safetensors"), SaveType::F32, own_name)?;
+    tensors::save_joined(model, &temporary.join("model.safetensors"), split, own_name)?;
     if let Some(best) = best {
-        tensors::save(best, &temporary.join("best.safetensors"), SaveType::F32, own_name)?;
+        tensors::save_joined(best, &temporary.join("best.safetensors"), split, own_name)?;
     }
-    let named = optim.slots.iter().flat_map(|(slot, fields)| {
-        fields.iter().map(move |(name, x)| (format!("{slot}.{name}"), x.as_slice()))
-    });
-    tensors::save_vectors(named, &temporary.join("optimizer.safetensors"))?;
+    let path = temporary.join("optimizer.safetensors");
+    save_optimizer(optim, &team::shapes(model), split, &path)?;
+    if split.rank() > 0 {
+        return Ok(());
+    }
     let state = serde_json::to_vec_pretty(counters).expect("plain numbers");
     let path = temporary.join("state.json");
     write_atomically(&path, &state).map_err(io("write", &path))?;
@@ -113,8 +122,48 @@ pub fn save<M: Module>(
     Ok(())
 }
 
-/// Fills `model` and everything around it from a checkpoint's folder.
-pub fn load<M: Module>(folder: &Path, model: M) -> Result<Restored<M>, CheckpointError> {
+/// Writes the vectors by kind and field. `shapes`: of this process's parameters.
+fn save_optimizer(
+    optim: &OptimState,
+    shapes: &[(String, Vec<usize>)],
+    split: &Split,
+    path: &Path,
+) -> Result<(), CheckpointError> {
+    let shape = |field: &str| {
+        let own = shapes.iter().find(|(name, _)| name == field);
+        split.whole_shape(field, own.map_or_else(Vec::new, |(_, shape)| shape.clone()))
+    };
+    let mut vectors = vec![];
+    for (slot, fields) in &optim.slots {
+        let lengths = fields.iter().map(|(field, values)| match split.axis(field) {
+            Some(_) => (field, shape(field).iter().product()),
+            None => (field, values.len()),
+        });
+        vectors.extend(lengths.map(|(field, length)| (format!("{slot}.{field}"), length)));
+    }
+    let numbers = |name: &str| {
+        let (slot, field) = name.split_once('.').expect("named above");
+        let values = &optim.slots[slot][field];
+        if split.axis(field).is_none() {
+            return Ok(Cow::Borrowed(values.as_slice()));
+        }
+        let whole = split.whole(field, values.clone(), &shape(field));
+        whole.map(Cow::Owned).map_err(std::io::Error::other)
+    };
+    if split.rank() == 0 {
+        return Ok(tensors::save_vectors(vectors, path, numbers)?);
+    }
+    let path = path.to_path_buf();
+    let given = vectors.iter().try_for_each(|(name, _)| numbers(name).map(drop));
+    given.map_err(|source| CheckpointError::Io { path, what: "write", source })
+}
+
+/// Fills `model`, of which this process holds a part, and everything around it from a checkpoint's folder.
+pub fn load<M: Module>(
+    folder: &Path,
+    model: M,
+    split: &Split,
+) -> Result<Restored<M>, CheckpointError> {
     let path = folder.join("state.json");
     let text = fs::read(&path).map_err(|source| CheckpointError::Io {
         path: path.clone(),
@@ -126,7 +175,7 @@ pub fn load<M: Module>(folder: &Path, model: M) -> Result<Restored<M>, Checkpoin
     let fill = |model: M, file: &str| {
         let weights = Weights::open_file(&folder.join(file))?;
         let all = Coverage { ignored: &[], fresh: &[] };
-        tensors::fill(model, &weights, &all, |field| Some(field.to_string()))
+        tensors::fill_part(model, &weights, &all, split, |field| Some(field.to_string()))
     };
     let best = match folder.join("best.safetensors").exists() {
         true => Some(fill(model.valid(), "best.safetensors")?),
@@ -135,11 +184,19 @@ pub fn load<M: Module>(folder: &Path, model: M) -> Result<Restored<M>, Checkpoin
     let model = fill(model, "model.safetensors")?;
 
     let vectors = Weights::open_file(&folder.join("optimizer.safetensors"))?;
+    let shapes = team::shapes(&model);
     let mut optim = OptimState { time: counters.step, ..OptimState::default() };
     for name in vectors.names() {
         let (slot, field) = name.split_once('.').unwrap_or((name, ""));
+        let values = vectors.floats(name)?;
+        let values = match shapes.iter().find(|(own, _)| own == field) {
+            Some((_, shape)) if split.axis(field).is_some() => {
+                split.part(field, values, &split.whole_shape(field, shape.clone()))
+            }
+            _ => values,
+        };
         let fields = optim.slots.entry(slot.to_string()).or_default();
-        fields.insert(field.to_string(), vectors.floats(name)?);
+        fields.insert(field.to_string(), values);
     }
     Ok(Restored { model, optim, counters, best })
 }

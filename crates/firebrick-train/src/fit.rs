@@ -3,6 +3,9 @@
 //! Everything random is a function of the recipe's seed and the step, and everything else that a step
 //! reads is in the checkpoint; hence N steps straight and N/2 + resume + N/2 give the same bytes on
 //! the CPU.
+//!
+//! Several processes run it side by side, each on its part of every batch ([`crate::team`]). The first one evaluates,
+//! writes, and says when to stop.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::Device;
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Tensor},
+};
+use firebrick_core::parallel::Lost;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,6 +28,7 @@ use crate::{
     sampler,
     schedule::lr_at,
     task::{Examples, Task},
+    team::Team,
 };
 
 /// What the loop counts; saved with every checkpoint.
@@ -55,10 +63,23 @@ pub struct Step {
 /// What the loop tells its caller.
 #[derive(Debug)]
 pub enum Event<'a> {
-    Resumed { step: usize },
+    Resumed {
+        step: usize,
+    },
     Step(&'a Step),
-    Evaluated { step: usize, metrics: &'a Metrics, best: bool },
-    Saved { step: usize },
+    Evaluated {
+        step: usize,
+        metrics: &'a Metrics,
+        best: bool,
+    },
+    Saved {
+        step: usize,
+    },
+    /// Before its last step; the checkpoint is saved.
+    Stopped {
+        step: usize,
+        end: End,
+    },
 }
 
 /// Scores by name.
@@ -89,6 +110,15 @@ pub enum FitError {
     Checkpoint(#[from] CheckpointError),
     #[error("cannot write the run's log")]
     Log(#[source] std::io::Error),
+    #[error("the processes of the run have come apart")]
+    Lost(#[from] Lost),
+    #[error(
+        "this process is at step {step} and the first one is not: all need one folder of runs, \
+         on a file system that every machine sees"
+    )]
+    Apart { step: usize },
+    #[error("{0} is for a run in one process")]
+    Alone(&'static str),
 }
 
 /// The recipe's parts that the loop reads.
@@ -101,6 +131,7 @@ pub struct Plan<'a> {
     pub max_time: Option<Duration>,
     /// Set from outside (Ctrl-C): the loop saves a checkpoint and returns.
     pub stop: &'a AtomicBool,
+    pub team: &'a Team,
 }
 
 /// A trained model.
@@ -123,7 +154,8 @@ pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
 
 /// Trains `model` (on an autodiff device) from where `run` stands until the plan ends.
 ///
-/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages.
+/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages; only the processes that
+/// evaluate call it, and the others give back their last weights as the best.
 pub fn fit<T, E>(
     mut model: T,
     examples: &E,
@@ -139,7 +171,12 @@ where
     if examples.is_empty() {
         return Err(FitError::NoExamples);
     }
-    let train = plan.train;
+    let (train, team) = (plan.train, plan.team);
+    let searches = matches!(train.settings().method, Method::Lbfgs { line_search: true, .. });
+    if searches && team.world.size() > 1 {
+        return Err(FitError::Alone("`train.line_search` of lbfgs"));
+    }
+    let mine = |part: usize| part % team.data.size() == team.data.rank();
     let sizes: Vec<usize> = (0..examples.len()).map(|i| examples.size(i)).collect();
     let batch_size = train.rows_per_step(sizes.len());
     let per_epoch = sizes.len().div_ceil(batch_size);
@@ -151,11 +188,15 @@ where
     let mut optim = OptimState::default();
     let mut counters = Counters::default();
     let mut best = None;
+    draw(&model, plan.seed);
     if let Some(saved) = checkpoint::latest(run.dir())? {
-        let restored = checkpoint::load(&saved, model)?;
+        let restored = checkpoint::load(&saved, model, &team.model)?;
         (model, optim, counters, best) =
             (restored.model, restored.optim, restored.counters, restored.best);
         report(Event::Resumed { step: counters.step });
+    }
+    if !team.agrees(&(counters.step as u64).to_le_bytes())? {
+        return Err(FitError::Apart { step: counters.step });
     }
     run.rewind(counters.step).map_err(FitError::Log)?;
 
@@ -173,13 +214,16 @@ where
 
         let begun = Instant::now();
         let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
+        // As many micro-batches as the recipe says, or one for each process.
         let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
+        let parts = parts.max(team.data.size());
         let again = |model: &T| gradients(model, examples, batch, parts, seed);
-        let (loss, grads) = again(&model);
+        let (mut loss, mut grads) = share_of_gradients(&model, examples, batch, parts, seed, mine);
+        team.sum_gradients(&model, &mut loss, &mut grads)?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
         }
-        let norm = optim::global_norm(&grads);
+        let norm = team.global_norm(&grads)?;
         let learning_rate = lr_at(index, steps, train);
         model = match train.settings().method {
             Method::Lbfgs { line_search: true, .. } => {
@@ -204,7 +248,7 @@ where
         report(Event::Step(&step));
 
         let last = counters.step == steps;
-        if counters.step.is_multiple_of(eval_every) || last {
+        if team.evaluates() && (counters.step.is_multiple_of(eval_every) || last) {
             let candidate = optim.averaged(model.valid());
             let metrics = evaluate(&candidate);
             let score = score(&metrics, plan.metric)?;
@@ -221,18 +265,19 @@ where
         }
         counters.seconds = earlier + started.elapsed().as_secs_f64();
 
-        if plan.stop.load(Ordering::Relaxed) {
-            end = End::Interrupted;
-        } else if plan.max_time.is_some_and(|limit| started.elapsed() >= limit) {
+        if plan.max_time.is_some_and(|limit| started.elapsed() >= limit) {
             end = End::OutOfTime;
         } else if train.patience > 0 && counters.stale >= train.patience {
             end = End::EarlyStop;
         }
-        if counters.step.is_multiple_of(save_every) || last || end != End::Finished {
+        end = decided(team, end, plan.stop.load(Ordering::Relaxed))?;
+        let saves = counters.step.is_multiple_of(save_every) || last || end != End::Finished;
+        if saves && team.evaluates() {
             run.flush().map_err(FitError::Log)?;
             checkpoint::save(
                 run.dir(),
                 &model,
+                &team.model,
                 &optim,
                 &counters,
                 best.as_ref(),
@@ -241,6 +286,7 @@ where
             report(Event::Saved { step: counters.step });
         }
         if end != End::Finished {
+            report(Event::Stopped { step: counters.step, end });
             break;
         }
     }
@@ -254,6 +300,27 @@ where
 /// Whether a score is a loss.
 pub fn lower_is_better(metric: &str) -> bool {
     ["loss", "perplexity", "bits_per_char", "cer", "wer", "eer"].contains(&metric)
+}
+
+/// Draws the fresh weights, which Burn would draw when they are first read: in the order of a forward pass, and from
+/// the seed of its dropout, which differs between processes.
+fn draw<M: Module>(model: &M, seed: u64) {
+    struct Reader;
+    impl ModuleVisitor for Reader {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            param.val();
+        }
+    }
+    model.devices().into_iter().for_each(|device| device.seed(seed));
+    model.visit(&mut Reader);
+}
+
+/// Interrupted if any process was, else what the first one says.
+fn decided(team: &Team, end: End, stop: bool) -> Result<End, Lost> {
+    const ENDS: [End; 3] = [End::Finished, End::EarlyStop, End::OutOfTime];
+    let said = if team.is_first() { ENDS.iter().position(|other| *other == end) } else { None };
+    let sums = team.world.sum(vec![said.unwrap_or(0) as f32, f32::from(u8::from(stop))])?;
+    Ok(if sums[1] > 0.0 { End::Interrupted } else { ENDS[sums[0] as usize] })
 }
 
 /// Higher is better, whatever the metric.
@@ -274,10 +341,28 @@ where
     T: Task<Batch = E::Batch>,
     E: Examples,
 {
+    share_of_gradients(model, examples, batch, parts, seed, |_| true)
+}
+
+/// The shares of the micro-batches that are `mine` in [`gradients`]: they add up to it. A micro-batch is the same,
+/// dropout included, whoever computes it.
+fn share_of_gradients<T, E>(
+    model: &T,
+    examples: &E,
+    batch: &[usize],
+    parts: usize,
+    seed: u64,
+    mine: impl Fn(usize) -> bool,
+) -> (f64, Grads)
+where
+    T: Task<Batch = E::Batch>,
+    E: Examples,
+{
     let device: Device = model.devices().into_iter().next().expect("a model has parameters");
     let mut grads = Grads::new();
     let mut total = 0.0;
-    for (index, part) in batch.chunks(batch.len().div_ceil(parts)).enumerate() {
+    let micro_batches = batch.chunks(batch.len().div_ceil(parts)).enumerate();
+    for (index, part) in micro_batches.filter(|(index, _)| mine(*index)) {
         let seed = sampler::mix(seed, index as u64);
         device.seed(seed); // dropout
         let weight = part.len() as f64 / batch.len() as f64;

@@ -19,12 +19,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     fit::{Counters, End, Event, Metrics},
-    recipe::{Check, RecipeError},
+    recipe::{Check, RecipeError, TrainRecipe},
     report::{
         self, Report,
         plots::{confusion_svg, line_chart_svg},
     },
     run::{Run, Status},
+    team::Team,
 };
 
 /// Scores by part of the data: `{"valid": {"accuracy": 0.9}}`.
@@ -51,8 +52,16 @@ pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
     /// Reads the data, trains (or reads) the tokenizer.
     fn prepare(&self, places: &Places) -> anyhow::Result<Self::Prepared>;
 
-    /// Trains (or continues) the session's run and writes `model/` in its folder.
-    fn train(&self, prepared: Self::Prepared, session: Session) -> anyhow::Result<Self::Trained>;
+    /// Trains (or continues) the session's run and writes `model/` in its folder; `None` in a process that another one
+    /// writes for.
+    fn train(
+        &self,
+        prepared: Self::Prepared,
+        session: Session,
+    ) -> anyhow::Result<Option<Self::Trained>>;
+
+    /// [`TrainRecipe`] of the recipe.
+    fn method(&mut self) -> &mut TrainRecipe;
 }
 
 /// Data as a recipe wants it.
@@ -128,10 +137,25 @@ pub struct Places<'a> {
 pub struct Session<'a> {
     pub device: &'a Device,
     pub run: &'a mut Run,
+    /// The processes that train together.
+    pub team: &'a Team,
     pub max_time: Option<Duration>,
     /// Set from outside (Ctrl-C): the loop saves a checkpoint and returns.
     pub stop: &'a AtomicBool,
     pub report: &'a mut dyn FnMut(Event),
+}
+
+impl Session<'_> {
+    /// For a task whose model cannot be divided over processes.
+    pub fn needs_whole_model(&self) -> Result<(), RecipeError> {
+        match self.team.model.is_whole() {
+            true => Ok(()),
+            false => {
+                let problem = "is for text classification; this model goes whole to every process";
+                Err(RecipeError::value("train.tensor_parallel", problem))
+            }
+        }
+    }
 }
 
 /// Trains `prepared` and keeps the run's description true, however it ends.
@@ -139,13 +163,14 @@ pub fn run<R: Recipe>(
     recipe: &R,
     prepared: R::Prepared,
     session: Session,
-) -> anyhow::Result<R::Trained> {
-    let Session { device, run, max_time, stop, report } = session;
+) -> anyhow::Result<Option<R::Trained>> {
+    let Session { device, run, team, max_time, stop, report } = session;
     let trained =
-        recipe.train(prepared, Session { device, run: &mut *run, max_time, stop, report });
+        recipe.train(prepared, Session { device, run: &mut *run, team, max_time, stop, report });
     match &trained {
         Err(_) => run.info.status = Status::Failed,
-        Ok(trained) => {
+        Ok(None) => {}
+        Ok(Some(trained)) => {
             run.info.status = match trained.end() {
                 End::Finished | End::EarlyStop => Status::Finished,
                 End::OutOfTime | End::Interrupted => Status::Interrupted,

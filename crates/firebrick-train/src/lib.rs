@@ -7,6 +7,8 @@
 pub mod checkpoint;
 pub mod fit;
 pub mod job;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod optim;
 pub mod origin;
 pub mod recipe;
@@ -16,4 +18,5 @@ pub mod sampler;
 pub mod schedule;
 pub mod sweep;
 pub mod task;
+pub mod team;
 pub mod tensorboard;

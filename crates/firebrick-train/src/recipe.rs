@@ -29,6 +29,9 @@ pub struct TrainRecipe {
     pub batch_size: usize,
     /// Micro-batches that a batch is split into, to save memory; the step is the same.
     pub accumulation: usize,
+    /// Processes that hold one model between them, each some heads and inner channels of every layer; the others that
+    /// `mpirun` starts share the batch. Any number may continue a run. With `adam`, `adamw`, `sgd`, `lion` or `gd`.
+    pub tensor_parallel: usize,
     /// How weights follow from gradients. A key that the optimiser does not read is an error.
     pub optimizer: Optimizer,
     /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
@@ -98,6 +101,7 @@ impl Default for TrainRecipe {
             max_steps: 0,
             batch_size: 32,
             accumulation: 1,
+            tensor_parallel: 1,
             optimizer: Optimizer::AdamW,
             learning_rate: None,
             head_learning_rate: None,
@@ -204,6 +208,15 @@ impl Check for TrainRecipe {
         count("train.max_steps", self.max_steps, 0, 1_000_000_000)?;
         count("train.batch_size", self.batch_size, 1, 65_536)?;
         count("train.accumulation", self.accumulation, 1, self.batch_size)?;
+        count("train.tensor_parallel", self.tensor_parallel, 1, 1024)?;
+        let splits = matches!(
+            self.optimizer,
+            Optimizer::Gd | Optimizer::Sgd | Optimizer::Adam | Optimizer::AdamW | Optimizer::Lion
+        );
+        if self.tensor_parallel > 1 && !splits {
+            let problem = "goes not with this optimiser, which looks at whole matrices";
+            return Err(RecipeError::value("train.tensor_parallel", problem));
+        }
         let numbers = [
             ("learning_rate", self.learning_rate, 1e-12, 10.0),
             ("head_learning_rate", self.head_learning_rate, 1e-12, 10.0),

@@ -77,6 +77,12 @@ pub enum RunError {
 pub struct Run {
     dir: PathBuf,
     pub info: RunInfo,
+    /// `None` where another process of the run writes.
+    log: Option<Log>,
+}
+
+#[derive(Debug)]
+struct Log {
     metrics: BufWriter<File>,
     events: Option<EventWriter>,
     /// Held while the run trains; the system frees it when the process ends, however it ends.
@@ -129,15 +135,16 @@ impl Run {
         };
         let path = dir.join("metrics.jsonl");
         let metrics = OpenOptions::new().create(true).append(true).open(&path);
-        let run = Self {
-            dir: dir.to_path_buf(),
-            info,
-            metrics: BufWriter::new(metrics.map_err(io("open", &path))?),
-            events: None,
-            _lock: lock,
-        };
+        let metrics = BufWriter::new(metrics.map_err(io("open", &path))?);
+        let log = Some(Log { metrics, events: None, _lock: lock });
+        let run = Self { dir: dir.to_path_buf(), info, log };
         run.save_info()?;
         Ok(run)
+    }
+
+    /// The folder of a run that another process writes: read here, and left as it is.
+    pub fn follow(dir: &Path, info: RunInfo) -> Self {
+        Self { dir: dir.to_path_buf(), info, log: None }
     }
 
     pub fn dir(&self) -> &Path {
@@ -145,6 +152,9 @@ impl Run {
     }
 
     pub fn save_info(&self) -> Result<(), RunError> {
+        if self.log.is_none() {
+            return Ok(());
+        }
         let path = self.dir.join("run.json");
         let text = serde_json::to_vec_pretty(&self.info).expect("plain data");
         write_atomically(&path, &text).map_err(|source| RunError::Io {
@@ -156,7 +166,8 @@ impl Run {
 
     /// Drops what was logged after `step`, which will be run again, and opens the event file.
     pub(crate) fn rewind(&mut self, step: usize) -> std::io::Result<()> {
-        self.metrics.flush()?;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.metrics.flush()?;
         let path = self.dir.join("metrics.jsonl");
         let kept: String = lines(&path)?
             .into_iter()
@@ -164,19 +175,20 @@ impl Run {
             .map(|(_, line)| line + "\n")
             .collect();
         write_atomically(&path, kept.as_bytes())?;
-        self.metrics = BufWriter::new(OpenOptions::new().append(true).open(&path)?);
+        log.metrics = BufWriter::new(OpenOptions::new().append(true).open(&path)?);
         let wall = now();
         let name = format!("events.out.tfevents.{:010}.step-{step}", wall as u64);
         let mut events = EventWriter::append(&self.dir, &name, wall)?;
         events.restart(step as i64 + 1, wall)?; // readers forget what will be run again
-        self.events = Some(events);
+        log.events = Some(events);
         Ok(())
     }
 
     pub(crate) fn log_step(&mut self, step: &Step) -> std::io::Result<()> {
-        writeln!(self.metrics, "{}", serde_json::to_string(step)?)?;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        writeln!(log.metrics, "{}", serde_json::to_string(step)?)?;
         let wall = now();
-        if let Some(events) = &mut self.events {
+        if let Some(events) = &mut log.events {
             events.scalar("train/loss", step.step as i64, step.loss as f32, wall)?;
             events.scalar(
                 "train/learning_rate",
@@ -190,10 +202,11 @@ impl Run {
     }
 
     pub(crate) fn log_eval(&mut self, step: usize, metrics: &Metrics) -> std::io::Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
         let line = serde_json::json!({"step": step, "valid": metrics});
-        writeln!(self.metrics, "{line}")?;
+        writeln!(log.metrics, "{line}")?;
         let wall = now();
-        if let Some(events) = &mut self.events {
+        if let Some(events) = &mut log.events {
             for (name, value) in metrics {
                 events.scalar(&format!("valid/{name}"), step as i64, *value as f32, wall)?;
             }
@@ -202,8 +215,9 @@ impl Run {
     }
 
     pub(crate) fn flush(&mut self) -> std::io::Result<()> {
-        self.metrics.flush()?;
-        match &mut self.events {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.metrics.flush()?;
+        match &mut log.events {
             Some(events) => events.flush(),
             None => Ok(()),
         }

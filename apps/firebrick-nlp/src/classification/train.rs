@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use burn::module::Module;
+use burn::{module::Module, tensor::Device};
 use firebrick_core::{
     arch::bert::{self, ModelType},
     checkpoint::{
@@ -17,7 +17,7 @@ use firebrick_train::{
     fit::{Counters, End, Fitted, Metrics, Plan, fit},
     job::{self, Places, Scores, Session, Shown},
     origin::Origin,
-    recipe::RecipeError,
+    recipe::{RecipeError, TrainRecipe},
 };
 
 use super::{
@@ -69,6 +69,10 @@ impl job::Recipe for Recipe {
         self.seed = seed;
     }
 
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
     fn metric(&self) -> Result<&'static str, RecipeError> {
         self.eval.metric(METRICS)
     }
@@ -87,7 +91,7 @@ impl job::Recipe for Recipe {
         Ok(Prepared { corpus, tokenizer, taught, pretrained })
     }
 
-    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
         train(self, prepared, session)
     }
 }
@@ -130,10 +134,11 @@ impl job::Trained for Trained {
     }
 }
 
-fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, tokenizer, taught, pretrained } = prepared;
-    let Session { device, run, max_time, stop, report } = session;
+    let Session { device, run, team, max_time, stop, report } = session;
     let labels = corpus.labels.clone();
+    let flex = *device == Device::flex();
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let (config, model) = match &pretrained {
@@ -154,6 +159,21 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         None => model,
         Some(lora) => lora::attach(model, lora, checkpoint_name)
             .map_err(|problem| RecipeError::value("model.lora.targets", problem))?,
+    };
+    let split = &team.model;
+    let model = match split.is_whole() {
+        true => model,
+        false => {
+            let fit = config.check_split(split.size());
+            let fit =
+                fit.and(lora.as_ref().map_or(Ok(()), |_| Err("goes not with adapters".into())));
+            let fit = fit.and(match flex {
+                true => Ok(()),
+                false => Err("needs the device flex".into()),
+            });
+            fit.map_err(|problem| RecipeError::value("train.tensor_parallel", problem))?;
+            model.split(split)
+        }
     };
     let max_len = recipe.tokenizer.max_len.min(config.longest());
     let encode = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
@@ -178,10 +198,21 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         seed: recipe.seed,
         max_time,
         stop,
+        team,
     };
     let Fitted { best, end, counters } =
         fit(model, &data, &plan, run, |model| judge(model, &valid).metrics(), report)?;
 
+    if !team.evaluates() {
+        return Ok(None);
+    }
+    let best = match split.is_whole() {
+        true => best,
+        false => Classify { model: best.model.join(split)?, ..best },
+    };
+    if !team.is_first() {
+        return Ok(None);
+    }
     let valid = judge(&best, &valid);
     let test = match (&corpus.test, end) {
         (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
@@ -210,7 +241,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let model = best.model.materialize(); // an adapter is merged
     let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
-    Ok(Trained { end, counters, classifier, origin, corpus, valid, test })
+    Ok(Some(Trained { end, counters, classifier, origin, corpus, valid, test }))
 }
 
 /// What `[model.lora]` asks for.

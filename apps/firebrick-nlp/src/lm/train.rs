@@ -14,7 +14,7 @@ use firebrick_train::{
     fit::{Counters, End, Fitted, Plan, fit},
     job::{self, Places, Scores, Session, Shown},
     origin::Origin,
-    recipe::RecipeError,
+    recipe::{RecipeError, TrainRecipe},
     report::{Report, plots::Curve},
     run,
 };
@@ -65,6 +65,10 @@ impl job::Recipe for Recipe {
         self.seed = seed;
     }
 
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
     fn metric(&self) -> Result<&'static str, RecipeError> {
         self.eval.metric(METRICS)
     }
@@ -93,7 +97,7 @@ impl job::Recipe for Recipe {
         Ok(Prepared { sha256: hash::sha256_rows(&rows), corpus })
     }
 
-    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
         train(self, prepared, session)
     }
 }
@@ -171,9 +175,10 @@ impl job::Trained for Trained {
     }
 }
 
-fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, sha256 } = prepared;
-    let Session { device, run, max_time, stop, report } = session;
+    session.needs_whole_model()?;
+    let Session { device, run, team, max_time, stop, report } = session;
     let autodiff = device.clone().autodiff();
     autodiff.seed(recipe.seed);
     let config = recipe.config(corpus.vocab_size)?;
@@ -196,9 +201,13 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         seed: recipe.seed,
         max_time,
         stop,
+        team,
     };
     let look = |model: &CausalLm| judge(model, &corpus.valid).metrics();
     let Fitted { best, end, counters } = fit(model, &windows, &plan, run, look, report)?;
+    if !team.is_first() {
+        return Ok(None);
+    }
 
     let mut scores = Scores::from([("valid".to_string(), judge(&best, &corpus.valid).metrics())]);
     if matches!(end, End::Finished | End::EarlyStop) {
@@ -219,7 +228,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let tokens = [&corpus.train, &corpus.valid, &corpus.test].map(|part| part.ids.len());
     let writer = Writer::new(model, corpus.tokenizer, GenerationConfig::default(), device);
     let samples = samples(&writer, &corpus.valid.ids, recipe)?;
-    Ok(Trained { end, counters, scores, samples, parameters, tokens })
+    Ok(Some(Trained { end, counters, scores, samples, parameters, tokens }))
 }
 
 /// The model as its family saves and writes, and its `config.json`.

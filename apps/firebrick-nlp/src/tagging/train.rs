@@ -7,7 +7,7 @@ use firebrick_train::{
     fit::{Counters, End, Fitted, Plan, fit},
     job::{self, Places, Scores, Session, Shown},
     origin::Origin,
-    recipe::RecipeError,
+    recipe::{RecipeError, TrainRecipe},
 };
 
 use super::{
@@ -54,6 +54,10 @@ impl job::Recipe for Recipe {
         self.seed = seed;
     }
 
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
     fn metric(&self) -> Result<&'static str, RecipeError> {
         self.eval.metric(METRICS)
     }
@@ -65,7 +69,7 @@ impl job::Recipe for Recipe {
         Ok(Prepared { corpus, features })
     }
 
-    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
         train(self, prepared, session)
     }
 }
@@ -116,9 +120,10 @@ impl job::Trained for Trained {
     }
 }
 
-fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, features } = prepared;
-    let Session { device, run, max_time, stop, report } = session;
+    session.needs_whole_model()?;
+    let Session { device, run, team, max_time, stop, report } = session;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     // One class is none to choose from.
@@ -147,9 +152,13 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         seed: recipe.seed,
         max_time,
         stop,
+        team,
     };
     let evaluate = |model: &Tag| tagger(model).judge(&corpus.valid, rows).metrics();
     let Fitted { best, end, counters } = fit(model, &examples, &plan, run, evaluate, report)?;
+    if !team.is_first() {
+        return Ok(None);
+    }
 
     let tagger = tagger(&best);
     let valid = tagger.judge(&corpus.valid, rows);
@@ -177,5 +186,5 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         labels.len()
     );
     tagger.save(&run.dir().join("model"), &origin, &about)?;
-    Ok(Trained { end, counters, scores, corpus, valid, test, labels })
+    Ok(Some(Trained { end, counters, scores, corpus, valid, test, labels }))
 }

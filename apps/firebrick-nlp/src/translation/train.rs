@@ -7,7 +7,7 @@ use firebrick_train::{
     fit::{Counters, End, Fitted, Metrics, Plan, fit},
     job::{self, Places, Scores, Session, Shown},
     origin::Origin,
-    recipe::RecipeError,
+    recipe::{RecipeError, TrainRecipe},
 };
 
 use super::{
@@ -57,6 +57,10 @@ impl job::Recipe for Recipe {
         self.seed = seed;
     }
 
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
     fn metric(&self) -> Result<&'static str, RecipeError> {
         self.eval.metric(METRICS)
     }
@@ -70,7 +74,7 @@ impl job::Recipe for Recipe {
         Ok(Prepared { corpus, tokenizer, too_long, examples })
     }
 
-    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
         train(self, prepared, session)
     }
 }
@@ -122,9 +126,10 @@ impl job::Trained for Trained {
     }
 }
 
-fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Trained> {
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, tokenizer, examples, .. } = prepared;
-    let Session { device, run, max_time, stop, report } = session;
+    session.needs_whole_model()?;
+    let Session { device, run, team, max_time, stop, report } = session;
     let autodiff = device.clone().autodiff();
     autodiff.seed(recipe.seed);
     let config = recipe.marian(tokenizer.vocab_size())?;
@@ -165,12 +170,16 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         seed: recipe.seed,
         max_time,
         stop,
+        team,
     };
     let fitted = fit(model, &examples, &plan, run, evaluate, report);
     if let Some(error) = broken {
         return Err(error);
     }
     let Fitted { best, end, counters } = fitted?;
+    if !team.is_first() {
+        return Ok(None);
+    }
 
     let translator = translator(&best);
     let beams = recipe.generate.num_beams;
@@ -203,5 +212,5 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         judged.chrf.signature()
     );
     translator.save(&run.dir().join("model"), &config, &origin, &about)?;
-    Ok(Trained { end, counters, scores, corpus, valid: judged, test })
+    Ok(Some(Trained { end, counters, scores, corpus, valid: judged, test }))
 }

@@ -2,6 +2,7 @@
 #![recursion_limit = "256"]
 
 mod search;
+mod split;
 mod translation;
 
 use burn::{module::Module, prelude::*};

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        OnceLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,6 +26,7 @@ use crate::{
     places,
     progress::{Progress, Style},
     tasks::with_task,
+    world::World,
 };
 
 pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
@@ -68,15 +69,34 @@ pub struct Job<'a> {
     pub watch: Option<&'a dyn Fn(&Event) -> bool>,
 }
 
-/// Trains and returns the run's folder. An interrupted run ends in its exit code.
+/// Trains and returns the run's folder. An interrupted run ends in its exit code, and so does a process that another
+/// one of the run writes for.
 pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Trained), Failure> {
+    let mut world = World::join(stop())?;
+    let trained = train_in::<R>(&mut world, job, global);
+    let (dir, trained) = world.leave(trained)?;
+    let Some(trained) = trained else { return Err(Failure::quiet(0)) };
+    if trained.end() == End::Interrupted {
+        return Err(Failure::quiet(INTERRUPTED));
+    }
+    Ok((dir, trained))
+}
+
+/// `None` in a process that another one writes for.
+fn train_in<R: Recipe>(
+    world: &mut World,
+    job: &Job,
+    global: &Global,
+) -> Result<(PathBuf, Option<R::Trained>), Failure> {
     let mut recipe: R = job.opened.parse(job.overrides)?;
     if let Some(seed) = global.seed {
         recipe.set_seed(seed);
     }
+    let tensor_parallel = recipe.method().tensor_parallel;
+    world.divide(tensor_parallel)?;
     let name = job.run.unwrap_or(recipe.name()).to_string();
     let dir = global.runs.join(&name);
-    let style = if global.quiet { Style::None } else { global.progress };
+    let style = if global.quiet || !world.team.is_first() { Style::None } else { global.progress };
     let mut progress = Progress::new(style);
     progress.line(&format!("run folder {}", dir.display()));
 
@@ -85,6 +105,10 @@ pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Train
     prepared.remarks().iter().for_each(|remark| progress.line(remark));
 
     let resolved = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
+    // Any number of processes may continue the run.
+    recipe.method().tensor_parallel = 1;
+    let undivided = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
+    recipe.method().tensor_parallel = tensor_parallel;
     let info = RunInfo {
         name,
         status: Status::Running,
@@ -93,60 +117,64 @@ pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Train
         burn: "0.22.1".into(),
         device: global.device.to_string(),
         seed: recipe.seed(),
-        recipe_sha256: sha256_bytes(resolved.as_bytes()),
+        recipe_sha256: sha256_bytes(undivided.as_bytes()),
         data_sha256: prepared.data_sha256().into(),
         started: firebrick_train::run::now() as u64,
         end: None,
         counters: Counters::default(),
         metrics: Default::default(),
     };
-    let mut run = Run::open(&dir, info, &job.opened.text(), &resolved)?;
-    let ledger = dir.join("data.ledger.jsonl");
-    write_atomically(&ledger, prepared.ledger().as_bytes())
-        .with_context(|| format!("writing {}", ledger.display()))?;
+    world.check(&info)?;
+    let first = world.team.is_first();
+    let mut run = match first {
+        true => Run::open(&dir, info, &job.opened.text(), &resolved)?,
+        false => Run::follow(&dir, info),
+    };
+    if first {
+        let ledger = dir.join("data.ledger.jsonl");
+        write_atomically(&ledger, prepared.ledger().as_bytes())
+            .with_context(|| format!("writing {}", ledger.display()))?;
+    }
 
     listen()?;
     let session = Session {
         device: &device,
         run: &mut run,
+        team: &world.team,
         max_time: job.max_time,
-        stop: &STOP,
+        stop: stop(),
         report: &mut |event| {
-            progress.show(&event);
+            // The others see the same.
+            let watched = matches!(event, Event::Stopped { .. }) && job.watch.is_some();
+            if first && !watched {
+                progress.show(&event);
+            }
             if job.watch.is_some_and(|watch| watch(&event)) {
-                STOP.store(true, Ordering::SeqCst);
+                stop().store(true, Ordering::SeqCst);
             }
         },
     };
     let trained = job::run(&recipe, prepared, session);
     progress.end();
-    let trained = trained?;
-    if trained.end() == End::Interrupted {
-        let step = run.info.counters.step;
-        if job.watch.is_none() {
-            eprintln!("interrupted after step {step}; the same command continues");
-        }
-        return Err(Failure::quiet(INTERRUPTED));
-    }
-    if trained.end() == End::OutOfTime {
-        progress.line("stopped by --max-seconds; the same command continues");
-    }
-    Ok((dir, trained))
+    Ok((dir, trained?))
 }
 
 /// Set by Ctrl-C or a termination signal; a second one ends the process at once.
-static STOP: AtomicBool = AtomicBool::new(false);
+fn stop() -> &'static Arc<AtomicBool> {
+    static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Default::default);
+    &STOP
+}
 
 /// For a training that was stopped by who watched it, before the next one.
 pub fn clear_interrupt() {
-    STOP.store(false, Ordering::SeqCst);
+    stop().store(false, Ordering::SeqCst);
 }
 
 fn listen() -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     let listening = ONCE.get_or_init(|| {
         let handler = || {
-            if STOP.swap(true, Ordering::SeqCst) {
+            if stop().swap(true, Ordering::SeqCst) {
                 std::process::exit(i32::from(INTERRUPTED));
             }
         };

@@ -33,7 +33,9 @@ use crate::{
         embedding::Embedding,
         linear::Linear,
         norm::LayerNorm,
+        split::Split,
     },
+    parallel::Lost,
 };
 
 pub use masked_lm::{BertMaskedLm, load_masked_lm, save_masked_lm};
@@ -292,7 +294,24 @@ impl BertConfig {
             feed_forward_norm: LayerNorm::new(c, self.layer_norm_eps, device),
             dropout: Dropout::new(self.hidden_dropout_prob),
             activation: self.hidden_act,
+            split: Split::default(),
         }
+    }
+
+    /// Whether `members` processes can hold the model together.
+    pub fn check_split(&self, members: usize) -> Result<(), String> {
+        config::divides(
+            "num_attention_heads",
+            self.num_attention_heads,
+            "train.tensor_parallel",
+            members,
+        )?;
+        config::divides(
+            "intermediate_size",
+            self.intermediate_size,
+            "train.tensor_parallel",
+            members,
+        )
     }
 
     /// Encoder, and pooler where `pooler` says so, with fresh weights.
@@ -373,15 +392,26 @@ struct Layer {
     dropout: Dropout,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    split: Split,
 }
 
 impl Layer {
+    fn split(self, split: &Split) -> Self {
+        Self { attention: self.attention.split(split), split: split.clone(), ..self }
+    }
+
+    fn join(self) -> Self {
+        Self { attention: self.attention.join(), split: Split::default(), ..self }
+    }
+
     /// `[B, T, C]` -> `[B, T, C]`
     fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
         let attended = self.attention.forward(x.clone(), mask);
         let x = self.attention_norm.residual(x, attended, &self.dropout);
-        let wide = self.activation.forward(self.up.forward(x.clone())); // [B, T, F]
-        let fed = self.down.forward(wide); // [B, T, C]
+        let wide = self.up.forward(self.split.enter(x.clone()));
+        let wide = self.activation.forward(wide); // [B, T, F]
+        let fed = self.down.forward_rows(wide, &self.split); // [B, T, C]
         self.feed_forward_norm.residual(x, fed, &self.dropout)
     }
 }
@@ -421,6 +451,20 @@ pub struct BertClassifier {
 }
 
 impl BertClassifier {
+    /// This member's part of the model.
+    pub fn split(self, split: &Split) -> Self {
+        let encoder = self.encoder;
+        let layers = encoder.layers.into_iter().map(|layer| layer.split(split)).collect();
+        split.cut(Self { encoder: Encoder { layers, ..encoder }, ..self })
+    }
+
+    /// The whole model from the members' parts. All of them call it.
+    pub fn join(self, split: &Split) -> Result<Self, Lost> {
+        let Self { encoder, .. } = split.join(self.clone())?;
+        let layers = encoder.layers.into_iter().map(Layer::join).collect();
+        Ok(Self { encoder: Encoder { layers, ..encoder }, ..self })
+    }
+
     /// As [`Encoder::forward`]; returns logits `[B, L]`.
     pub fn forward(
         &self,

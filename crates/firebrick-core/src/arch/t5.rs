@@ -35,6 +35,7 @@ use crate::{
         linear::{Linear, linear},
         mlp::{FeedForward, GatedFeedForward},
         norm::RmsNorm,
+        split::Split,
     },
 };
 
@@ -266,6 +267,7 @@ impl T5Config {
             output: Linear::without_bias(heads * d, c, self.std(heads * d), device),
             dropout: Dropout::new(self.dropout_rate),
             heads: Heads { scale: 1.0, ..Heads::new(heads, d) },
+            split: Split::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! `[output, input]`, Burn as `[input, output]`: two-dimensional weights of `Linear` are transposed.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fs::File,
@@ -27,7 +28,7 @@ use super::{
     window::WeightFile,
     write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
-use crate::layers::fused;
+use crate::layers::{fused, split::Split};
 
 /// Numbers that are taken off a device at a time.
 const SAVED_AT_ONCE: usize = 1 << 20;
@@ -305,11 +306,23 @@ pub fn fill<M: Module>(
     coverage: &Coverage,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<M, LoadError> {
+    fill_part(model, weights, coverage, &Split::default(), name_of)
+}
+
+/// As [`fill`], of this member's part of a model; the checkpoint holds all of it.
+pub fn fill_part<M: Module>(
+    model: M,
+    weights: &Weights,
+    coverage: &Coverage,
+    split: &Split,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<M, LoadError> {
     let mut filler = Filler {
         at: Place::default(),
         weights,
         name_of,
         fresh: coverage.fresh,
+        split,
         used: BTreeSet::new(),
         missing: vec![],
         error: None,
@@ -386,6 +399,7 @@ struct Filler<'a, F> {
     weights: &'a Weights,
     name_of: F,
     fresh: &'a [&'a str],
+    split: &'a Split,
     used: BTreeSet<String>,
     missing: Vec<String>,
     error: Option<LoadError>,
@@ -430,7 +444,9 @@ impl<F> Filler<'_, F> {
         param: &Param<Tensor<D>>,
     ) -> Result<Tensor<D>, LoadError> {
         let found = self.weights.entries[name].shape.clone();
-        let mut expected = param.lazy_shape().to_vec();
+        let field = self.at.field();
+        let whole = self.split.whole_shape(&field, param.lazy_shape().to_vec());
+        let mut expected = whole.clone();
         if self.at.transposed::<D>() {
             expected.reverse();
         }
@@ -443,7 +459,8 @@ impl<F> Filler<'_, F> {
         }
         let device = param.lazy_device();
         // Half the memory, and half to read for every token; the products are those of the same numbers as f32.
-        if self.at.factor::<D>()
+        if self.split.is_whole()
+            && self.at.factor::<D>()
             && fused::reads_bf16(&device)
             && let Some(numbers) = self.weights.bf16s(name)?
         {
@@ -454,7 +471,7 @@ impl<F> Filler<'_, F> {
             true => Order::Transposed { rows: found[0], columns: found[1] },
             false => Order::Flat,
         };
-        let floats = self.weights.adapted(name, order)?;
+        let floats = self.split.part(&field, self.weights.adapted(name, order)?, &whole);
         let shape = param.lazy_shape();
         Ok(Tensor::from_data(TensorData::new(floats, shape), &device))
     }
@@ -494,6 +511,19 @@ pub fn save_sharded<M: Module>(
     planner.write(model, path, dtype, limit)
 }
 
+/// As [`save`] in f32, of a model that several processes hold. All of them call this, and the first one writes: a
+/// tensor is put together when its turn comes, so that none ever has the whole model.
+pub fn save_joined<M: Module>(
+    model: &M,
+    path: &Path,
+    split: &Split,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<(), LoadError> {
+    let mut planner = Planner { split: split.clone(), ..Planner::new(&name_of) };
+    model.visit(&mut planner);
+    planner.write(model, path, SaveType::F32, SHARD_LIMIT)
+}
+
 /// As [`save`], of the parameters that have a name, in one file.
 pub(super) fn save_named<M: Module>(
     model: &M,
@@ -506,16 +536,18 @@ pub(super) fn save_named<M: Module>(
     planner.write(model, path, dtype, u64::MAX)
 }
 
-/// Writes vectors of numbers by name; read back with [`Weights::floats`].
+/// Writes vectors of numbers by name, each with its length; read back with [`Weights::floats`]. They are asked for in
+/// this order, one at a time.
 pub fn save_vectors<'a>(
-    vectors: impl Iterator<Item = (String, &'a [f32])>,
+    vectors: Vec<(String, usize)>,
     path: &Path,
+    numbers: impl FnMut(&str) -> std::io::Result<Cow<'a, [f32]>>,
 ) -> Result<(), LoadError> {
-    let (names, vectors): (Vec<String>, Vec<&[f32]>) = vectors.unzip();
-    let plan = names.into_iter().zip(&vectors);
-    let plan = plan.map(|(name, x)| Planned::floats(name, vec![x.len()])).collect();
-    let mut writer = Writer::new(path, u64::MAX, SaveType::F32, plan)?;
-    let written = vectors.into_iter().try_for_each(|x| writer.put(x));
+    let names: Vec<String> = vectors.iter().map(|(name, _)| name.clone()).collect();
+    let plan = vectors.into_iter().map(|(name, length)| Planned::floats(name, vec![length]));
+    let mut writer = Writer::new(path, u64::MAX, SaveType::F32, plan.collect())?;
+    let mut vectors = names.iter().map(String::as_str).map(numbers);
+    let written = vectors.try_for_each(|x| writer.put(&x?));
     written
         .and_then(|()| writer.finish())
         .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
@@ -537,6 +569,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 struct Planner<F> {
     at: Place,
     name_of: F,
+    split: Split,
     /// Of batch norms; they go first.
     counts: Vec<Planned>,
     plan: Vec<Planned>,
@@ -545,7 +578,8 @@ struct Planner<F> {
 
 impl<F: Fn(&str) -> Option<String>> Planner<F> {
     fn new(name_of: F) -> Self {
-        Self { at: Place::default(), name_of, counts: vec![], plan: vec![], nameless: vec![] }
+        let (at, split) = Default::default();
+        Self { at, name_of, split, counts: vec![], plan: vec![], nameless: vec![] }
     }
 
     /// Goes through the model once more, for the numbers.
@@ -559,12 +593,17 @@ impl<F: Fn(&str) -> Option<String>> Planner<F> {
         let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
         let counts = self.counts.len();
         let plan = self.counts.into_iter().chain(self.plan).collect();
-        let mut writer = Writer::new(path, limit, dtype, plan)?;
-        (0..counts).try_for_each(|_| writer.put(&[0.0])).map_err(failed)?;
-        let skipped = self.nameless;
-        let mut collector = Collector { at: Place::default(), skipped, writer, result: Ok(()) };
+        let mut writer = match self.split.rank() {
+            0 => Some(Writer::new(path, limit, dtype, plan)?),
+            _ => None,
+        };
+        let mut zeros = (0..counts).map(|_| writer.as_mut().map_or(Ok(()), |w| w.put(&[0.0])));
+        zeros.try_for_each(|put| put).map_err(failed)?;
+        let (at, skipped, split) = (Place::default(), self.nameless, self.split);
+        let mut collector = Collector { at, skipped, split, writer, result: Ok(()) };
         model.visit(&mut collector);
-        collector.result.and_then(|()| collector.writer.finish()).map_err(failed)
+        let finish = || collector.writer.map_or(Ok(()), Writer::finish);
+        collector.result.and_then(|()| finish()).map_err(failed)
     }
 }
 
@@ -583,7 +622,7 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
             self.nameless.push(field);
             return;
         };
-        let mut shape = param.lazy_shape().to_vec();
+        let mut shape = self.split.whole_shape(&field, param.lazy_shape().to_vec());
         if self.at.transposed::<D>() {
             shape.reverse();
         }
@@ -603,7 +642,9 @@ struct Collector {
     at: Place,
     /// Fields that are not in the plan.
     skipped: Vec<String>,
-    writer: Writer,
+    split: Split,
+    /// `None` where another process writes.
+    writer: Option<Writer>,
     result: std::io::Result<()>,
 }
 
@@ -617,37 +658,53 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.result.is_err() || self.skipped.contains(&self.at.field()) {
+        let field = self.at.field();
+        if self.skipped.contains(&field) {
             return;
         }
-        self.result = self.put(param.val(), self.at.transposed::<D>());
+        let mut tensor = param.val();
+        // Whatever became of the file: the others wait.
+        if self.split.axis(&field).is_some() {
+            match self.split.join_tensor(&field, tensor) {
+                Ok(whole) => tensor = whole,
+                Err(lost) => {
+                    self.result = Err(std::io::Error::other(lost));
+                    return;
+                }
+            }
+        }
+        if let Some(writer) = self.writer.as_mut().filter(|_| self.result.is_ok()) {
+            self.result = put(writer, tensor, self.at.transposed::<D>());
+        }
     }
 }
 
-impl Collector {
-    /// Takes the tensor off its device some rows of the file at a time: a vocabulary's table is a
-    /// fifth of a small model.
-    fn put<const D: usize>(&mut self, tensor: Tensor<D>, transposed: bool) -> std::io::Result<()> {
-        let tensor = tensor.detach();
-        let axis = usize::from(transposed);
-        let rows = tensor.dims()[axis];
-        let count = tensor.shape().num_elements();
-        if count == 0 {
-            return self.writer.put(&[]);
-        }
-        let step = (SAVED_AT_ONCE * rows / count).max(1);
-        for row in (0..rows).step_by(step) {
-            let part = tensor.clone().slice_dim(axis, row..rows.min(row + step));
-            let data = part.into_data().convert_dtype(DType::F32);
-            if transposed {
-                let order = Order::Transposed { rows: data.shape()[0], columns: data.shape()[1] };
-                self.writer.put(&turned(data.as_bytes(), order))?;
-            } else {
-                self.writer.put(data.as_slice::<f32>().expect("just converted to f32"))?;
-            }
-        }
-        Ok(())
+/// Takes the tensor off its device some rows of the file at a time: a vocabulary's table is a
+/// fifth of a small model.
+fn put<const D: usize>(
+    writer: &mut Writer,
+    tensor: Tensor<D>,
+    transposed: bool,
+) -> std::io::Result<()> {
+    let tensor = tensor.detach();
+    let axis = usize::from(transposed);
+    let rows = tensor.dims()[axis];
+    let count = tensor.shape().num_elements();
+    if count == 0 {
+        return writer.put(&[]);
     }
+    let step = (SAVED_AT_ONCE * rows / count).max(1);
+    for row in (0..rows).step_by(step) {
+        let part = tensor.clone().slice_dim(axis, row..rows.min(row + step));
+        let data = part.into_data().convert_dtype(DType::F32);
+        if transposed {
+            let order = Order::Transposed { rows: data.shape()[0], columns: data.shape()[1] };
+            writer.put(&turned(data.as_bytes(), order))?;
+        } else {
+            writer.put(data.as_slice::<f32>().expect("just converted to f32"))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use burn::{module::Module, prelude::*, tensor::activation::softmax};
 
-use super::{cache::KeyValue, dropout::Dropout, fused, linear::Linear};
+use super::{cache::KeyValue, dropout::Dropout, fused, linear::Linear, split::Split};
 
 /// Which keys a query sees. The default sees all.
 #[derive(Debug, Clone, Default)]
@@ -175,6 +175,7 @@ impl AttentionConfig {
             output: Linear::with_bias(self.output_bias, inner, c, self.std, device),
             dropout: Dropout::new(self.dropout),
             heads: Heads::new(self.heads, self.head_dim),
+            split: Split::default(),
         }
     }
 }
@@ -190,9 +191,27 @@ pub struct MultiHeadAttention {
     pub dropout: Dropout,
     #[module(skip)]
     pub heads: Heads,
+    #[module(skip)]
+    pub split: Split,
 }
 
 impl MultiHeadAttention {
+    /// With this member's share of the heads; its parameters are for [`Split::cut`].
+    pub fn split(self, split: &Split) -> Self {
+        let (query, key_value) = (split.share(self.heads.query), split.share(self.heads.key_value));
+        let heads = Heads { query, key_value, ..self.heads };
+        let dropout = self.dropout.of_member(split.rank());
+        Self { heads, dropout, split: split.clone(), ..self }
+    }
+
+    /// The opposite of [`Self::split`].
+    pub fn join(self) -> Self {
+        let members = self.split.size();
+        let (query, key_value) = (self.heads.query * members, self.heads.key_value * members);
+        let heads = Heads { query, key_value, ..self.heads };
+        Self { heads, dropout: self.dropout.of_member(0), split: Split::default(), ..self }
+    }
+
     /// Every token looks at every other that the mask lets it see: `x`: `[B, T, C]` -> `[B, T, C]`
     pub fn forward(&self, x: Tensor<3>, mask: &Mask) -> Tensor<3> {
         self.cached(x, mask, None)
@@ -200,22 +219,32 @@ impl MultiHeadAttention {
 
     /// As [`Self::forward`]; with a cache, over the tokens of earlier calls too.
     pub fn cached(&self, x: Tensor<3>, mask: &Mask, cache: Option<&mut KeyValue>) -> Tensor<3> {
-        let memory = self.memory(x.clone());
+        let x = self.split.enter(x);
+        let memory = self.keys_and_values(x.clone());
         let memory = match cache {
             Some(cache) => cache.append(memory),
             None => memory,
         };
-        self.over(x, memory, mask)
+        self.mix(x, memory, mask)
     }
 
     /// Keys and values of `x`: `[B, Tk, C]` -> `[B, Tk, H * D]` each, for [`Self::over`].
     pub fn memory(&self, x: Tensor<3>) -> [Tensor<3>; 2] {
-        [self.key.forward(x.clone()), self.value.forward(x)]
+        self.keys_and_values(self.split.enter(x))
     }
 
     /// The tokens `x` look at a memory, as a decoder looks at its source: `[B, Tq, C]` -> `[B, Tq, C]`
-    pub fn over(&self, x: Tensor<3>, [key, value]: [Tensor<3>; 2], mask: &Mask) -> Tensor<3> {
+    pub fn over(&self, x: Tensor<3>, memory: [Tensor<3>; 2], mask: &Mask) -> Tensor<3> {
+        self.mix(self.split.enter(x), memory, mask)
+    }
+
+    fn keys_and_values(&self, x: Tensor<3>) -> [Tensor<3>; 2] {
+        [self.key.forward(x.clone()), self.value.forward(x)]
+    }
+
+    fn mix(&self, x: Tensor<3>, [key, value]: [Tensor<3>; 2], mask: &Mask) -> Tensor<3> {
         let query = self.query.forward(x);
-        self.output.forward(attend([query, key, value], self.heads, mask, &self.dropout))
+        let mixed = attend([query, key, value], self.heads, mask, &self.dropout);
+        self.output.forward_rows(mixed, &self.split)
     }
 }

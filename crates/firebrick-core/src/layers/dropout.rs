@@ -11,11 +11,19 @@ use super::fused;
 pub struct Dropout {
     #[module(skip)]
     rate: f64,
+    /// Tells the masks of members apart that draw the same seeds.
+    #[module(skip)]
+    salt: u64,
 }
 
 impl Dropout {
     pub fn new(rate: f64) -> Self {
-        Self { rate }
+        Self { rate, salt: 0 }
+    }
+
+    /// Of numbers that only the member `rank` has.
+    pub fn of_member(self, rank: usize) -> Self {
+        Self { salt: (rank as u64) << 32 | rank as u64, ..self }
     }
 
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
@@ -49,7 +57,7 @@ impl Dropout {
         let uniform = Distribution::Uniform(0.0, f64::from(HALF));
         let draws = Tensor::<1, Int>::random([2], uniform, &device.clone().inner()).into_data();
         let seed = draws.iter::<u64>().fold(0, |seed, half| (seed << 32) | half);
-        kernel::Dropout::new(self.rate, seed)
+        kernel::Dropout::new(self.rate, seed ^ self.salt)
     }
 
     /// Zeroes the same channels in all steps of a sequence, `[B, T, C]` -> `[B, T, C]`: variational or locked dropout

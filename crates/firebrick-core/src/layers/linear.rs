@@ -7,7 +7,7 @@ use burn::{
     tensor::module,
 };
 
-use super::fused;
+use super::{fused, split::Split};
 
 /// `y = x weight + bias` over the last axis.
 #[derive(Module, Debug)]
@@ -39,6 +39,18 @@ impl Linear {
     /// `[.., input]` -> `[.., output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    /// As [`Self::forward`], where each member has some rows of the weight and the channels of `x` that go with them.
+    pub fn forward_rows<const D: usize>(&self, x: Tensor<D>, split: &Split) -> Tensor<D> {
+        if split.is_whole() {
+            return self.forward(x);
+        }
+        let y = split.leave(linear(x, self.weight.val(), None));
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
     }
 
     /// Channels out.

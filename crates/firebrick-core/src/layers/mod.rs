@@ -18,3 +18,4 @@ pub mod position;
 pub mod rnn;
 pub mod scalar;
 pub mod spec_augment;
+pub mod split;

@@ -1,6 +1,8 @@
 //! The loop on a task small enough to check by eye.
 #![recursion_limit = "256"]
 
+mod team;
+
 use std::{fs, path::Path, sync::atomic::AtomicBool};
 
 use burn::{
@@ -11,10 +13,12 @@ use burn::{
 use firebrick_core::layers::{dropout::Dropout, linear::Linear};
 use firebrick_train::{
     checkpoint,
-    fit::{Counters, End, Event, Fitted, Metrics, Plan, fit, gradients},
+    fit::{Counters, End, Event, FitError, Fitted, Metrics, Plan, fit, gradients},
+    optim::Grads,
     recipe::{CheckpointRecipe, TrainRecipe},
     run::{Run, RunInfo, Status},
     task::{Examples, Task},
+    team::Team,
 };
 
 /// Which of four corners a noisy point is nearest to.
@@ -115,6 +119,7 @@ fn run(dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) -> Fitted<Corner
         seed: 5,
         max_time: None,
         stop: &stop,
+        team: &Team::alone(),
     };
     let mut folder = Run::open(dir, info(), "", "").unwrap();
     let evaluate = |model: &Corners| {

@@ -14,7 +14,7 @@ use burn_flex::FlexTensor;
 use firebrick_kernels::{activation::Activation, dropout::Dropout, norm::Kind};
 
 use super::{
-    AttentionForm, FusedOps, Optional,
+    AttentionForm, FusedOps, Optional, Split,
     flex::{
         AttentionInputs, NormInputs, RotationInputs, activation_gradient,
         cross_entropy_with_gradient, embedding_gradient, gated_gradients, linear_bias_gradient,
@@ -43,6 +43,16 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
     fn fused_dropout(x: FloatTensor<Self>, dropout: Dropout) -> FloatTensor<Self> {
         let (node, x) = (x.node(), x.primitive().clone());
         record::<C, _, 1>(Drop, [node], dropout, Flex::fused_dropout(x, dropout))
+    }
+
+    fn fused_enter(x: FloatTensor<Self>, split: Split) -> FloatTensor<Self> {
+        let (node, x) = (x.node(), x.primitive().clone());
+        record::<C, _, 1>(Enter, [node], split, x)
+    }
+
+    fn fused_leave(x: FloatTensor<Self>, split: Split) -> FloatTensor<Self> {
+        let (node, x) = (x.node(), x.primitive().clone());
+        record::<C, _, 1>(Leave, [node], (), Flex::fused_leave(x, split))
     }
 
     fn fused_linear(
@@ -240,6 +250,29 @@ impl Backward<Flex, 1> for Drop {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dropout = ops.state;
         unary::<Flex, _>(ops.parents, ops.node, grads, |dy| Flex::fused_dropout(dy, dropout));
+    }
+}
+
+#[derive(Debug)]
+struct Enter;
+
+impl Backward<Flex, 1> for Enter {
+    type State = Split;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let split = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |dy| Flex::fused_leave(dy, split));
+    }
+}
+
+#[derive(Debug)]
+struct Leave;
+
+impl Backward<Flex, 1> for Leave {
+    type State = ();
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        unary::<Flex, _>(ops.parents, ops.node, grads, |dy| dy);
     }
 }
 

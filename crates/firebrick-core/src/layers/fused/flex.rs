@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use burn::{
     backend::{Flex, TensorMetadata, ops::ModuleOps},
     prelude::*,
-    tensor::{DType, bf16},
+    tensor::{DType, TensorData, bf16},
 };
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
@@ -20,7 +20,7 @@ use firebrick_kernels::{
     softmax,
 };
 
-use super::{AttentionForm, FusedOps, Optional};
+use super::{AttentionForm, FusedOps, Optional, Split};
 
 impl FusedOps for Flex {
     fn fused_activation(x: FlexTensor, f: Activation) -> FlexTensor {
@@ -42,6 +42,18 @@ impl FusedOps for Flex {
         let mut y = like(&x);
         dropout.apply(floats(&x), y.storage_mut());
         y
+    }
+
+    fn fused_enter(x: FlexTensor, _: Split) -> FlexTensor {
+        x
+    }
+
+    fn fused_leave(x: FlexTensor, split: Split) -> FlexTensor {
+        let x = dense(x);
+        match split.members().sum(floats(&x).to_vec()) {
+            Ok(sum) => FlexTensor::from_data(TensorData::new(sum, x.shape())),
+            Err(_) => x,
+        }
     }
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {

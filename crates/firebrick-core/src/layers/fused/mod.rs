@@ -21,7 +21,10 @@ use burn::{
 };
 use firebrick_kernels::{activation::Activation, dropout::Dropout};
 
-use super::attention::{Heads, Mask};
+use super::{
+    attention::{Heads, Mask},
+    split::Split,
+};
 
 pub use conv::{
     ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
@@ -40,6 +43,10 @@ pub trait FusedOps: Backend {
     ) -> FloatTensor<Self>;
 
     fn fused_dropout(x: FloatTensor<Self>, dropout: Dropout) -> FloatTensor<Self>;
+
+    fn fused_enter(x: FloatTensor<Self>, split: Split) -> FloatTensor<Self>;
+
+    fn fused_leave(x: FloatTensor<Self>, split: Split) -> FloatTensor<Self>;
 
     fn fused_linear(
         x: FloatTensor<Self>,
@@ -140,6 +147,16 @@ pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, f: Activation) -> T
 /// `[..]` -> `[..]`
 pub fn dropout<const D: usize>(x: Tensor<D>, dropout: Dropout) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), dropout))
+}
+
+/// `x`, whose gradient is the sum of the members' ones: the `f` of Megatron-LM.
+pub fn enter<const D: usize>(x: Tensor<D>, split: Split) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_enter(x.into_dispatch(), split))
+}
+
+/// The sum of the members' `x`, whose gradient is that of each: the `g` of Megatron-LM.
+pub fn leave<const D: usize>(x: Tensor<D>, split: Split) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_leave(x.into_dispatch(), split))
 }
 
 /// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
