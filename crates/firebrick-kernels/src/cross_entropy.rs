@@ -8,15 +8,12 @@ use rayon::prelude::*;
 
 use crate::{
     BLOCK,
-    math::{max, sum},
-    softmax::exponentials,
+    math::{exp, max, sum},
 };
 
 /// Axis letters: `N` rows, `V` classes.
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropy<'a> {
-    /// `[N, V]`
-    pub logits: &'a [f32],
     /// `[N]`, each in `0..V` or `ignore`.
     pub targets: &'a [i32],
     /// Rows with this target count for nothing.
@@ -26,60 +23,61 @@ pub struct CrossEntropy<'a> {
 }
 
 impl CrossEntropy<'_> {
-    fn classes(&self) -> usize {
-        self.logits.len() / self.targets.len()
-    }
-
     /// The class of row `r` if it counts.
     fn target(&self, r: usize) -> Option<usize> {
         let target = self.targets[r];
         (self.ignore != Some(target)).then_some(target as usize)
     }
 
-    fn check(&self) {
+    /// `V`
+    fn classes(&self, logits: &[f32]) -> usize {
         let n = self.targets.len();
-        assert!(n > 0 && !self.logits.is_empty(), "the loss of nothing");
-        assert!(self.logits.len().is_multiple_of(n));
+        assert!(n > 0 && !logits.is_empty(), "the loss of nothing");
+        assert!(logits.len().is_multiple_of(n));
         assert!((0.0..=1.0).contains(&self.smoothing), "a smoothing of {}", self.smoothing);
-        let classes = self.classes();
+        let classes = logits.len() / n;
         for (r, target) in self.targets.iter().enumerate() {
             let fits =
                 self.ignore == Some(*target) || (0..classes as i64).contains(&(*target).into());
             assert!(fits, "row {r} has class {target} of {classes}");
         }
+        classes
     }
 }
 
-/// Mean loss over the rows that count.
-pub fn loss(a: &CrossEntropy) -> f32 {
-    a.check();
-    let rows = (BLOCK / a.classes()).max(1);
-    let blocks: Vec<f64> = (0..a.targets.len().div_ceil(rows))
-        .into_par_iter()
+/// Mean loss over the rows that count; `logits`: `[N, V]`.
+pub fn loss(a: &CrossEntropy, logits: &[f32]) -> f32 {
+    let classes = a.classes(logits);
+    let rows = (BLOCK / classes).max(1);
+    let blocks: Vec<f64> = logits
+        .par_chunks(rows * classes)
+        .enumerate()
         .map_init(
-            || vec![0.0; a.classes()],
-            |powers, block| {
-                let rows = block * rows..((block + 1) * rows).min(a.targets.len());
-                rows.map(|r| row_loss(a, r, powers).0).sum()
+            || vec![0.0; classes],
+            |powers, (block, logits)| {
+                let logits = logits.chunks_exact(classes).enumerate();
+                let losses = logits.map(|(r, logits)| {
+                    powers.copy_from_slice(logits);
+                    row_loss(a, block * rows + r, powers).0
+                });
+                losses.sum()
             },
         )
         .collect();
     mean(a, &blocks)
 }
 
-/// As [`loss`], with its gradient with respect to the logits.
-pub fn loss_and_gradient(a: &CrossEntropy, dlogits: &mut [f32]) -> f32 {
-    a.check();
-    assert_eq!(dlogits.len(), a.logits.len());
+/// As [`loss`]; the logits become its gradient, so that a large vocabulary needs no second buffer.
+pub fn loss_and_gradient(a: &CrossEntropy, logits: &mut [f32]) -> f32 {
+    let classes = a.classes(logits);
     let scale = 1.0 / counted(a).max(1) as f32;
-    let classes = a.classes();
     let rows = (BLOCK / classes).max(1);
-    let blocks: Vec<f64> = dlogits
+    let blocks: Vec<f64> = logits
         .par_chunks_mut(rows * classes)
         .enumerate()
-        .map(|(block, dlogits)| {
-            let grads = dlogits.chunks_exact_mut(classes).enumerate();
-            grads.map(|(r, grad)| row_gradient(a, block * rows + r, scale, grad)).sum()
+        .map(|(block, logits)| {
+            let logits = logits.chunks_exact_mut(classes).enumerate();
+            logits.map(|(r, logits)| row_gradient(a, block * rows + r, scale, logits)).sum()
         })
         .collect();
     mean(a, &blocks)
@@ -93,29 +91,28 @@ fn mean(a: &CrossEntropy, blocks: &[f64]) -> f32 {
     (blocks.iter().sum::<f64>() / counted(a).max(1) as f64) as f32
 }
 
-/// Loss of row `r`, with `exp(logits - largest)` and its sum if the row counts.
-fn row_loss(a: &CrossEntropy, r: usize, powers: &mut [f32]) -> (f64, f64) {
+/// Loss of row `r`, whose logits become `exp(logits - largest)` with the sum returned, if the row counts.
+fn row_loss(a: &CrossEntropy, r: usize, row: &mut [f32]) -> (f64, f64) {
     let Some(target) = a.target(r) else { return (0.0, 0.0) };
-    let logits = &a.logits[r * a.classes()..][..a.classes()];
+    let (of_target, count) = (f64::from(row[target]), row.len() as f64);
     let mut sums = Sums::default();
-    dispatch_sums(logits, a.smoothing > 0.0, powers, &mut sums);
+    dispatch_sums(row, a.smoothing > 0.0, &mut sums);
     let log = f64::from(sums.largest) + sums.powers.ln();
     let smoothing = f64::from(a.smoothing);
-    let expected = (1.0 - smoothing) * f64::from(logits[target])
-        + smoothing * sums.logits / logits.len() as f64;
+    let expected = (1.0 - smoothing) * of_target + smoothing * sums.logits / count;
     (log - expected, sums.powers)
 }
 
-/// Also writes the gradient, times `scale`.
-fn row_gradient(a: &CrossEntropy, r: usize, scale: f32, grad: &mut [f32]) -> f64 {
+/// The logits of row `r` become the gradient, times `scale`.
+fn row_gradient(a: &CrossEntropy, r: usize, scale: f32, row: &mut [f32]) -> f64 {
     let Some(target) = a.target(r) else {
-        grad.fill(0.0);
+        row.fill(0.0);
         return 0.0;
     };
-    let (loss, total) = row_loss(a, r, grad);
-    let shared = scale * a.smoothing / grad.len() as f32;
-    dispatch_scale((f64::from(scale) / total) as f32, shared, grad);
-    grad[target] -= scale * (1.0 - a.smoothing);
+    let (loss, total) = row_loss(a, r, row);
+    let shared = scale * a.smoothing / row.len() as f32;
+    dispatch_scale((f64::from(scale) / total) as f32, shared, row);
+    row[target] -= scale * (1.0 - a.smoothing);
     loss
 }
 
@@ -129,11 +126,17 @@ struct Sums {
 }
 
 #[inline(always)]
-fn sums(logits: &[f32], of_logits: bool, powers: &mut [f32], out: &mut Sums) {
-    out.largest = max(logits);
-    out.powers = exponentials(logits, out.largest, powers);
+fn sums(row: &mut [f32], of_logits: bool, out: &mut Sums) {
+    out.largest = max(row);
     if of_logits {
-        out.logits = logits.chunks(1024).map(|logits| f64::from(sum(logits))).sum();
+        out.logits = row.chunks(1024).map(|logits| f64::from(sum(logits))).sum();
+    }
+    // Exact to f32 for rows of any length.
+    for row in row.chunks_mut(1024) {
+        for x in row.iter_mut() {
+            *x = exp(*x - out.largest);
+        }
+        out.powers += f64::from(sum(row));
     }
 }
 
@@ -142,9 +145,7 @@ fn scale_and_shift(scale: f32, shift: f32, x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = *x * scale - shift);
 }
 
-crate::for_this_cpu!(dispatch_sums = sums(
-    logits: &[f32], of_logits: bool, powers: &mut [f32], out: &mut Sums
-));
+crate::for_this_cpu!(dispatch_sums = sums(row: &mut [f32], of_logits: bool, out: &mut Sums));
 crate::for_this_cpu!(dispatch_scale = scale_and_shift(scale: f32, shift: f32, x: &mut [f32]));
 
 #[cfg(test)]
@@ -154,10 +155,10 @@ mod tests {
     use super::*;
 
     /// Mean loss in f64, by the smoothed distribution.
-    fn twin(a: &CrossEntropy) -> f64 {
-        let v = a.classes();
+    fn twin(a: &CrossEntropy, logits: &[f32]) -> f64 {
+        let v = a.classes(logits);
         let mut losses = vec![];
-        for (row, target) in a.logits.chunks_exact(v).zip(a.targets) {
+        for (row, target) in logits.chunks_exact(v).zip(a.targets) {
             if a.ignore == Some(*target) {
                 continue;
             }
@@ -191,17 +192,17 @@ mod tests {
                 targets[0] = ignore.min(classes as i32 - 1);
             }
             let ignore = ignore.map(|ignore| ignore.min(classes as i32 - 1));
-            let a = CrossEntropy { logits: &logits, targets: &targets, ignore, smoothing };
-            let mut grad = vec![f32::NAN; n];
+            let a = CrossEntropy { targets: &targets, ignore, smoothing };
+            let mut grad = logits.clone();
             let found = loss_and_gradient(&a, &mut grad);
-            prop_assert_eq!(found, loss(&a));
-            let expected = twin(&a);
+            prop_assert_eq!(found, loss(&a, &logits));
+            let expected = twin(&a, &logits);
             prop_assert!((f64::from(found) - expected).abs() < 1e-6 * expected.max(1.0));
             for i in (0..n).step_by(n / 20 + 1) {
                 let at = |h: f32| {
                     let mut logits = logits.clone();
                     logits[i] += h;
-                    twin(&CrossEntropy { logits: &logits, ..a })
+                    twin(&a, &logits)
                 };
                 let slope = (at(1.0 / 128.0) - at(-1.0 / 128.0)) * 64.0;
                 prop_assert!((f64::from(grad[i]) - slope).abs() < 3e-5, "{} {}", grad[i], slope);
@@ -212,13 +213,8 @@ mod tests {
     /// By hand: two classes alike cost `ln 2`; a row that is ignored changes nothing.
     #[test]
     fn two_classes_alike() {
-        let a = CrossEntropy {
-            logits: &[5.0, 5.0, 9.0, -9.0],
-            targets: &[1, -100],
-            ignore: Some(-100),
-            smoothing: 0.0,
-        };
-        let mut grad = [f32::NAN; 4];
+        let a = CrossEntropy { targets: &[1, -100], ignore: Some(-100), smoothing: 0.0 };
+        let mut grad = [5.0, 5.0, 9.0, -9.0];
         assert!((loss_and_gradient(&a, &mut grad) - 2f32.ln()).abs() < 1e-6);
         assert_eq!(grad, [0.5, -0.5, 0.0, 0.0]);
         let none = CrossEntropy { targets: &[-100, -100], ..a };
@@ -229,6 +225,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "row 1 has class 2 of 2")]
     fn a_class_too_far() {
-        loss(&CrossEntropy { logits: &[0.0; 4], targets: &[0, 2], ignore: None, smoothing: 0.0 });
+        loss(&CrossEntropy { targets: &[0, 2], ignore: None, smoothing: 0.0 }, &[0.0; 4]);
     }
 }

@@ -160,7 +160,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         ignore: Option<i32>,
         smoothing: f32,
     ) -> FloatTensor<Self> {
-        let (node, logits) = (logits.node(), logits.primitive().clone());
+        let (logits, node) = logits.into_parts();
         match CrossEntropy.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let [loss, grad] = cross_entropy_with_gradient(logits, targets, ignore, smoothing);
@@ -288,7 +288,7 @@ impl Backward<Flex, 3> for Linear {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         register!(grads,
             node_x <- linear_x_gradient(&weight, &dy),
-            node_weight <- linear_weight_gradient(&x, &dy),
+            node_weight <- linear_weight_gradient(&x, &weight, &dy),
             node_bias <- linear_bias_gradient(&dy),
         );
     }
@@ -305,7 +305,7 @@ impl Backward<Flex, 2> for Product {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         register!(grads,
             node_x <- linear_x_gradient(&weight, &dy),
-            node_weight <- linear_weight_gradient(&x, &dy),
+            node_weight <- linear_weight_gradient(&x, &weight, &dy),
         );
     }
 }

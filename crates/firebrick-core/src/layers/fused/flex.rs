@@ -116,12 +116,8 @@ impl FusedOps for Flex {
         smoothing: f32,
     ) -> FlexTensor {
         let (logits, targets) = (dense(logits), dense(targets));
-        scalar(cross_entropy::loss(&CrossEntropy {
-            logits: floats(&logits),
-            targets: &ints(&targets),
-            ignore,
-            smoothing,
-        }))
+        let all = CrossEntropy { targets: &ints(&targets), ignore, smoothing };
+        scalar(cross_entropy::loss(&all, floats(&logits)))
     }
 
     fn fused_embedding(table: FlexTensor, ids: FlexTensor) -> FlexTensor {
@@ -165,14 +161,24 @@ pub(super) fn linear_x_gradient(weight: &FlexTensor, dy: &FlexTensor) -> FlexTen
     product(dy, &weight.transpose(0, 1), None)
 }
 
-/// Gradient of `fused_linear` and `fused_product` with respect to the weight.
-pub(super) fn linear_weight_gradient(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
+/// Gradient of `fused_linear` and `fused_product` with respect to the weight, laid out as it: that of a token table which is
+/// also the output layer is added up with that of its other use.
+pub(super) fn linear_weight_gradient(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    dy: &FlexTensor,
+) -> FlexTensor {
     let x = dense(x.clone());
     let (i, o) = (width(&x), width(dy));
     let rows = x.shape().num_elements() / i;
+    let (x, dy) = (Matrix::new(floats(&x), rows, i), Matrix::new(floats(dy), rows, o));
+    if weight.layout().strides()[0] == 1 && i > 1 {
+        let mut turned = fresh(Shape::new([o, i]));
+        matmul(dy.transposed(), x, None, turned.storage_mut());
+        return turned.transpose(0, 1);
+    }
     let mut dw = fresh(Shape::new([i, o]));
-    let x = Matrix::new(floats(&x), rows, i).transposed();
-    matmul(x, Matrix::new(floats(dy), rows, o), None, dw.storage_mut());
+    matmul(x.transposed(), dy, None, dw.storage_mut());
     dw
 }
 
@@ -365,7 +371,7 @@ pub(super) fn log_softmax_gradient(y: &FlexTensor, dy: FlexTensor) -> FlexTensor
     dx
 }
 
-/// `fused_cross_entropy` with its gradient.
+/// `fused_cross_entropy` with its gradient, which takes the place of the logits where nobody else has them.
 pub(super) fn cross_entropy_with_gradient(
     logits: FlexTensor,
     targets: FlexTensor,
@@ -373,9 +379,16 @@ pub(super) fn cross_entropy_with_gradient(
     smoothing: f32,
 ) -> [FlexTensor; 2] {
     let (logits, targets) = (dense(logits), dense(targets));
-    let mut grad = like(&logits);
-    let (logits, targets) = (floats(&logits), &ints(&targets)[..]);
-    let all = CrossEntropy { logits, targets, ignore, smoothing };
+    let whole = logits.storage::<f32>().len() == logits.shape().num_elements();
+    let mut grad = match logits.is_unique() && whole {
+        true => logits,
+        false => {
+            let mut copy = like(&logits);
+            copy.storage_mut().copy_from_slice(floats(&logits));
+            copy
+        }
+    };
+    let all = CrossEntropy { targets: &ints(&targets), ignore, smoothing };
     let loss = cross_entropy::loss_and_gradient(&all, grad.storage_mut());
     [scalar(loss), grad]
 }
