@@ -329,7 +329,7 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
 /// [`product`] by all threads. Every number is the same sum whatever the blocks, which may thus depend on their count.
 fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
     let (rows, cols) = (out.rows, out.cols);
-    let tasks = (a.cols * rows * cols / TASK).clamp(1, 4 * rayon::current_num_threads());
+    let tasks = (a.cols * rows * cols / TASK).clamp(1, 2 * rayon::current_num_threads());
     let panels = cols.div_ceil(tile::COLS);
     // A task copies its columns of `b`, and its rows of `a` unless those lie in one piece.
     let across = match a.col_stride {
@@ -337,7 +337,7 @@ fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
         _ => (tasks * cols / rows).isqrt().clamp(1, panels.min(tasks)),
     };
     let width = panels.div_ceil(across) * tile::COLS;
-    let height = rows.div_ceil(tasks.div_ceil(across)).next_multiple_of(tile::ROWS);
+    let height = rows.div_ceil(tasks.div_ceil(cols.div_ceil(width))).next_multiple_of(tile::ROWS);
     let parts: Vec<_> = out
         .into_blocks_of_rows(height)
         .zip((0..).step_by(height))
