@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::{
     dropout::Dropout,
     math::{LANES, dot, exp, max, sum},
-    matmul::{Matrix, MatrixMut, add, product},
+    matmul::{Matrix, MatrixMut, Plus, add, product},
 };
 
 /// Inputs of both passes.
@@ -24,11 +24,11 @@ use crate::{
 /// query that `pad` leaves nothing: it attends to all that the other two let it see alike.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a> {
-    /// `[B, Q, H * D]`
-    pub query: &'a [f32],
-    /// `[B, capacity, G * D]` each; the first `K` rows of every `capacity` are read.
-    pub key: &'a [f32],
-    pub value: &'a [f32],
+    /// `[B * Q, H * D]`, rows in one piece each.
+    pub query: Matrix<'a>,
+    /// `[B * capacity, G * D]` each, rows in one piece each; the first `K` rows of every `capacity` are read.
+    pub key: Matrix<'a>,
+    pub value: Matrix<'a>,
     pub batch: usize,
     /// `Q`
     pub queries: usize,
@@ -57,11 +57,11 @@ pub struct Attention<'a> {
 /// Gradients of [`forward`].
 #[derive(Debug)]
 pub struct Gradients<'a> {
-    /// `[B, Q, H * D]`
-    pub query: &'a mut [f32],
-    /// `[B, K, G * D]` each, whatever the capacity.
-    pub key: &'a mut [f32],
-    pub value: &'a mut [f32],
+    /// `[B * Q, H * D]`
+    pub query: MatrixMut<'a>,
+    /// `[B * K, G * D]` each, whatever the capacity.
+    pub key: MatrixMut<'a>,
+    pub value: MatrixMut<'a>,
     /// In the bias's shape; `None` where there is no bias or nobody asks.
     pub bias: Option<&'a mut [f32]>,
 }
@@ -69,7 +69,7 @@ pub struct Gradients<'a> {
 /// Mixed values, `[B, Q, H * D]`.
 pub fn forward(a: &Attention, out: &mut [f32]) {
     a.check();
-    assert_eq!(out.len(), a.query.len());
+    let out = MatrixMut::new(out, a.query.rows(), a.query.cols());
     let tasks: Vec<(Tile, MatrixMut)> = a
         .split_query(out)
         .into_iter()
@@ -91,7 +91,7 @@ pub fn forward(a: &Attention, out: &mut [f32]) {
             dispatch_dropout(&tile, weights, dropped);
             dropped
         };
-        product(out, false, tile.matrix(kept), tile.seen_of(a.value));
+        product(out, Plus::Nothing, tile.matrix(kept), tile.seen_of(a.value));
     };
     if a.work() < SMALL {
         let scratch = &mut Scratch::default();
@@ -104,17 +104,19 @@ pub fn forward(a: &Attention, out: &mut [f32]) {
 /// `dy`: `[B, Q, H * D]`.
 pub fn backward(a: &Attention, dy: &[f32], out: Gradients) {
     a.check();
-    let (c, d) = (a.kv_heads * a.dim(), a.dim());
-    assert!(dy.len() == a.query.len() && out.query.len() == a.query.len());
-    assert!(out.key.len() == a.batch * a.keys * c && out.value.len() == out.key.len());
+    let (rows, d) = (a.batch * a.keys, a.dim());
+    let dy = Matrix::new(dy, a.query.rows(), a.query.cols());
+    assert_eq!([out.query.rows(), out.query.cols()], [dy.rows(), dy.cols()]);
+    for out in [&out.key, &out.value] {
+        assert_eq!([out.rows(), out.cols()], [rows, a.kv_heads * d]);
+    }
     if let Some(grad) = &out.bias {
         assert_eq!(Some(grad.len()), a.bias.map(<[f32]>::len), "a gradient of another bias");
     }
 
     // A task is a key/value head of a batch row with the queries that read it, so that no two write the same.
-    let split = |x| MatrixMut::strided(x, a.keys, c, c).into_blocks_of_cols(d);
-    let keys = out.key.chunks_mut(a.keys * c).flat_map(split);
-    let values = out.value.chunks_mut(a.keys * c).flat_map(split);
+    let keys = out.key.into_blocks_of_rows(a.keys).flat_map(|x| x.into_blocks_of_cols(d));
+    let values = out.value.into_blocks_of_rows(a.keys).flat_map(|x| x.into_blocks_of_cols(d));
     let mut queries = a.split_query(out.query).into_iter();
     let parts = keys.zip(values).enumerate().map(|(index, (key, value))| {
         let queries = queries.by_ref().take(a.parts_of_group()).collect();
@@ -147,7 +149,7 @@ const TILE: usize = 1 << 16;
 impl<'a> Attention<'a> {
     /// `D`
     fn dim(&self) -> usize {
-        self.query.len() / (self.batch * self.queries * self.heads)
+        self.query.cols() / self.heads
     }
 
     /// Query heads of a key/value head.
@@ -156,18 +158,22 @@ impl<'a> Attention<'a> {
     }
 
     fn work(&self) -> usize {
-        self.query.len() * self.keys
+        self.query.rows() * self.query.cols() * self.keys
     }
 
     fn check(&self) {
         let rows = self.batch * self.queries;
-        assert!(rows > 0 && self.keys > 0 && !self.query.is_empty(), "attention over nothing");
+        assert!(rows > 0 && self.keys > 0 && self.query.cols() > 0, "attention over nothing");
         assert!(self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads));
-        assert_eq!(self.query.len() % (rows * self.heads), 0);
+        assert!(self.query.rows() == rows && self.query.cols().is_multiple_of(self.heads));
         assert!(self.keys <= self.capacity);
         assert!(self.scale > 0.0, "a scale of {}", self.scale);
-        let len = self.batch * self.capacity * self.kv_heads * self.dim();
-        assert!(self.key.len() == len && self.value.len() == len);
+        for x in [&self.key, &self.value] {
+            assert_eq!(x.rows(), self.batch * self.capacity);
+            assert_eq!(x.cols(), self.kv_heads * self.dim());
+        }
+        let in_rows = |x: &Matrix| x.strides().1 == 1;
+        assert!([self.query, self.key, self.value].iter().all(in_rows), "rows in pieces");
         assert!(self.pad.is_none_or(|pad| pad.len() == self.batch * self.keys));
         if self.causal || self.window.is_some() {
             assert!(self.queries <= self.keys, "queries without a position");
@@ -189,16 +195,15 @@ impl<'a> Attention<'a> {
         if self.grouped() { 1 } else { self.group() }
     }
 
-    /// `[B, Q, H * D]` in matrices of `D` columns whose rows may share a tile.
-    fn split_query<'x>(&self, x: &'x mut [f32]) -> Vec<MatrixMut<'x>> {
-        let (c, d) = (self.heads * self.dim(), self.dim());
+    /// `[B * Q, H * D]` in matrices of `D` columns whose rows may share a tile.
+    fn split_query<'x>(&self, x: MatrixMut<'x>) -> Vec<MatrixMut<'x>> {
+        let (group, d) = (self.group(), self.dim());
         if self.grouped() {
-            let rows = self.batch * self.heads;
-            MatrixMut::strided(x, rows, d, d).into_blocks_of_rows(self.group()).collect()
+            let rows = x.into_blocks_of_rows(1).map(|row| row.folded(d));
+            rows.flat_map(|heads| heads.into_blocks_of_rows(group)).collect()
         } else {
-            x.chunks_mut(self.queries * c)
-                .flat_map(|x| MatrixMut::strided(x, self.queries, c, c).into_blocks_of_cols(d))
-                .collect()
+            let rows = x.into_blocks_of_rows(self.queries);
+            rows.flat_map(|rows| rows.into_blocks_of_cols(d)).collect()
         }
     }
 
@@ -274,22 +279,23 @@ impl<'a> Tile<'a> {
         &bias[(self.row() + r) % rows * self.a.keys..][..self.a.keys]
     }
 
-    /// `[rows, D]` of `x`, which is `[B, Q, H * D]`.
-    fn query(&self, x: &'a [f32]) -> Matrix<'a> {
-        let (c, d) = (self.a.heads * self.a.dim(), self.a.dim());
+    /// `[rows, D]` of `x`, which is `[B * Q, H * D]`.
+    fn query(&self, x: Matrix<'a>) -> Matrix<'a> {
+        let d = self.a.dim();
         if self.a.grouped() {
-            Matrix::new(&x[self.row() * d..][..self.rows * d], self.rows, d)
+            let heads = self.head + self.first..self.head + self.first + self.rows;
+            Matrix::new(&x.row(self.b)[heads.start * d..heads.end * d], self.rows, d)
         } else {
-            let at = (self.b * self.a.queries + self.first) * c + self.head * d;
-            Matrix::strided(&x[at..], self.rows, d, c, 1)
+            x.block_of_rows(self.b * self.a.queries + self.first, self.rows)
+                .block_of_cols(self.head * d, d)
         }
     }
 
     /// `[seen, D]` of a key/value buffer.
-    fn seen_of(&self, x: &'a [f32]) -> Matrix<'a> {
-        let (c, d) = (self.a.kv_heads * self.a.dim(), self.a.dim());
-        let at = (self.b * self.a.capacity + self.seen.start) * c + self.head / self.a.group() * d;
-        Matrix::strided(&x[at..], self.seen.len(), d, c, 1)
+    fn seen_of(&self, x: Matrix<'a>) -> Matrix<'a> {
+        let d = self.a.dim();
+        x.block_of_rows(self.b * self.a.capacity + self.seen.start, self.seen.len())
+            .block_of_cols(self.head / self.a.group() * d, d)
     }
 
     /// A tile of numbers without what fills up its vectors.
@@ -305,7 +311,7 @@ impl<'a> Tile<'a> {
     /// Softmax weights without dropout.
     fn weights(&self, weights: &mut [f32]) {
         let (query, key) = (self.query(self.a.query), self.seen_of(self.a.key));
-        product(self.matrix_mut(weights), false, query, key.transposed());
+        product(self.matrix_mut(weights), Plus::Nothing, query, key.transposed());
         let mut scale = self.a.scale;
         if let Some(bias) = self.a.bias {
             for (r, scores) in weights.chunks_exact_mut(self.stride()).enumerate() {
@@ -335,7 +341,7 @@ impl Part<'_> {
     fn backward(
         mut self,
         a: &Attention,
-        dy: &[f32],
+        dy: Matrix,
         mut bias: Option<&mut [f32]>,
         scratch: &mut Scratch,
     ) {
@@ -364,8 +370,13 @@ impl Part<'_> {
                     dropped
                 };
                 let value = self.value.block_of_rows(tile.seen.start, tile.seen.len());
-                product(value, started, tile.matrix(kept).transposed(), dy);
-                product(tile.matrix_mut(slopes), false, dy, tile.seen_of(a.value).transposed());
+                product(value, Plus::itself(started), tile.matrix(kept).transposed(), dy);
+                product(
+                    tile.matrix_mut(slopes),
+                    Plus::Nothing,
+                    dy,
+                    tile.seen_of(a.value).transposed(),
+                );
                 let scale = if bias.is_some() { 1.0 } else { a.scale };
                 dispatch_gradient(&tile, scale, weights, slopes);
                 if let Some(bias) = &mut bias {
@@ -378,9 +389,9 @@ impl Part<'_> {
                     slopes.iter_mut().for_each(|slope| *slope *= a.scale);
                 }
                 let slopes = tile.matrix(slopes);
-                product(dq, false, slopes, tile.seen_of(a.key));
+                product(dq, Plus::Nothing, slopes, tile.seen_of(a.key));
                 let key = self.key.block_of_rows(tile.seen.start, tile.seen.len());
-                product(key, started, slopes.transposed(), tile.query(a.query));
+                product(key, Plus::itself(started), slopes.transposed(), tile.query(a.query));
                 started = true;
             }
         }

@@ -1,7 +1,9 @@
-//! Matrix products over strided views, by the `gemm` crate.
+//! Matrix products over strided views: by [`tile`] where the CPU has AVX-512, else by the `gemm` crate.
 //!
-//! Burn's flex backend runs a product below 7 M multiplications on one thread; here blocks of rows are
-//! shared among threads, so that small models use all of them. A few rows go to [`crate::matvec`] instead.
+//! Burn's flex backend runs a product below 7 M multiplications on one thread; here blocks are shared among threads,
+//! so that small models use all of them. A few rows go to [`crate::matvec`] instead.
+
+mod tile;
 
 use std::marker::PhantomData;
 
@@ -14,9 +16,7 @@ use crate::{
     matvec::{self, Weight},
 };
 
-/// Multiplications above which `gemm` shares the work itself.
-const LARGE: usize = 1 << 25;
-/// Rows of the left matrix up to which `gemm`'s packing of the right one costs more than it brings.
+/// Rows of the left matrix up to which copying the right one costs more than it brings.
 const FEW: usize = 4;
 /// Rows or columns asked for in advance.
 const AHEAD: usize = 8;
@@ -82,19 +82,23 @@ impl<'a, T> Matrix<'a, T> {
 
 impl<'a> Matrix<'a> {
     /// Of a matrix whose rows lie in one piece each.
-    fn row(&self, r: usize) -> &'a [f32] {
+    pub(crate) fn row(&self, r: usize) -> &'a [f32] {
         &self.data[r * self.row_stride..][..self.cols]
     }
 
-    fn block_of_rows(self, first: usize, rows: usize) -> Self {
+    pub(crate) fn block_of_rows(self, first: usize, rows: usize) -> Self {
         let data = &self.data[first * self.row_stride..];
         Self::strided(data, rows, self.cols, self.row_stride, self.col_stride)
+    }
+
+    pub(crate) fn block_of_cols(self, first: usize, cols: usize) -> Self {
+        self.transposed().block_of_rows(first, cols).transposed()
     }
 }
 
 /// `rows x cols` numbers to write, a row at a time; its parts may go to several threads.
 #[derive(Debug)]
-pub(crate) struct MatrixMut<'a> {
+pub struct MatrixMut<'a> {
     /// Of the first number; row `r` is `cols` numbers at `r * row_stride`, and no one else's.
     data: *mut f32,
     rows: usize,
@@ -108,6 +112,11 @@ pub(crate) struct MatrixMut<'a> {
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
+    /// All of `data`, row by row.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
     pub(crate) fn strided(
         data: &'a mut [f32],
         rows: usize,
@@ -121,6 +130,16 @@ impl<'a> MatrixMut<'a> {
 
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// One row as a matrix of `cols` columns.
+    pub(crate) fn folded(self, cols: usize) -> Self {
+        assert!(self.rows == 1 && self.cols.is_multiple_of(cols));
+        Self { rows: self.cols / cols, cols, row_stride: cols, ..self }
     }
 
     pub(crate) fn row(&mut self, r: usize) -> &mut [f32] {
@@ -152,7 +171,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// Blocks of `cols` columns, the last one perhaps of fewer.
-    pub(crate) fn into_blocks_of_cols(self, cols: usize) -> impl Iterator<Item = Self> {
+    pub fn into_blocks_of_cols(self, cols: usize) -> impl Iterator<Item = Self> {
         (0..self.cols).step_by(cols).map(move |first| Self {
             data: self.data.wrapping_add(first),
             cols: cols.min(self.cols - first),
@@ -165,9 +184,27 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize, col_stride: usi
     rows == 0 || cols == 0 || (rows - 1) * row_stride + (cols - 1) * col_stride < len
 }
 
-/// `out = a b`, or `out += a b` if `add`. On this thread.
-pub(crate) fn product(out: MatrixMut, add: bool, a: Matrix, b: Matrix) {
-    if a.rows <= FEW && a.col_stride == 1 && !add {
+/// What is added to a product.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Plus<'a> {
+    Nothing,
+    /// A number a column.
+    Bias(&'a [f32]),
+    /// What `out` holds.
+    Itself,
+}
+
+impl Plus<'_> {
+    /// What `out` holds, if it holds anything.
+    pub(crate) fn itself(started: bool) -> Self {
+        if started { Self::Itself } else { Self::Nothing }
+    }
+}
+
+/// `out = a b + plus`, on this thread.
+pub(crate) fn product(mut out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    check_shapes(&out, &a, &b);
+    if a.rows <= FEW && a.col_stride == 1 && matches!(plus, Plus::Nothing) {
         if b.row_stride == 1 {
             return dispatch_dots(out, a, b);
         }
@@ -175,7 +212,13 @@ pub(crate) fn product(out: MatrixMut, add: bool, a: Matrix, b: Matrix) {
             return dispatch_sums(out, a, b);
         }
     }
-    gemm(out, add, a, b, Parallelism::None);
+    if tile::product(&mut out, plus, a, b) {
+        return;
+    }
+    if let Plus::Bias(bias) = plus {
+        (0..out.rows).for_each(|r| out.row(r).copy_from_slice(bias));
+    }
+    gemm(out, !matches!(plus, Plus::Nothing), a, b, Parallelism::None);
 }
 
 /// `out = a b` for few rows of `a`, whose time is that of reading `b`: once, as it lies. Here `b`'s columns lie in
@@ -233,6 +276,7 @@ fn check_shapes(out: &MatrixMut, a: &Matrix, b: &Matrix) {
     assert!(out.rows == a.rows && out.cols == b.cols, "a product in another shape");
 }
 
+/// `out = a b`, or `out += a b` if `add`.
 pub(crate) fn gemm(out: MatrixMut, add: bool, a: Matrix, b: Matrix, by: Parallelism) {
     check_shapes(&out, &a, &b);
     if a.rows == 0 || b.cols == 0 {
@@ -278,26 +322,37 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
     if matvec::takes(&a, &b) {
         return matvec::matvec(a, b, bias, out);
     }
-    let (n, work) = (b.cols, a.rows * a.cols * b.cols);
-    let start = |out: &mut [f32]| {
-        if let Some(bias) = bias {
-            out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-        }
+    let plus = bias.map_or(Plus::Nothing, Plus::Bias);
+    share(MatrixMut::new(out, a.rows, b.cols), plus, a, b);
+}
+
+/// [`product`] by all threads. Every number is the same sum whatever the blocks, which may thus depend on their count.
+fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    let (rows, cols) = (out.rows, out.cols);
+    let tasks = (a.cols * rows * cols / TASK).clamp(1, 2 * rayon::current_num_threads());
+    let panels = cols.div_ceil(tile::COLS);
+    // A task copies its columns of `b`, and its rows of `a` unless those lie in one piece.
+    let across = match a.col_stride {
+        1 => panels.min(tasks),
+        _ => (tasks * cols / rows).isqrt().clamp(1, panels.min(tasks)),
     };
-    if work >= LARGE {
-        out.par_chunks_mut(n * 64).for_each(start);
-        let out = MatrixMut::strided(out, a.rows, n, n);
-        gemm(out, bias.is_some(), a, b, Parallelism::Rayon(0));
-        return;
-    }
-    // Sizes alone choose the blocks, so the result does not depend on the number of threads.
-    let tasks = (work / TASK).clamp(1, 8);
-    let rows = a.rows.div_ceil(tasks).next_multiple_of(16);
-    out.par_chunks_mut(n * rows).enumerate().for_each(|(block, out)| {
-        start(out);
-        let part = a.block_of_rows(block * rows, out.len() / n);
-        let out = MatrixMut::strided(out, part.rows, n, n);
-        product(out, bias.is_some(), part, b);
+    let width = panels.div_ceil(across) * tile::COLS;
+    let height = rows.div_ceil(tasks.div_ceil(cols.div_ceil(width))).next_multiple_of(tile::ROWS);
+    let parts: Vec<_> = out
+        .into_blocks_of_rows(height)
+        .zip((0..).step_by(height))
+        .flat_map(|(out, row)| {
+            let blocks = out.into_blocks_of_cols(width).zip((0..).step_by(width));
+            blocks.map(move |(out, col)| (out, row, col))
+        })
+        .collect();
+    parts.into_par_iter().with_max_len(1).for_each(|(out, row, col)| {
+        let plus = match plus {
+            Plus::Bias(bias) => Plus::Bias(&bias[col..col + out.cols]),
+            plus => plus,
+        };
+        let (a, b) = (a.block_of_rows(row, out.rows), b.block_of_cols(col, out.cols));
+        product(out, plus, a, b);
     });
 }
 
@@ -315,9 +370,6 @@ pub fn matmul_bf16(a: Matrix, b: Matrix<u16>, bias: Option<&[f32]>, out: &mut [f
         return matvec::matvec(a, b, bias, out);
     }
     let (depth, n) = (b.rows, b.cols);
-    if let Some(bias) = bias {
-        out.par_chunks_mut(n).for_each(|out| out.copy_from_slice(bias));
-    }
     let width = (PANEL / depth.max(1)).next_multiple_of(64).min(n);
     let mut wide = vec![0.0; depth * width];
     for first in (0..n).step_by(width) {
@@ -342,7 +394,12 @@ pub fn matmul_bf16(a: Matrix, b: Matrix<u16>, bias: Option<&[f32]>, out: &mut [f
             false => Matrix::new(wide, width, depth).transposed(),
         };
         let out = MatrixMut::strided(&mut out[first..], a.rows, width, n);
-        gemm(out, bias.is_some(), a, panel, Parallelism::Rayon(0));
+        share(
+            out,
+            bias.map_or(Plus::Nothing, |bias| Plus::Bias(&bias[first..][..width])),
+            a,
+            panel,
+        );
     }
 }
 
@@ -354,7 +411,7 @@ pub fn sum_rows(x: &[f32], out: &mut [f32]) {
         .par_chunks(n * rows)
         .map(|part| {
             let mut total = vec![0.0; n];
-            part.chunks_exact(n).for_each(|row| add(&mut total, row));
+            dispatch_rows(part, &mut total);
             total
         })
         .collect();
@@ -362,6 +419,16 @@ pub fn sum_rows(x: &[f32], out: &mut [f32]) {
     parts.iter().for_each(|part| add(out, part));
 }
 
+#[inline(always)]
+fn add_rows(x: &[f32], total: &mut [f32]) {
+    for row in x.chunks_exact(total.len()) {
+        add(total, row);
+    }
+}
+
+crate::for_this_cpu!(dispatch_rows = add_rows(x: &[f32], total: &mut [f32]));
+
+#[inline(always)]
 pub(crate) fn add(total: &mut [f32], x: &[f32]) {
     total.iter_mut().zip(x).for_each(|(total, x)| *total += x);
 }
@@ -440,6 +507,60 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Of any size and strides, to any place, plus anything; small integers, whose sums are exact.
+    fn check(sizes: [usize; 3], transposed: [bool; 2], spread: usize, plus: usize) {
+        let [m, k, n] = sizes;
+        let exact = |n, seed| -> Vec<f32> {
+            numbers(n, seed).iter().map(|x: &f32| (x * 4.0).round()).collect()
+        };
+        let stored = |rows: usize, cols: usize, seed| exact(rows * cols * spread + 1, seed);
+        let (a, b, bias) = (stored(m, k, 1), stored(k, n, 2), exact(n, 3));
+        let view = |x, rows: usize, cols: usize, turned: bool| {
+            let (row, col) = if turned { (1, rows) } else { (cols, 1) };
+            Matrix::strided(x, rows, cols, row * spread, col * spread)
+        };
+        let (a, b) = (view(&a, m, k, transposed[0]), view(&b, k, n, transposed[1]));
+        let (stride, before) = (n + spread, exact(m * (n + spread), 4));
+        let mut out = before.clone();
+        let plus = [Plus::Nothing, Plus::Bias(&bias), Plus::Itself][plus];
+        if matches!(plus, Plus::Nothing) {
+            MatrixMut::strided(&mut out, m, n, stride).fill(f32::NAN);
+        }
+        share(MatrixMut::strided(&mut out, m, n, stride), plus, a, b);
+        let sums = reference(a, b, &vec![0.0; n]);
+        for (r, (found, before)) in out.chunks(stride).zip(before.chunks(stride)).enumerate() {
+            for c in 0..n {
+                let plus = match plus {
+                    Plus::Nothing => 0.0,
+                    Plus::Bias(bias) => bias[c],
+                    Plus::Itself => before[c],
+                };
+                assert_eq!(f64::from(found[c]), sums[r * n + c] + f64::from(plus), "{r}, {c}");
+            }
+            assert_eq!(found[n..], before[n..], "behind row {r}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn products_of_any_kind(
+            (m, k, n) in (1..30usize, 0..70usize, 1..150usize),
+            turned: [bool; 2],
+            spread in 1..3usize,
+            plus in 0..3usize,
+        ) {
+            check([m, k, n], turned, spread, plus);
+        }
+    }
+
+    /// More than a panel and a block in every direction.
+    #[test]
+    fn large_products_of_any_kind() {
+        for (turned, plus) in [([false; 2], 0), ([true, false], 1), ([false, true], 2)] {
+            check([400, 530, 70], turned, 1, plus);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::{
     generate::{Decoder, GenerationConfig, prompt},
     layers::{
         activation::Activation,
-        attention::{Heads, Mask, attend},
+        attention::{Heads, Mask, attend, attend_packed, split},
         cache::{Cache, KeyValue},
         dropout::Dropout,
         embedding::Embedding,
@@ -232,13 +232,12 @@ impl Layer {
     }
 
     fn attention(&self, x: Tensor<3>, mask: &Mask, cache: Option<&mut KeyValue>) -> Tensor<3> {
-        let [_, _, c] = x.dims();
         let all = self.query_key_value.forward(x); // [B, T, 3 C]
-        let [query, key, value] = [0, 1, 2].map(|part| all.clone().narrow(2, part * c, c));
-        let [key, value] = match cache {
-            Some(cache) => cache.append([key, value]),
-            None => [key, value],
+        let Some(cache) = cache else {
+            return attend_packed(all, self.heads, mask, &self.attention_dropout);
         };
+        let [query, key, value] = split(all);
+        let [key, value] = cache.append([key, value]);
         attend([query, key, value], self.heads, mask, &self.attention_dropout)
     }
 }

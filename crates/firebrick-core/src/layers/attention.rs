@@ -64,6 +64,22 @@ pub fn attend(inputs: [Tensor<3>; 3], heads: Heads, mask: &Mask, dropout: &Dropo
     composed(inputs, heads, mask, dropout)
 }
 
+/// [`attend`] over query, key and value side by side, as one projection leaves them: `[B, T, 3 * H * D]` ->
+/// `[B, T, H * D]`
+pub fn attend_packed(all: Tensor<3>, heads: Heads, mask: &Mask, dropout: &Dropout) -> Tensor<3> {
+    if fused::applies(&all) && mask.bias.is_none() {
+        let dropout = dropout.draw(&all.device());
+        return fused::packed_attention(all, heads, mask, dropout);
+    }
+    attend(split(all), heads, mask, dropout)
+}
+
+/// `[B, T, 3 C]` -> three of `[B, T, C]`
+pub fn split(all: Tensor<3>) -> [Tensor<3>; 3] {
+    let c = all.dims()[2] / 3;
+    [0, 1, 2].map(|part| all.clone().narrow(2, part * c, c))
+}
+
 /// [`attend`] from Burn's operations. A query that `pad` leaves no key is the one case in which a kernel mixes
 /// differently: it keeps to the keys that the rest of the mask allows.
 pub(super) fn composed(

@@ -68,10 +68,12 @@ impl Case {
     }
 
     fn view(&self) -> Attention<'_> {
+        let [c, kv] = [self.group * self.kv_heads, self.kv_heads].map(|heads| heads * self.dim);
+        let buffer = |x| Matrix::new(x, self.batch * self.capacity, kv);
         Attention {
-            query: &self.query,
-            key: &self.key,
-            value: &self.value,
+            query: Matrix::new(&self.query, self.batch * self.queries, c),
+            key: buffer(&self.key),
+            value: buffer(&self.value),
             batch: self.batch,
             queries: self.queries,
             keys: self.keys,
@@ -100,7 +102,15 @@ impl Case {
         let mut grads = [self.query.len(), kv, kv, bias].map(|len| vec![f32::NAN; len]);
         let [query, key, value, bias] = &mut grads;
         let bias = self.bias.is_some().then_some(&mut bias[..]);
-        backward(&self.view(), &self.dy, Gradients { query, key, value, bias });
+        let view = self.view();
+        let rows = self.batch * self.keys;
+        let out = Gradients {
+            query: MatrixMut::new(query, view.query.rows(), view.query.cols()),
+            key: MatrixMut::new(key, rows, view.key.cols()),
+            value: MatrixMut::new(value, rows, view.key.cols()),
+            bias,
+        };
+        backward(&view, &self.dy, out);
         grads
     }
 }
@@ -322,4 +332,33 @@ proptest! {
 fn cross_attention() {
     let case = Case { keys: 7, capacity: 7, ..Case::full(2, 33, [2, 1], 4) }.filled();
     check(&Case { pad: Some((0..14).map(|i| u8::from(i % 7 > 4)).collect()), ..case });
+}
+
+/// Query, key and value side by side in one buffer, and so their gradients.
+#[test]
+fn packed_rows() {
+    let apart = Case { causal: true, ..Case::full(2, 70, [3, 1], 8) };
+    let (rows, c) = (2 * 70, 3 * 8);
+    let mut packed = vec![];
+    for row in 0..rows {
+        for part in [&apart.query, &apart.key, &apart.value] {
+            packed.extend_from_slice(&part[row * c..][..c]);
+        }
+    }
+    let part = |i: usize| Matrix::strided(&packed[i * c..], rows, c, 3 * c, 1);
+    let view = Attention { query: part(0), key: part(1), value: part(2), ..apart.view() };
+    let mut out = vec![f32::NAN; rows * c];
+    forward(&view, &mut out);
+    assert_eq!(out, apart.forward());
+
+    let mut grad = vec![f32::NAN; packed.len()];
+    let parts = MatrixMut::new(&mut grad, rows, 3 * c).into_blocks_of_cols(c).collect::<Vec<_>>();
+    let [query, key, value] = parts.try_into().expect("three");
+    backward(&view, &apart.dy, Gradients { query, key, value, bias: None });
+    let expected = apart.backward();
+    for (row, grad) in grad.chunks_exact(3 * c).enumerate() {
+        for (part, expected) in grad.chunks_exact(c).zip(&expected) {
+            assert_eq!(part, &expected[row * c..][..c]);
+        }
+    }
 }

@@ -142,6 +142,21 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         }
     }
 
+    fn fused_packed_attention(
+        all: FloatTensor<Self>,
+        pad: Optional<Self>,
+        form: AttentionForm,
+    ) -> FloatTensor<Self> {
+        let (node, all) = (all.node(), all.primitive().clone());
+        let pad = match pad {
+            Optional::Bool(pad) => Some(pad),
+            _ => None,
+        };
+        let inputs = AttentionInputs::packed(all, pad, form);
+        let y = inputs.forward();
+        record::<C, _, 1>(Attend, [node], inputs, y)
+    }
+
     fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (node, x) = (x.node(), x.primitive().clone());
         let y = Flex::fused_softmax(x);
@@ -356,6 +371,16 @@ impl Backward<Flex, 4> for ResidualNorm {
 
 #[derive(Debug)]
 struct Attend;
+
+/// Packed.
+impl Backward<Flex, 1> for Attend {
+    type State = AttentionInputs;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let inputs = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |dy| inputs.packed_gradient(dy));
+    }
+}
 
 impl Backward<Flex, 3> for Attend {
     type State = AttentionInputs;

@@ -10,11 +10,12 @@ use burn::{
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
     activation::{self, Activation},
+    allocator::unwritten,
     attention::{self, Attention},
     cross_entropy::{self, CrossEntropy},
     dropout::Dropout,
     embedding,
-    matmul::{Matrix, matmul, matmul_bf16, sum_rows},
+    matmul::{Matrix, MatrixMut, matmul, matmul_bf16, sum_rows},
     norm::{self, Kind, Norm},
     rope::{self, Angles},
     softmax,
@@ -93,6 +94,14 @@ impl FusedOps for Flex {
     ) -> FlexTensor {
         let (pad, bias) = (pad.tensor(), bias.tensor());
         AttentionInputs::new(query, [key, value], pad, bias, form).forward()
+    }
+
+    fn fused_packed_attention(
+        all: FlexTensor,
+        pad: Optional<Self>,
+        form: AttentionForm,
+    ) -> FlexTensor {
+        AttentionInputs::packed(all, pad.tensor(), form).forward()
     }
 
     fn fused_softmax(x: FlexTensor) -> FlexTensor {
@@ -263,10 +272,9 @@ impl NormInputs {
 #[derive(Debug, Clone)]
 pub(super) struct AttentionInputs {
     query: FlexTensor,
-    /// The first rows of buffers of `capacity` rows.
+    /// The first rows of buffers, of equally many.
     key: FlexTensor,
     value: FlexTensor,
-    capacity: usize,
     pad: Option<FlexTensor>,
     bias: Option<FlexTensor>,
     form: AttentionForm,
@@ -280,34 +288,42 @@ impl AttentionInputs {
         bias: Option<FlexTensor>,
         form: AttentionForm,
     ) -> Self {
+        let capacity = |x: &FlexTensor| Rows::of(x).map(|rows| rows.capacity);
         let [keys, values] = memory.each_ref().map(capacity);
-        let ([key, value], capacity) = match (keys, values) {
-            (Some(keys), Some(values)) if keys == values => (memory, keys),
-            _ => {
-                let [_, rows, _] = memory[0].shape().dims();
-                (memory.map(|x| x.to_contiguous()), rows)
-            }
+        let [key, value] = match keys.is_some() && keys == values {
+            true => memory,
+            false => memory.map(|x| x.to_contiguous()),
         };
-        let (query, pad, bias) = (dense(query), pad.map(dense), bias.map(dense));
-        Self { query, key, value, capacity, pad, bias, form }
+        let [_, queries, _] = query.shape().dims();
+        let query = match capacity(&query) == Some(queries) {
+            true => query,
+            false => query.to_contiguous(),
+        };
+        Self { query, key, value, pad: pad.map(dense), bias: bias.map(dense), form }
+    }
+
+    /// Of query, key and value side by side.
+    pub(super) fn packed(all: FlexTensor, pad: Option<FlexTensor>, form: AttentionForm) -> Self {
+        let all = dense(all);
+        let c = width(&all) / 3;
+        let [query, key, value] = [0, 1, 2].map(|part| all.narrow(2, part * c, c));
+        Self::new(query, [key, value], pad, None, form)
     }
 
     fn view(&self) -> Attention<'_> {
         let [batch, queries, _] = self.query.shape().dims();
-        let [_, keys, width] = self.key.shape().dims();
-        let buffer = |x: &'_ FlexTensor| {
-            let start = x.layout().start_offset();
-            start..start + batch * self.capacity * width
-        };
+        let [_, keys, _] = self.key.shape().dims();
+        let rows = |x| Rows::of(x).expect("made so");
+        let capacity = rows(&self.key).capacity;
         let AttentionForm { heads, causal, window, dropout } = self.form;
         Attention {
-            query: floats(&self.query),
-            key: &self.key.storage()[buffer(&self.key)],
-            value: &self.value.storage()[buffer(&self.value)],
+            query: rows(&self.query).matrix(&self.query),
+            key: rows(&self.key).matrix(&self.key),
+            value: rows(&self.value).matrix(&self.value),
             batch,
             queries,
             keys,
-            capacity: self.capacity,
+            capacity,
             heads: heads.query,
             kv_heads: heads.key_value,
             scale: heads.scale as f32,
@@ -334,27 +350,66 @@ impl AttentionInputs {
         let dy = dense(dy);
         let mut grads = [like(&self.query), like(&self.key), like(&self.value)];
         let mut bias = self.bias.as_ref().filter(|_| of_bias).map(like);
-        let [query, key, value] = grads.each_mut().map(|grad| grad.storage_mut());
+        let [query, key, value] = grads.each_mut().map(|grad| {
+            let [batch, rows, width] = grad.shape().dims();
+            MatrixMut::new(grad.storage_mut(), batch * rows, width)
+        });
         let bias_out = bias.as_mut().map(FlexTensor::storage_mut);
         let out = attention::Gradients { query, key, value, bias: bias_out };
         attention::backward(&self.view(), floats(&dy), out);
         (grads, bias)
     }
+
+    /// Of query, key and value side by side.
+    pub(super) fn packed_gradient(&self, dy: FlexTensor) -> FlexTensor {
+        let dy = dense(dy);
+        let [batch, rows, c] = dy.shape().dims();
+        let mut grad = fresh(Shape::new([batch, rows, 3 * c]));
+        let all = MatrixMut::new(grad.storage_mut(), batch * rows, 3 * c);
+        let parts: Vec<_> = all.into_blocks_of_cols(c).collect();
+        let [query, key, value] = parts.try_into().expect("three of them");
+        let out = attention::Gradients { query, key, value, bias: None };
+        attention::backward(&self.view(), floats(&dy), out);
+        grad
+    }
 }
 
-/// Rows of the buffer, `[B, capacity, C]`, of which `x` is the first ones; `None` if it is no such view.
-fn capacity(x: &FlexTensor) -> Option<usize> {
-    let [batch, rows, width] = x.shape().dims();
-    let layout = x.layout();
-    if layout.is_contiguous() {
-        return Some(rows);
+/// How the rows of a `[B, T, C]` lie in a buffer of `[B, capacity, stride]`: `x` is the first ones of every batch row
+/// and the first numbers of each, counted from where it starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rows {
+    capacity: usize,
+    stride: usize,
+}
+
+impl Rows {
+    /// `None` if they lie otherwise.
+    fn of(x: &FlexTensor) -> Option<Self> {
+        let [batch, rows, width] = x.shape().dims();
+        let layout = x.layout();
+        let stride = |axis: usize| usize::try_from(layout.strides()[axis]).ok();
+        let (stride, capacity) = match (batch, rows) {
+            (1, 1) => (width, 1),
+            (_, 1) => (stride(0)?, 1),
+            (1, _) => (stride(1)?, rows),
+            _ if stride(1)? > 0 && stride(0)? % stride(1)? == 0 => {
+                (stride(1)?, stride(0)? / stride(1)?)
+            }
+            _ => return None,
+        };
+        let in_pieces = width == 1 || layout.strides()[2] == 1;
+        let apart = capacity >= rows && stride >= width;
+        let end = layout.start_offset() + (batch * capacity).saturating_sub(1) * stride + width;
+        let inside = end <= x.storage::<f32>().len();
+        (in_pieces && apart && inside).then_some(Self { capacity, stride })
     }
-    let stride = |axis: usize| usize::try_from(layout.strides()[axis]).ok();
-    let in_order = (width == 1 || stride(2)? == 1) && (rows == 1 || stride(1)? == width);
-    let capacity = stride(0)? / width;
-    let whole = capacity >= rows && stride(0)? == capacity * width;
-    let end = layout.start_offset() + batch * capacity * width;
-    (in_order && whole && end <= x.storage::<f32>().len()).then_some(capacity)
+
+    /// `[B * capacity, C]`
+    fn matrix(self, x: &FlexTensor) -> Matrix<'_> {
+        let [batch, _, width] = x.shape().dims();
+        let data = &x.storage()[x.layout().start_offset()..];
+        Matrix::strided(data, batch * self.capacity, width, self.stride, 1)
+    }
 }
 
 /// Gradient of `fused_softmax` from its result.
@@ -484,9 +539,11 @@ pub(super) fn like(x: &FlexTensor) -> FlexTensor {
     fresh(x.shape())
 }
 
-/// To be written. Burn's `empty` allocates bytes, which do not become a `Vec<f32>` without a copy.
+/// To be written; it holds anything. Burn's `empty` is zeroed, and allocates bytes, which do not become a `Vec<f32>`
+/// without a copy.
 pub(super) fn fresh(shape: Shape) -> FlexTensor {
-    FlexTensor::filled_typed(shape, DType::F32, 0.0f32)
+    let numbers = unwritten(shape.num_elements());
+    FlexTensor::from_data(TensorData::new(numbers, shape))
 }
 
 fn scalar(x: f32) -> FlexTensor {
@@ -517,23 +574,20 @@ fn ints(x: &FlexTensor) -> Cow<'_, [i32]> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
-
     use super::*;
 
     #[test]
     fn first_rows_are_read_where_they_lie() {
         let buffer = FlexTensor::from_data(TensorData::new(vec![0.0f32; 2 * 7 * 3], [2, 7, 3]));
-        let view = |axis: usize, start: usize, len: usize| {
-            let layout = buffer.layout().narrow(axis, start, len);
-            buffer.clone().with_layout(layout)
-        };
-        assert_eq!(capacity(&buffer), Some(7));
-        assert_eq!(capacity(&view(1, 0, 5)), Some(7));
-        assert_eq!(capacity(&view(1, 0, 1)), Some(7));
-        assert_eq!(capacity(&view(0, 1, 1)), Some(7));
-        // Its second row of the batch would end beyond the buffer.
-        assert_eq!(capacity(&view(1, 2, 5)), None);
-        assert_eq!(capacity(&view(2, 0, 2)), None);
+        let view = |axis: usize, start: usize, len: usize| buffer.narrow(axis, start, len);
+        let rows = |capacity, stride| Some(Rows { capacity, stride });
+        assert_eq!(Rows::of(&buffer), rows(7, 3));
+        assert_eq!(Rows::of(&view(1, 0, 5)), rows(7, 3));
+        assert_eq!(Rows::of(&view(1, 6, 1)), rows(1, 21));
+        assert_eq!(Rows::of(&view(0, 1, 1)), rows(7, 3));
+        assert_eq!(Rows::of(&view(2, 1, 2)), rows(7, 3));
+        // Its last rows of the batch would end beyond the buffer.
+        assert_eq!(Rows::of(&view(1, 2, 5)), None);
+        assert_eq!(Rows::of(&buffer.transpose(1, 2)), None);
     }
 }

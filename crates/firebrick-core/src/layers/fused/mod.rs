@@ -87,6 +87,12 @@ pub trait FusedOps: Backend {
         form: AttentionForm,
     ) -> FloatTensor<Self>;
 
+    fn fused_packed_attention(
+        all: FloatTensor<Self>,
+        #[extension_type] pad: Optional<Self>,
+        form: AttentionForm,
+    ) -> FloatTensor<Self>;
+
     fn fused_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
     fn fused_log_softmax(x: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -122,6 +128,12 @@ pub struct AttentionForm {
     causal: bool,
     window: Option<usize>,
     dropout: Dropout,
+}
+
+impl AttentionForm {
+    fn new(heads: Heads, mask: &Mask, dropout: Dropout) -> Self {
+        Self { heads, causal: mask.causal, window: mask.window, dropout }
+    }
 }
 
 /// Are there kernels for this tensor? The functions below panic where there are none.
@@ -224,17 +236,29 @@ pub fn attention(
     mask: &Mask,
     dropout: Dropout,
 ) -> Tensor<3> {
-    let pad = mask.pad.clone().map_or(Optional::Absent, |pad| Optional::Bool(pad.into_dispatch()));
     let bias = mask.bias.clone();
     let bias = bias.map_or(Optional::Absent, |bias| Optional::Float(bias.into_dispatch()));
     Tensor::from_dispatch(Dispatch::fused_attention(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
-        pad,
+        padding(mask),
         bias,
-        AttentionForm { heads, causal: mask.causal, window: mask.window, dropout },
+        AttentionForm::new(heads, mask, dropout),
     ))
+}
+
+/// [`attention`] over query, key and value side by side, `[B, T, 3 * H * D]` -> `[B, T, H * D]`; without a bias.
+pub fn packed_attention(all: Tensor<3>, heads: Heads, mask: &Mask, dropout: Dropout) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::fused_packed_attention(
+        all.into_dispatch(),
+        padding(mask),
+        AttentionForm::new(heads, mask, dropout),
+    ))
+}
+
+fn padding(mask: &Mask) -> Optional<Dispatch> {
+    mask.pad.clone().map_or(Optional::Absent, |pad| Optional::Bool(pad.into_dispatch()))
 }
 
 /// Softmax over the last axis, `[..]` -> `[..]`.

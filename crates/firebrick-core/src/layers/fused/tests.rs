@@ -260,6 +260,21 @@ fn attention_over_the_first_rows_of_a_buffer() {
 }
 
 #[test]
+fn packed_attention_is_that_of_its_parts() {
+    let device = device();
+    let (heads, none) = (Heads::new(4, 3), dropout::Dropout::new(0.0));
+    for [b, t] in [[1, 5], [3, 5], [3, 1]] {
+        let mask = Mask::causal(None);
+        let packed = |x: &Tensor<1>| x.clone().reshape([b, t, 36]);
+        same(
+            [random([b * t * 36], &device)],
+            |[x]| packed_attention(packed(x), heads, &mask, Dropout::NONE),
+            |[x]| attention::composed(attention::split(packed(x)), heads, &mask, &none),
+        );
+    }
+}
+
+#[test]
 fn softmax_and_its_logarithm_are_burns() {
     let device = device();
     same(
