@@ -9,7 +9,7 @@ use firebrick_core::{
 };
 use firebrick_train::{
     fit::{Counters, Event, Metrics, Plan, fit},
-    recipe::{CheckpointRecipe, EvalRecipe},
+    recipe::CheckpointRecipe,
     run::{Run, RunInfo, Status, curve},
     team::Team,
 };
@@ -78,8 +78,8 @@ fn train(dir: &Path, teams: Vec<Team>, stop_at: Option<usize>) {
         max_steps: 10,
         epochs: 10.0,
         batch_size: 4,
-        warmup_steps: 2,
-        max_grad_norm: 0.5,
+        warmup_steps: Some(2),
+        max_grad_norm: Some(0.5),
         ema_decay: 0.9,
         ..TrainRecipe::default()
     };
@@ -92,7 +92,7 @@ fn train(dir: &Path, teams: Vec<Team>, stop_at: Option<usize>) {
                 let plan = Plan {
                     train: recipe,
                     checkpoint: &CheckpointRecipe::default(),
-                    eval: &EvalRecipe { metric: "loss".into(), batch_size: 8 },
+                    metric: "loss",
                     seed: 5,
                     max_time: None,
                     stop: &stop,

@@ -20,7 +20,7 @@ fn run_on(ranks: usize, dir: &Path, train: &TrainRecipe, stop_at: Option<usize>)
                 let plan = Plan {
                     train,
                     checkpoint: &CheckpointRecipe::default(),
-                    eval: &EvalRecipe { metric: "loss".into(), batch_size: 8 },
+                    metric: "loss",
                     seed: 5,
                     max_time: None,
                     stop: &stop,
@@ -122,7 +122,7 @@ fn a_lost_process_ends_the_run_with_its_reason() {
     let plan = Plan {
         train: &recipe(),
         checkpoint: &CheckpointRecipe::default(),
-        eval: &EvalRecipe::default(),
+        metric: "accuracy",
         seed: 5,
         max_time: None,
         stop: &stop,
