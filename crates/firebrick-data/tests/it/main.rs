@@ -1,7 +1,9 @@
-//! Files on disk: malformed tables and archives, fetching, and the real data sets beside the repository.
+//! Files on disk: malformed tables, treebanks and archives, fetching, and the real data sets beside the repository.
 
 #[cfg(test)]
 mod archives;
+#[cfg(test)]
+mod conllu;
 #[cfg(test)]
 mod fetching;
 #[cfg(test)]

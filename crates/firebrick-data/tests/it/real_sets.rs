@@ -8,13 +8,14 @@ use std::{
 
 use firebrick_data::{
     clean::{CleanRules, clean},
+    conllu,
     hash::sha256_file,
     leaks::{self, LeakRules},
     ledger::DropReason::{self, *},
     locate::{Roots, fetch},
     manifest::{layout, manifest},
     normalise::normalise,
-    table::{Row, read},
+    table::{Limits, Row, read},
 };
 
 /// The archives, beside the repository.
@@ -129,4 +130,22 @@ fn leaks_of_waimai() {
 fn leaks_of_hotel() {
     check_leaks("chnsenticorp-hotel", 0.5); // boilerplate of a web site, in many
     check_leaks("chnsenticorp-hotel", 0.8);
+}
+
+/// Sentences, words and different tags; the words by `awk -F'\t' '$1 ~ /^[0-9]+$/'`, the sentences by `# sent_id`.
+#[test]
+fn a_treebank_is_read_whole() {
+    let cache = tempfile::tempdir().unwrap();
+    let roots = Roots { explicit: None, cache: cache.path().to_owned(), shared: Some(shared()) };
+    let folder = fetch(&roots, "ud-english-ewt").unwrap();
+    for (file, sentences, words) in
+        [("train", 12_544, 204_577), ("dev", 2_001, 25_147), ("test", 1_068, 12_572)]
+    {
+        let path = folder.join(format!("{file}.conllu"));
+        let treebank = conllu::read(&path, true, &Limits::default()).unwrap();
+        let tokens = || treebank.sentences.iter().flat_map(|sentence| &sentence.tokens);
+        assert_eq!((treebank.sentences.len(), tokens().count()), (sentences, words), "{file}");
+        let tags: BTreeSet<&str> = tokens().map(|token| token.upos.as_str()).collect();
+        assert_eq!(tags.len(), 17, "{file}");
+    }
 }
