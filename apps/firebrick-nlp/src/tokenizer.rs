@@ -229,11 +229,13 @@ pub fn train_wordpiece<'a>(
     finish(inner.to_string(false).map_err(fail)?)
 }
 
-/// Byte-level BPE. Ids as RoBERTa's: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` 4.
+/// Byte-level BPE; `prefix_space` lets a text begin as a word in its middle does, and decoding then puts a space before
+/// it. Ids as RoBERTa's: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` 4.
 pub fn train_byte_bpe<'a>(
     texts: impl Iterator<Item = &'a str> + Send,
     vocab_size: usize,
     min_frequency: u64,
+    prefix_space: bool,
 ) -> Result<TextTokenizer, TokenizerError> {
     let fail = |e: tokenizers::Error| TokenizerError::Train(e.to_string());
     let mut trainer = BpeTrainer::builder()
@@ -246,7 +248,7 @@ pub fn train_byte_bpe<'a>(
     let mut inner = TokenizerBuilder::new()
         .with_model(BPE::default())
         .with_normalizer(None::<BertNormalizer>)
-        .with_pre_tokenizer(Some(ByteLevel::default()))
+        .with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(prefix_space)))
         .with_post_processor(Some(template("<s>", "</s>", [0, 2])?))
         .with_decoder(Some(ByteLevelDecoder::default()))
         .build()

@@ -78,7 +78,7 @@ impl World {
         let lost = |error: &anyhow::Error| error.chain().any(|cause| cause.is::<Lost>());
         if !self.team.is_first() && !failure.error.as_ref().is_some_and(lost) {
             // The first process has most likely found the same, and speaks for all; then mpirun ends this one.
-            for _ in 0..100 {
+            for _ in 0..600 {
                 std::thread::sleep(Duration::from_millis(50));
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(Failure::quiet(failure.code));

@@ -73,7 +73,7 @@ impl TokenizerRecipe {
                 Ok(train_wordpiece(texts, self.vocab_size, self.lowercase, self.min_frequency)?)
             }
             (TokenizerKind::ByteBpe, _) => {
-                Ok(train_byte_bpe(texts, self.vocab_size, self.min_frequency)?)
+                Ok(train_byte_bpe(texts, self.vocab_size, self.min_frequency, true)?)
             }
             (TokenizerKind::Pretrained, Some(source)) => TextTokenizer::open(source),
             (TokenizerKind::Pretrained, None) => {

@@ -151,7 +151,7 @@ fn wordpiece_is_the_same_every_time() {
 
 #[test]
 fn byte_bpe_reads_back_every_text() {
-    let tokenizer = train_byte_bpe(TEXTS.iter().copied(), 300, 1).unwrap();
+    let tokenizer = train_byte_bpe(TEXTS.iter().copied(), 300, 1, true).unwrap();
     for text in TEXTS.iter().chain(&["never seen: ß 🎬 \u{7}"]) {
         let ids = tokenizer.encode(text, 200);
         assert_eq!(tokenizer.decode(&ids).trim_start(), *text);

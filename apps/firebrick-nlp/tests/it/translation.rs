@@ -10,7 +10,7 @@ use firebrick_train::recipe::parse;
 
 fn translator(device: &Device) -> Translator {
     let texts = ["ein Hund läuft über die Wiese", "a dog runs across the meadow", "你好，世界。"];
-    let tokenizer = train_byte_bpe(texts.into_iter(), 300, 1).unwrap();
+    let tokenizer = train_byte_bpe(texts.into_iter(), 300, 1, true).unwrap();
     let config = BartConfig {
         model_type: ModelType::Marian,
         vocab_size: tokenizer.vocab_size(),

@@ -240,7 +240,9 @@ impl TrainRecipe {
                 true => ("schedule", name(&settings.schedule)),
                 false => ("optimizer", name(&self.optimizer)),
             };
-            let own = table(&settings.method).keys().cloned().collect::<Vec<_>>().join(", ");
+            let mut own: Vec<String> = table(&settings.method).keys().cloned().collect();
+            own.sort();
+            let own = own.join(", ");
             let own = match (kind, own.is_empty()) {
                 ("optimizer", false) => format!(", whose own keys are {own}"),
                 _ => String::new(),
