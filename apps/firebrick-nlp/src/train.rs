@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::{module::Module, tensor::Device};
 use firebrick_core::{
     arch::bert::{self, ModelType},
@@ -95,6 +95,10 @@ pub fn train(
 ) -> anyhow::Result<Trained> {
     let Prepared { corpus, tokenizer, taught, pretrained } = prepared;
     let labels = corpus.labels.clone();
+    if recipe.train.activation_checkpointing && *device != Device::flex() {
+        let problem = "has an effect on the CPU only: choose --device flex, or leave it out";
+        bail!(RecipeError::value("train.activation_checkpointing", problem));
+    }
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let (config, model) = match &pretrained {
@@ -131,7 +135,8 @@ pub fn train(
         judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
     };
 
-    let model = Classify { model, r_drop: recipe.train.r_drop };
+    let mut model = Classify { model, r_drop: recipe.train.r_drop };
+    model.model.encoder.recompute = recipe.train.activation_checkpointing;
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,

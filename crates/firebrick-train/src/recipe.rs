@@ -25,6 +25,8 @@ pub struct TrainRecipe {
     pub batch_size: usize,
     /// Micro-batches that a batch is split into, to save memory; the step is the same.
     pub accumulation: usize,
+    /// Run a model's layers once more in the backward pass instead of remembering what is in them, to save memory.
+    pub activation_checkpointing: bool,
     /// How weights follow from gradients. A key that the optimiser does not read is an error.
     pub optimizer: Optimizer,
     /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
@@ -94,6 +96,7 @@ impl Default for TrainRecipe {
             max_steps: 0,
             batch_size: 32,
             accumulation: 1,
+            activation_checkpointing: false,
             optimizer: Optimizer::AdamW,
             learning_rate: None,
             head_learning_rate: None,
@@ -463,7 +466,7 @@ mod tests {
         );
         check(
             "[train]\noptimizer = \"sgd\"\nbeta1 = 0.9",
-            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are dampening, momentum, nesterov",
+            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are momentum, dampening, nesterov",
         );
         check(
             "[train]\nmomentum = 0.9",

@@ -15,5 +15,6 @@ pub mod norm;
 pub mod patch;
 pub mod pool;
 pub mod position;
+pub mod recompute;
 pub mod scalar;
 pub mod spec_augment;

@@ -7,6 +7,7 @@
 mod autodiff;
 mod conv;
 mod flex;
+mod rerun;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use burn::{
 use firebrick_kernels::{activation::Activation, dropout::Dropout};
 
 use super::attention::{Heads, Mask};
+
+pub use rerun::{Rerun, RerunOps, rerun};
 
 pub use conv::{
     ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
