@@ -32,6 +32,8 @@ pub struct TrainRecipe {
     /// Processes that hold one model between them, each some heads and inner channels of every layer; the others that
     /// `mpirun` starts share the batch. Any number may continue a run. With `adam`, `adamw`, `sgd`, `lion` or `gd`.
     pub tensor_parallel: usize,
+    /// Run a model's layers once more in the backward pass instead of remembering what is in them, to save memory.
+    pub activation_checkpointing: bool,
     /// How weights follow from gradients. A key that the optimiser does not read is an error.
     pub optimizer: Optimizer,
     /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
@@ -102,6 +104,7 @@ impl Default for TrainRecipe {
             batch_size: 32,
             accumulation: 1,
             tensor_parallel: 1,
+            activation_checkpointing: false,
             optimizer: Optimizer::AdamW,
             learning_rate: None,
             head_learning_rate: None,
@@ -213,6 +216,11 @@ impl Check for TrainRecipe {
             self.optimizer,
             Optimizer::Gd | Optimizer::Sgd | Optimizer::Adam | Optimizer::AdamW | Optimizer::Lion
         );
+        if self.tensor_parallel > 1 && self.activation_checkpointing {
+            let problem =
+                "stands beside `train.activation_checkpointing`, which is for whole models";
+            return Err(RecipeError::value("train.tensor_parallel", problem));
+        }
         if self.tensor_parallel > 1 && !splits {
             let problem = "goes not with this optimiser, which looks at whole matrices";
             return Err(RecipeError::value("train.tensor_parallel", problem));
@@ -259,6 +267,19 @@ impl Check for TrainRecipe {
 
     fn resolve(&mut self) {
         *self = self.resolved();
+    }
+}
+
+impl TrainRecipe {
+    /// For a task whose layers cannot run twice.
+    pub fn check_layers_run_once(&self) -> Result<(), RecipeError> {
+        match self.activation_checkpointing {
+            false => Ok(()),
+            true => Err(RecipeError::value(
+                "train.activation_checkpointing",
+                "is for text classification, whose encoder can do it",
+            )),
+        }
     }
 }
 
@@ -542,7 +563,7 @@ mod tests {
         );
         check(
             "[train]\noptimizer = \"sgd\"\nbeta1 = 0.9",
-            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are dampening, momentum, nesterov",
+            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are momentum, dampening, nesterov",
         );
         check(
             "[train]\nmomentum = 0.9",

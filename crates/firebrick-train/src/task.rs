@@ -6,7 +6,8 @@ use burn::{module::Module, prelude::*};
 pub trait Task: Module {
     type Batch;
 
-    /// Fields whose path begins with one of these are the head, which `train.head_learning_rate` is for.
+    /// Fields whose path begins with one of these are the head, which `train.head_learning_rate` is for and which Muon leaves
+    /// to AdamW.
     const HEAD: &'static [&'static str] = &[];
 
     /// Mean loss over the batch, `[1]`.

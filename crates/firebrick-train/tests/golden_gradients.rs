@@ -48,10 +48,24 @@ struct Tolerances {
 
 #[test]
 fn bert() {
+    check_bert(|source, device| bert::load_classifier(source, device).unwrap().model);
+}
+
+#[test]
+fn bert_whose_layers_run_twice() {
+    check_bert(|source, device| {
+        let mut model = bert::load_classifier(source, device).unwrap().model;
+        model.encoder.recompute = true;
+        model
+    });
+}
+
+#[track_caller]
+fn check_bert(load: fn(&Source, &Device) -> bert::BertClassifier) {
     check(
         Family {
             folder: "bert",
-            load: |source, device| bert::load_classifier(source, device).unwrap().model,
+            load,
             loss: |model, x| {
                 let segments = Some(x.ints("token_type_ids"));
                 let logits = model.forward(x.ints("input_ids"), segments, Some(x.padding()));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::{module::Module, tensor::Device};
 use firebrick_core::{
     arch::bert::{self, ModelType},
@@ -139,6 +139,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let Session { device, run, team, max_time, stop, report } = session;
     let labels = corpus.labels.clone();
     let flex = *device == Device::flex();
+    if recipe.train.activation_checkpointing && !flex {
+        let problem = "has an effect on the CPU only: choose --device flex, or leave it out";
+        bail!(RecipeError::value("train.activation_checkpointing", problem));
+    }
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let (config, model) = match &pretrained {
@@ -190,7 +194,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
     };
 
-    let model = Classify { model, r_drop: recipe.train.r_drop };
+    let mut model = Classify { model, r_drop: recipe.train.r_drop };
+    model.model.encoder.recompute = recipe.train.activation_checkpointing;
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,

@@ -192,6 +192,7 @@ impl Check for Recipe {
         }
         self.config(1)?;
         self.train.check()?;
+        self.train.check_layers_run_once()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

@@ -136,6 +136,7 @@ impl Check for Recipe {
             return fail("model.dropout", format!("is {}, not in [0, 1)", self.model.dropout));
         }
         self.train.check()?;
+        self.train.check_layers_run_once()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

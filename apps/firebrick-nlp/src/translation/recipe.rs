@@ -181,6 +181,7 @@ impl Check for Recipe {
         self.tokenizer.check()?;
         self.marian(self.tokenizer.vocab_size)?;
         self.train.check()?;
+        self.train.check_layers_run_once()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

@@ -33,6 +33,7 @@ use crate::{
         embedding::Embedding,
         linear::Linear,
         norm::LayerNorm,
+        recompute::recomputed,
         split::Split,
     },
     parallel::Lost,
@@ -276,6 +277,7 @@ impl BertConfig {
                 ModelType::Roberta => Some(self.pad_token_id.unwrap_or(1)),
                 ModelType::Bert | ModelType::Distilbert => None,
             },
+            recompute: false,
         }
     }
 
@@ -348,6 +350,9 @@ pub struct Encoder {
     /// RoBERTa counts positions from `padding_index + 1`, over tokens that are not padding.
     #[module(skip)]
     padding_index: Option<usize>,
+    /// Whether layers run once more in the backward pass, to save memory ([`recomputed`]).
+    #[module(skip)]
+    pub recompute: bool,
 }
 
 impl Encoder {
@@ -377,7 +382,13 @@ impl Encoder {
         }
         let x = self.dropout.forward(self.norm.forward(x));
         let mask = Mask::padding(pad);
-        self.layers.iter().fold(x, |x, layer| layer.forward(x, &mask))
+        self.layers.iter().fold(x, |x, layer| match self.recompute {
+            true => {
+                let mask = mask.clone();
+                recomputed(layer, x, move |layer: &Layer, x| layer.forward(x, &mask))
+            }
+            false => layer.forward(x, &mask),
+        })
     }
 }
 

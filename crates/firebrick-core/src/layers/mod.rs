@@ -15,6 +15,7 @@ pub mod norm;
 pub mod patch;
 pub mod pool;
 pub mod position;
+pub mod recompute;
 pub mod rnn;
 pub mod scalar;
 pub mod spec_augment;

@@ -1,30 +1,47 @@
 //! The loop on a task small enough to check by eye.
 #![recursion_limit = "256"]
 
+mod golden;
 mod team;
 
-use std::{fs, path::Path, sync::atomic::AtomicBool};
+use std::{
+    fs,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+};
 
 use burn::{
     module::Module,
     prelude::*,
     tensor::{TensorData, activation::log_softmax},
 };
-use firebrick_core::layers::{dropout::Dropout, linear::Linear};
+use firebrick_core::layers::{
+    dropout::Dropout,
+    linear::Linear,
+    norm::{After, BatchNorm},
+};
 use firebrick_train::{
     checkpoint,
     fit::{Counters, End, Event, FitError, Fitted, Metrics, Plan, fit, gradients},
     optim::Grads,
-    recipe::{CheckpointRecipe, TrainRecipe},
+    recipe::{CheckpointRecipe, Optimizer, TrainRecipe},
     run::{Run, RunInfo, Status},
     task::{Examples, Task},
     team::Team,
 };
 
+/// Dropout draws from the device's random numbers, which all tests of this process share: a test that draws, or seeds them,
+/// holds this.
+fn alone() -> MutexGuard<'static, ()> {
+    static RANDOM: Mutex<()> = Mutex::new(());
+    RANDOM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Which of four corners a noisy point is nearest to.
 #[derive(Module, Debug)]
 struct Corners {
     hidden: Linear,
+    norm: Option<BatchNorm>,
     dropout: Dropout,
     output: Linear,
 }
@@ -34,14 +51,24 @@ impl Corners {
         device.seed(3);
         Self {
             hidden: Linear::new(2, 16, 0.5, device),
+            norm: None,
             dropout: Dropout::new(dropout),
             output: Linear::new(16, 4, 0.5, device),
         }
         .materialize()
     }
 
+    fn normalized(device: &Device) -> Self {
+        let norm = Some(BatchNorm::new(16, 1e-5, 0.1, device));
+        Self { norm, ..Self::new(0.3, device) }
+    }
+
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.output.forward(self.dropout.forward(self.hidden.forward(x).tanh()))
+        let mut x = self.hidden.forward(x);
+        if let Some(norm) = &self.norm {
+            x = norm.forward(x, After::default());
+        }
+        self.output.forward(self.dropout.forward(x.tanh()))
     }
 }
 
@@ -111,6 +138,15 @@ fn recipe() -> TrainRecipe {
 /// Runs the loop in `dir` until its end, or until `stop_at` steps.
 fn run(dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) -> Fitted<Corners> {
     let device = Device::flex().autodiff();
+    train_on(Corners::new(0.3, &device), dir, train, stop_at)
+}
+
+fn train_on(
+    model: Corners,
+    dir: &Path,
+    train: &TrainRecipe,
+    stop_at: Option<usize>,
+) -> Fitted<Corners> {
     let stop = AtomicBool::new(false);
     let plan = Plan {
         train,
@@ -126,7 +162,7 @@ fn run(dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) -> Fitted<Corner
         let loss = model.loss(Points(40).batch(&[1, 6, 11, 16, 3], 0, &Device::flex()));
         Metrics::from([("loss".to_string(), loss.into_scalar::<f64>())])
     };
-    fit(Corners::new(0.3, &device), &Points(40), &plan, &mut folder, evaluate, |event| {
+    fit(model, &Points(40), &plan, &mut folder, evaluate, |event| {
         if let Event::Step(step) = event
             && Some(step.step) == stop_at
         {
@@ -143,6 +179,7 @@ fn weights(dir: &Path, file: &str) -> Vec<u8> {
 
 #[test]
 fn resumed_runs_give_the_same_bytes() {
+    let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     let (straight, halved) = (home.path().join("straight"), home.path().join("halved"));
     assert_eq!(run(&straight, &recipe(), None).end, End::Finished);
@@ -161,9 +198,77 @@ fn resumed_runs_give_the_same_bytes() {
     assert_eq!(log(&straight), log(&halved), "each step is logged once");
 }
 
+/// With an average of the weights and two micro-batches a step.
+#[test]
+fn every_optimizer_resumes_exactly() {
+    let _alone = alone();
+    for optimizer in [
+        Optimizer::Gd,
+        Optimizer::Sgd,
+        Optimizer::Adam,
+        Optimizer::AdamW,
+        Optimizer::RmsProp,
+        Optimizer::AdaGrad,
+        Optimizer::Adafactor,
+        Optimizer::Lion,
+        Optimizer::Muon,
+        Optimizer::Lbfgs,
+    ] {
+        // 12 steps; of `lbfgs` more than it remembers.
+        let full = optimizer.full_batch();
+        let lbfgs = optimizer == Optimizer::Lbfgs;
+        let train = TrainRecipe {
+            optimizer,
+            epochs: if full { 12.0 } else { 2.4 },
+            accumulation: 2,
+            learning_rate: None,
+            history_size: lbfgs.then_some(3),
+            l1: (!lbfgs).then_some(1e-4),
+            ..recipe()
+        };
+        let home = tempfile::tempdir().unwrap();
+        let (straight, halved) = (home.path().join("straight"), home.path().join("halved"));
+        assert_eq!(run(&straight, &train, None).counters.step, 12);
+        assert_eq!(run(&halved, &train, Some(6)).end, End::Interrupted);
+        assert_eq!(run(&halved, &train, None).end, End::Finished);
+        for file in ["model.safetensors", "best.safetensors", "optimizer.safetensors"] {
+            let same = weights(&straight, file) == weights(&halved, file);
+            assert!(same, "{optimizer:?}: {file} differs");
+        }
+    }
+}
+
+/// The running averages of a batch norm are in checkpoints, and those of the last step go with averaged weights.
+#[test]
+fn batch_norms_keep_their_averages() {
+    let _alone = alone();
+    let home = tempfile::tempdir().unwrap();
+    let device = Device::flex().autodiff();
+    let (straight, halved) = (home.path().join("straight"), home.path().join("halved"));
+    let start = || Corners::normalized(&device);
+    let fitted = train_on(start(), &straight, &recipe(), None);
+    train_on(start(), &halved, &recipe(), Some(7));
+    train_on(start(), &halved, &recipe(), None);
+    for file in ["model.safetensors", "best.safetensors"] {
+        assert_eq!(weights(&straight, file), weights(&halved, file), "{file} differs");
+    }
+    // The last step gave the best weights, so both files are of one step.
+    assert_eq!(fitted.counters.best.unwrap().0, fitted.counters.step);
+    let [last, best] = ["model.safetensors", "best.safetensors"].map(|file| {
+        let bytes = weights(&straight, file);
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        ["hidden.weight", "norm.weight", "norm.running_mean", "norm.running_var"]
+            .map(|name| tensors.tensor(name).unwrap().data().to_vec())
+    });
+    assert!(last[0] != best[0] && last[1] != best[1], "weights are averaged");
+    assert!(last[2] == best[2] && last[3] == best[3], "running averages are not");
+    assert!(last[2].iter().any(|byte| *byte != 0), "they have learned");
+}
+
 /// Without dropout, 2 x 16 rows give the gradients of 32 rows.
 #[test]
 fn accumulation_changes_nothing() {
+    let _alone = alone();
     let device = Device::flex().autodiff();
     let model = Corners::new(0.0, &device);
     let rows: Vec<usize> = (0..32).collect();
@@ -180,6 +285,7 @@ fn accumulation_changes_nothing() {
 
 #[test]
 fn learns_and_keeps_the_best() {
+    let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     let long = TrainRecipe { epochs: 40.0, ..recipe() };
     let fitted = run(home.path(), &long, None);
@@ -193,6 +299,7 @@ fn learns_and_keeps_the_best() {
 /// What a killed process may leave behind is not taken for a checkpoint.
 #[test]
 fn torn_checkpoints_are_not_seen() {
+    let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     run(home.path(), &recipe(), Some(9));
     let torn = home.path().join("checkpoints/.step-12.tmp");
@@ -205,6 +312,7 @@ fn torn_checkpoints_are_not_seen() {
 
 #[test]
 fn another_recipe_or_a_finished_run_is_refused() {
+    let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     run(home.path(), &recipe(), Some(3));
     let other = RunInfo { recipe_sha256: "another".into(), ..info() };

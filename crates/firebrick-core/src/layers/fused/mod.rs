@@ -8,6 +8,7 @@ mod autodiff;
 mod conv;
 mod flex;
 mod recurrence;
+mod rerun;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,8 @@ use super::{
     attention::{Heads, Mask},
     split::Split,
 };
+
+pub use rerun::{Rerun, RerunOps, rerun};
 
 pub use conv::{
     ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
