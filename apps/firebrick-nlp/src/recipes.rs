@@ -7,6 +7,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("hotel", include_str!("../recipes/hotel.toml")),
     ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
     ("multi30k-en-de", include_str!("../recipes/multi30k-en-de.toml")),
+    ("ud-hmm", include_str!("../recipes/ud-hmm.toml")),
     ("ud-pos", include_str!("../recipes/ud-pos.toml")),
     ("snips", include_str!("../recipes/snips.toml")),
     ("atis", include_str!("../recipes/atis.toml")),

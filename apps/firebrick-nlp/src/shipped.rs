@@ -3,31 +3,28 @@
 use firebrick_core::checkpoint::Source;
 
 macro_rules! shipped {
-    ($name:literal) => {
-        Source::Embedded {
+    ($name:literal: $($file:literal)*) => {
+        ($name, Source::Embedded {
             name: $name,
-            files: &[
-                ("config.json", include_bytes!(concat!("../models/", $name, "/config.json"))),
-                (
-                    "model.safetensors",
-                    include_bytes!(concat!("../models/", $name, "/model.safetensors")),
-                ),
-                ("tokenizer.json", include_bytes!(concat!("../models/", $name, "/tokenizer.json"))),
-                ("firebrick.json", include_bytes!(concat!("../models/", $name, "/firebrick.json"))),
-            ],
-        }
+            files: &[$(($file, include_bytes!(concat!("../models/", $name, "/", $file)))),*],
+        })
     };
 }
 
+/// All of them.
+const MODELS: &[(&str, Source)] = &[
+    shipped!("sst2": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
+    shipped!("waimai": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
+    shipped!("hotel": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
+    shipped!("ud-hmm": "config.json" "hmm.json" "firebrick.json"),
+];
+
 /// Names of the shipped models.
-pub const NAMES: &[&str] = &["sst2", "waimai", "hotel"];
+pub fn names() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|(name, _)| *name)
+}
 
 /// A shipped model by name.
 pub fn model(name: &str) -> Option<Source> {
-    match name {
-        "sst2" => Some(shipped!("sst2")),
-        "waimai" => Some(shipped!("waimai")),
-        "hotel" => Some(shipped!("hotel")),
-        _ => None,
-    }
+    MODELS.iter().find(|(known, _)| *known == name).map(|(_, source)| source.clone())
 }

@@ -64,7 +64,7 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
     if path.exists() {
         return Ok(Source::folder(path)); // the loader says what is missing there
     }
-    let names = shipped::NAMES.join(", ");
+    let names = shipped::names().collect::<Vec<_>>().join(", ");
     Err(Failure::text(
         USAGE,
         format!(

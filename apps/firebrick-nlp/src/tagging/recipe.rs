@@ -92,15 +92,26 @@ impl Default for FeaturesRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
+    pub family: Family,
     /// Units of each direction.
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
     pub dropout: f64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// A bidirectional LSTM over features of words.
+    Lstm,
+    /// A hidden Markov model: trigrams of tags, words by their tag and the one before, endings of unknown words (Brants
+    /// 2000). It is counted, not trained: nothing else of the recipe but `data` matters to it.
+    Hmm,
+}
+
 impl Default for ModelRecipe {
     fn default() -> Self {
-        Self { hidden_size: 192, num_hidden_layers: 2, dropout: 0.4 }
+        Self { family: Family::Lstm, hidden_size: 192, num_hidden_layers: 2, dropout: 0.4 }
     }
 }
 

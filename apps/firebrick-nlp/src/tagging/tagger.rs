@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use anyhow::Context;
 use burn::tensor::Device;
-use firebrick_classic::viterbi::{Transitions, viterbi};
+use firebrick_classic::{
+    hmm,
+    viterbi::{Transitions, viterbi},
+};
 use firebrick_core::{
     arch::{
         AnyModel,
@@ -28,11 +31,26 @@ use crate::classification::task::argmax;
 /// Longest `features.json`.
 const FEATURES_LIMIT: u64 = 64 << 20;
 
+/// Longest `hmm.json`.
+const HMM_LIMIT: u64 = 64 << 20;
+
+/// `model_type` of a hidden Markov model's folder.
+const HMM: &str = "firebrick-hmm";
+
+/// What decides.
+#[expect(clippy::large_enum_variant, reason = "a program holds one or two")]
+#[derive(Clone)]
+pub enum Model {
+    /// A neural network over features of words.
+    Recurrent { config: TaggerConfig, model: Tagger, features: Features },
+    /// A hidden Markov model of tags and words.
+    Hidden(hmm::tagger::Tagger),
+}
+
 /// A tagger with the names of its classes.
+#[derive(Clone)]
 pub struct TextTagger {
-    pub config: TaggerConfig,
-    pub model: Tagger,
-    pub features: Features,
+    pub model: Model,
     pub tags: Vec<String>,
     pub labels: Vec<String>,
 }
@@ -46,13 +64,19 @@ pub struct Answer {
     pub label: Option<(usize, Vec<f32>)>,
 }
 
-/// A text as words: runs of letters and digits, single other characters; Chinese characters alone.
+/// Words that a full stop belongs to.
+const TITLES: &[&str] =
+    &["Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Jr", "Sr", "Co", "Inc", "Ltd", "vs", "etc"];
+
+/// A text as words, as treebanks of English cut it: runs of letters and digits, `n't` and `'s` apart, titles with their
+/// full stop, single other characters; Chinese characters alone.
 ///
 /// ```
 /// use firebrick_nlp::tagging::tagger::split;
 ///
 /// assert_eq!(split("Play jazz, 现在!"), ["Play", "jazz", ",", "现", "在", "!"]);
 /// assert_eq!(split("it's 3.5"), ["it", "'s", "3.5"]);
+/// assert_eq!(split("Mr. Lee can't."), ["Mr.", "Lee", "ca", "n't", "."]);
 /// ```
 pub fn split(text: &str) -> Vec<String> {
     let wide =
@@ -73,8 +97,16 @@ pub fn split(text: &str) -> Vec<String> {
                 inside = false;
             }
             c if opens => {
-                words.push(c.into());
+                // `can't` is `ca` and `n't`.
+                let negation =
+                    before == 'n' && next == 't' && words.last().is_some_and(|w| w.len() > 1);
+                let n = if negation { words.last_mut().and_then(String::pop) } else { None };
+                words.push(n.into_iter().chain([c]).collect());
                 inside = true;
+            }
+            '.' if words.last().is_some_and(|word| TITLES.contains(&word.as_str())) && inside => {
+                words.last_mut().expect("there is one").push('.');
+                inside = false;
             }
             c if c.is_alphanumeric()
                 || between_digits
@@ -97,8 +129,14 @@ pub fn split(text: &str) -> Vec<String> {
 
 impl TextTagger {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
-        let FirebrickTagger { config, model } = FirebrickTagger::load(source, device)?;
         let json = source.config()?;
+        if json["model_type"] == HMM {
+            let path = source.path("hmm.json");
+            let tagger: Result<hmm::tagger::Tagger, _> =
+                serde_json::from_slice(&source.read("hmm.json", HMM_LIMIT)?);
+            return Ok(Self::hidden(tagger.map_err(|e| bad(&path, e.to_string()))?));
+        }
+        let FirebrickTagger { config, model } = FirebrickTagger::load(source, device)?;
         let names = |key: &str| -> Vec<String> {
             let list = json[key].as_array().into_iter().flatten();
             list.filter_map(|name| name.as_str().map(str::to_string)).collect()
@@ -115,7 +153,13 @@ impl TextTagger {
             let problem = "`tags` and `labels` are not as many as the model has scores";
             return Err(bad(&source.path("config.json"), problem.into()));
         }
-        Ok(Self { config, model, features, tags, labels })
+        Ok(Self { model: Model::Recurrent { config, model, features }, tags, labels })
+    }
+
+    /// A hidden Markov model in memory.
+    pub fn hidden(tagger: hmm::tagger::Tagger) -> Self {
+        let tags = tagger.tags().to_vec();
+        Self { model: Model::Hidden(tagger), tags, labels: vec![] }
     }
 
     /// Answers in the order of the sentences, each a list of words.
@@ -127,13 +171,29 @@ impl TextTagger {
             label: None,
         };
         let sentences: Vec<Sentence> = sentences.iter().enumerate().map(sentence).collect();
-        let examples = TagExamples::new(&sentences, &self.features, &self.tags, &self.labels);
-        let (logits, _) = logits(&self.model, &examples, batch_size);
-        logits.into_iter().map(|logits| self.answer(&logits)).collect()
+        self.answers(&sentences, batch_size).0
+    }
+
+    /// Answers in order, and the mean loss of a neural network.
+    fn answers(&self, sentences: &[Sentence], batch_size: usize) -> (Vec<Answer>, Option<f64>) {
+        match &self.model {
+            Model::Recurrent { model, features, .. } => {
+                let examples = TagExamples::new(sentences, features, &self.tags, &self.labels);
+                let (logits, loss) = logits(model, &examples, batch_size);
+                (logits.iter().map(|logits| self.answer(logits)).collect(), Some(loss))
+            }
+            Model::Hidden(tagger) => {
+                let answer = |sentence: &Sentence| {
+                    let tags = tagger.tag(&sentence.tokens);
+                    Answer { tags: tags.into_iter().map(str::to_string).collect(), label: None }
+                };
+                (sentences.iter().map(answer).collect(), None)
+            }
+        }
     }
 
     /// The best tags that the BIO scheme allows, where the tags are of it.
-    pub fn answer(&self, logits: &Logits) -> Answer {
+    fn answer(&self, logits: &Logits) -> Answer {
         let tags = match self.tags.len() {
             0 => vec![],
             _ => {
@@ -153,9 +213,7 @@ impl TextTagger {
 
     /// Judges on sentences with known tags or labels.
     pub fn judge(&self, sentences: &[Sentence], batch_size: usize) -> Judged {
-        let examples = TagExamples::new(sentences, &self.features, &self.tags, &self.labels);
-        let (logits, loss) = logits(&self.model, &examples, batch_size);
-        let answers: Vec<Answer> = logits.iter().map(|logits| self.answer(logits)).collect();
+        let (answers, loss) = self.answers(sentences, batch_size);
         let mut judged = Judged { loss, ..Judged::default() };
         for (sentence, answer) in sentences.iter().zip(&answers) {
             if !answer.tags.is_empty() && answer.tags.len() == sentence.tags.len() {
@@ -170,13 +228,23 @@ impl TextTagger {
         judged
     }
 
-    /// Writes config, weights, features, card and origin.
+    /// Writes config, weights, features (or the Markov model), card and origin.
     pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let (config, model) = (self.config.clone(), self.model.clone());
-        FirebrickTagger { config, model }.save(&dir.join("model.safetensors"), SaveType::F32)?;
-        let config = serde_json::to_string_pretty(&self.config.to_json(&self.tags, &self.labels))?;
-        for (file, text) in [("config.json", config), ("features.json", self.features.to_json())] {
+        let (config, other) = match &self.model {
+            Model::Recurrent { config, model, features } => {
+                let json = config.to_json(&self.tags, &self.labels);
+                let (config, model) = (config.clone(), model.clone());
+                let path = dir.join("model.safetensors");
+                FirebrickTagger { config, model }.save(&path, SaveType::F32)?;
+                (json, ("features.json", features.to_json()))
+            }
+            Model::Hidden(tagger) => {
+                let json = serde_json::json!({"model_type": HMM, "tags": self.tags});
+                (json, ("hmm.json", serde_json::to_string(tagger)?))
+            }
+        };
+        for (file, text) in [("config.json", serde_json::to_string_pretty(&config)?), other] {
             let path = dir.join(file);
             write_atomically(&path, text.as_bytes())
                 .with_context(|| format!("writing {}", path.display()))?;
@@ -195,14 +263,16 @@ pub struct Judged {
     pub tokens: TokenAccuracy,
     pub spans: SpanScores,
     pub labels: TokenAccuracy,
-    pub loss: f64,
+    /// Of a neural network.
+    pub loss: Option<f64>,
     pub answers: Vec<Answer>,
 }
 
 impl Judged {
     pub fn metrics(&self) -> Metrics {
-        let mut metrics = Metrics::from([("loss".to_string(), self.loss)]);
+        let mut metrics = Metrics::new();
         let scores = [
+            ("loss", self.loss),
             ("tag_accuracy", self.tokens.accuracy()),
             ("span_f1", self.spans.total().f1()),
             ("label_accuracy", self.labels.accuracy()),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::module::Module;
+use firebrick_classic::hmm;
 use firebrick_train::{
     fit::{Counters, End, Fitted, Plan, fit},
     job::{self, Places, Scores, Session, Shown},
@@ -11,11 +12,11 @@ use firebrick_train::{
 };
 
 use super::{
-    corpus::{self, Corpus},
+    corpus::{self, Corpus, Sentence},
     features::Features,
-    recipe::{METRICS, Recipe},
+    recipe::{Family, METRICS, Recipe},
     report,
-    tagger::{Judged, TextTagger},
+    tagger::{Judged, Model, TextTagger},
     task::{Tag, TagExamples},
 };
 
@@ -120,47 +121,73 @@ impl job::Trained for Trained {
     }
 }
 
+/// Counts a hidden Markov model; there is nothing to repeat.
+fn count(corpus: &Corpus) -> anyhow::Result<TextTagger> {
+    let sentence = |s: &Sentence| s.tokens.iter().cloned().zip(s.tags.iter().cloned()).collect();
+    let sentences: Vec<Vec<(String, String)>> = corpus.train.iter().map(sentence).collect();
+    anyhow::ensure!(corpus.tags.len() > 1, "a hidden Markov model needs tags");
+    Ok(TextTagger::hidden(hmm::tagger::Tagger::fit(&sentences, &hmm::tagger::Options::default())?))
+}
+
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, features } = prepared;
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
-    let device = device.clone().autodiff();
-    device.seed(recipe.seed);
-    // One class is none to choose from.
-    let several = |names: &[String]| if names.len() > 1 { names.to_vec() } else { vec![] };
-    let (tags, labels) = (several(&corpus.tags), several(&corpus.labels));
-    let config = recipe.tagger(&features, tags.len(), labels.len());
-    let model = Tag {
-        model: config.init(&device).materialize(),
-        label_smoothing: recipe.train.label_smoothing,
-    };
-    let examples = TagExamples::new(&corpus.train, &features, &tags, &labels)
-        .with_word_dropout(recipe.data.word_dropout, &features);
-    let tagger = |model: &Tag| TextTagger {
-        config: config.clone(),
-        model: model.model.clone(),
-        features: features.clone(),
-        tags: tags.clone(),
-        labels: labels.clone(),
-    };
     let rows = recipe.eval.batch_size;
-    let metric = recipe.eval.metric(METRICS)?;
-    let plan = Plan {
-        train: &recipe.train,
-        checkpoint: &recipe.checkpoint,
-        metric,
-        seed: recipe.seed,
-        max_time,
-        stop,
-        team,
-    };
-    let evaluate = |model: &Tag| tagger(model).judge(&corpus.valid, rows).metrics();
-    let Fitted { best, end, counters } = fit(model, &examples, &plan, run, evaluate, report)?;
-    if !team.is_first() {
-        return Ok(None);
-    }
+    let (tagger, about, end, counters) = match recipe.model.family {
+        Family::Hmm => {
+            let about = "A hidden Markov model of tags and words.".to_string();
+            (count(&corpus)?, about, End::Finished, Counters::default())
+        }
+        Family::Lstm => {
+            let device = device.clone().autodiff();
+            device.seed(recipe.seed);
+            // One class is none to choose from.
+            let several = |names: &[String]| if names.len() > 1 { names.to_vec() } else { vec![] };
+            let (tags, labels) = (several(&corpus.tags), several(&corpus.labels));
+            let config = recipe.tagger(&features, tags.len(), labels.len());
+            let model = Tag {
+                model: config.init(&device).materialize(),
+                label_smoothing: recipe.train.label_smoothing,
+            };
+            let examples = TagExamples::new(&corpus.train, &features, &tags, &labels)
+                .with_word_dropout(recipe.data.word_dropout, &features);
+            let tagger = |model: &Tag| TextTagger {
+                model: Model::Recurrent {
+                    config: config.clone(),
+                    model: model.model.clone(),
+                    features: features.clone(),
+                },
+                tags: tags.clone(),
+                labels: labels.clone(),
+            };
+            let metric = recipe.eval.metric(METRICS)?;
+            let plan = Plan {
+                train: &recipe.train,
+                checkpoint: &recipe.checkpoint,
+                metric,
+                seed: recipe.seed,
+                max_time,
+                stop,
+                team,
+            };
+            let evaluate = |model: &Tag| tagger(model).judge(&corpus.valid, rows).metrics();
+            let Fitted { best, end, counters } =
+                fit(model, &examples, &plan, run, evaluate, report)?;
+            if !team.is_first() {
+                return Ok(None);
+            }
 
-    let tagger = tagger(&best);
+            let tagger = tagger(&best);
+            let about = format!(
+                "A bidirectional LSTM over words and their parts: {} tags of words, {} labels of sentences.",
+                tags.len(),
+                labels.len()
+            );
+            (tagger, about, end, counters)
+        }
+    };
+    let labels = tagger.labels.clone();
     let valid = tagger.judge(&corpus.valid, rows);
     let mut scores = Scores::from([("valid".to_string(), valid.metrics())]);
     let test = match (&corpus.test, end) {
@@ -180,11 +207,6 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         data_sha256: corpus.sha256.clone(),
         metrics: scores.clone(),
     };
-    let about = format!(
-        "A bidirectional LSTM over words and their parts: {} tags of words, {} labels of sentences.",
-        tags.len(),
-        labels.len()
-    );
     tagger.save(&run.dir().join("model"), &origin, &about)?;
     Ok(Some(Trained { end, counters, scores, corpus, valid, test, labels }))
 }

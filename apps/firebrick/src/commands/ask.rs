@@ -337,7 +337,7 @@ fn task(source: &Source) -> Result<&'static str, Failure> {
     let family = source.config()?["model_type"].as_str().unwrap_or_default().to_string();
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
-        "firebrick-tagger" => tagging::recipe::Recipe::TASK,
+        "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
         _ => Recipe::TASK,
     })
 }

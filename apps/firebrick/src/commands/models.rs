@@ -22,7 +22,8 @@ use crate::{
 pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
     match command {
         ModelsCommand::Ls => {
-            super::print(global, &json!(shipped::NAMES), &shipped::NAMES.join("\n"));
+            let names: Vec<&str> = shipped::names().collect();
+            super::print(global, &json!(names), &names.join("\n"));
             Ok(())
         }
         ModelsCommand::Inspect { path, check } => inspect::run(&path, check, global),
