@@ -295,11 +295,11 @@ fn recurrences() {
         let mut grads = inputs.each_ref().map(|x| vec![0.0; x.len()]);
         let products = (batch * steps * width * (input + hidden)) as f64;
         let name = format!("recurrence {cell:?} [{batch}, {steps}, {input}] {hidden}");
-        let time = best(10, || {
+        let time = best(5, || {
             recurrence::forward(&a, &mut y, &mut last);
         });
         report(&format!("{name} forward"), time, 1, None, Some(products));
-        let time = best(10, || {
+        let time = best(5, || {
             let memory = recurrence::forward(&a, &mut y, &mut last);
             let [x, weight_ih, weight_hh, bias, state] = grads.each_mut().map(|x| Some(&mut x[..]));
             let out = Gradients { x, weight_ih, weight_hh, bias, state };

@@ -188,11 +188,11 @@ struct Block<'a> {
 fn run(mut block: Block) {
     let (rows, width) = (block.carry.rows(), block.a.width());
     let vectors = block.carry.row(0).len().div_ceil(LANES);
-    for (first, count) in tiles(rows) {
+    for (tile, (first, count)) in tiles(rows).enumerate() {
         let mut sums = [[[0.0; LANES]; VECTORS]; ROWS];
         block.ask_for(first, count);
         if let Some(panel) = block.product {
-            panel.sums(&block.now[first * width..], count, vectors, &mut sums);
+            panel.sums(&block.now[first * width..], count, vectors, tile, &mut sums);
         }
         for (r, sums) in (first..first + count).zip(&sums) {
             for (v, sums) in sums.iter().enumerate().take(vectors) {

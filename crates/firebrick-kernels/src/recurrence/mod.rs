@@ -331,10 +331,10 @@ struct Block<'a> {
 
 #[inline(always)]
 fn run(mut block: Block) {
-    for (first, count) in tiles(block.next.rows()) {
+    for (tile, (first, count)) in tiles(block.next.rows()).enumerate() {
         let mut sums = [[[0.0; LANES]; VECTORS]; ROWS];
         block.ask_for(first, count);
-        block.multiply(first, count, &mut sums);
+        block.multiply(tile, first, count, &mut sums);
         for (r, sums) in (first..first + count).zip(&sums) {
             block.step(r, sums);
         }
@@ -363,12 +363,14 @@ impl Block<'_> {
     }
 
     #[inline(always)]
-    fn multiply(&mut self, first: usize, rows: usize, sums: &mut Sums) {
+    fn multiply(&mut self, tile: usize, first: usize, rows: usize, sums: &mut Sums) {
         let Recurrence { cell, hidden, .. } = *self.a;
         let units = self.next.row(0).len();
         let vectors = if cell.gates() == 1 { units.div_ceil(LANES) } else { cell.gates() };
         match self.product {
-            Product::Panel(panel) => panel.sums(&self.now[first * hidden..], rows, vectors, sums),
+            Product::Panel(panel) => {
+                panel.sums(&self.now[first * hidden..], rows, vectors, tile, sums)
+            }
             Product::Sums(product) => {
                 let product = product.chunks_exact(self.a.width()).skip(first);
                 for (product, sums) in product.zip(sums).take(rows) {

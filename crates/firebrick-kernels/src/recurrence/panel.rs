@@ -49,7 +49,10 @@ impl Panels {
 
     pub fn panel(&self, index: usize) -> Panel<'_> {
         let size = self.depth * VECTORS * LANES;
-        Panel { data: &self.data[index * size..][..size], depth: self.depth }
+        let (_, rest) = self.data.split_at(index * size);
+        let (data, after) = rest.split_at(size);
+        let next = if after.is_empty() { &self.data } else { after };
+        Panel { data, next: &next[..size], depth: self.depth }
     }
 }
 
@@ -57,24 +60,30 @@ impl Panels {
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
     data: &'a [f32],
+    /// The panel after it, most likely the next to be read.
+    next: &'a [f32],
     depth: usize,
 }
 
 impl Panel<'_> {
     /// The product of the first `rows` rows of `a`, `depth` numbers each, and the first `vectors` registers of columns.
+    /// `tile`: how many rows' tiles went before.
     #[inline(always)]
-    pub fn sums(self, a: &[f32], rows: usize, vectors: usize, sums: &mut Sums) {
+    pub fn sums(self, a: &[f32], rows: usize, vectors: usize, tile: usize, sums: &mut Sums) {
         let a = &a[..rows * self.depth];
+        // A weight does not fit a core's cache. While the first tiles are multiplied, the next panel comes nearer.
+        let part = self.depth * LANES;
+        let ahead = if tile < VECTORS { &self.next[tile * part..][..part] } else { self.data };
         assert!((1..=ROWS).contains(&rows) && (1..=VECTORS).contains(&vectors));
         #[cfg(target_arch = "x86_64")]
         if std::is_x86_feature_detected!("avx512f") {
             macro_rules! tile {
                 ($($r:literal)+) => {
                     match (rows, vectors) {
-                        $(($r, 1) => wide::<$r, 1>(a, self, sums),
-                        ($r, 2) => wide::<$r, 2>(a, self, sums),
-                        ($r, 3) => wide::<$r, 3>(a, self, sums),
-                        ($r, 4) => wide::<$r, 4>(a, self, sums),)+
+                        $(($r, 1) => wide::<$r, 1>(a, self, ahead, sums),
+                        ($r, 2) => wide::<$r, 2>(a, self, ahead, sums),
+                        ($r, 3) => wide::<$r, 3>(a, self, ahead, sums),
+                        ($r, 4) => wide::<$r, 4>(a, self, ahead, sums),)+
                         _ => unreachable!("checked above"),
                     }
                 };
@@ -86,6 +95,7 @@ impl Panel<'_> {
             }
             return;
         }
+        let _ = ahead;
         for (a, sums) in a.chunks_exact(self.depth.max(1)).zip(sums) {
             *sums = [[0.0; LANES]; VECTORS];
             for (a, row) in a.iter().zip(self.data.as_chunks::<LANES>().0.chunks_exact(VECTORS)) {
@@ -104,9 +114,15 @@ impl Panel<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[expect(unsafe_code, reason = "checks in this loop would cost a tenth of the speed")]
-unsafe fn wide<const R: usize, const V: usize>(a: &[f32], panel: Panel, sums: &mut Sums) {
+unsafe fn wide<const R: usize, const V: usize>(
+    a: &[f32],
+    panel: Panel,
+    ahead: &[f32],
+    sums: &mut Sums,
+) {
     use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
     let depth = panel.depth;
     let (a, data) = (a.as_ptr(), panel.data.as_ptr());
@@ -114,6 +130,7 @@ unsafe fn wide<const R: usize, const V: usize>(a: &[f32], panel: Panel, sums: &m
     for k in 0..depth {
         // SAFETY: `k` is below the depth, of which the panel and each row of `a` hold as many.
         unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(k * LANES).cast());
             let row = data.add(k * VECTORS * LANES);
             let mut columns = [_mm512_setzero_ps(); V];
             for (v, columns) in columns.iter_mut().enumerate() {
