@@ -131,6 +131,10 @@ impl TextTokenizer {
         self.inner.decode(ids, true).unwrap_or_default()
     }
 
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }

@@ -321,6 +321,8 @@ pub enum NlpCommand {
         #[arg(long)]
         model: String,
     },
+    /// N-grams, a hidden Markov model, RNN, GRU, LSTM and GPT on one text: a table and a page
+    Ladder(LadderArgs),
     /// One vector a text: a JSON line each
     Embed(EmbedArgs),
     /// Continue a text, or answer it with an encoder-decoder
@@ -365,6 +367,24 @@ pub enum NlpCommand {
         #[arg(long)]
         text: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct LadderArgs {
+    /// ptb, tinyshakespeare, or a text file
+    pub data: String,
+    /// Name of the folder among the runs
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
+    /// Passes of the neural models over the text
+    #[arg(long, default_value_t = 1.0)]
+    pub epochs: f64,
+    /// States of the hidden Markov model
+    #[arg(long, default_value_t = 32)]
+    pub states: usize,
+    /// Its rounds of Baum-Welch
+    #[arg(long, default_value_t = 10)]
+    pub rounds: usize,
 }
 
 #[derive(Debug, Args)]

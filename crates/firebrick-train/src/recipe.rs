@@ -563,7 +563,7 @@ mod tests {
         );
         check(
             "[train]\noptimizer = \"sgd\"\nbeta1 = 0.9",
-            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are momentum, dampening, nesterov",
+            "line 3: `train.beta1` is not read by optimizer = \"sgd\", whose own keys are dampening, momentum, nesterov",
         );
         check(
             "[train]\nmomentum = 0.9",

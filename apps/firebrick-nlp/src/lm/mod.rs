@@ -4,6 +4,7 @@
 pub mod causal;
 pub mod corpus;
 pub mod evaluate;
+pub mod ladder;
 pub mod masked;
 pub mod recipe;
 pub mod train;

@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod forward;
 mod inspect;
+mod ladder;
 mod models;
 mod nlp;
 mod recipe;

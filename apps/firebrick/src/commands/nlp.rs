@@ -22,7 +22,7 @@ use firebrick_nlp::{
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, ask, translate};
+use super::{Outcome, ask, ladder, translate};
 use crate::{
     cli::{EmbedArgs, Global, NlpCommand, WriteArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -34,6 +34,7 @@ pub fn run(command: NlpCommand, global: &Global) -> Outcome {
         NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
         NlpCommand::Translate(args) => translate::run(args, global),
         NlpCommand::Tag { texts, model } => tag(texts, &model, global),
+        NlpCommand::Ladder(args) => ladder::run(&args, global),
         NlpCommand::Embed(args) => embed(args, global),
         NlpCommand::Generate { model, prompts, write } => generate(&model, prompts, &write, global),
         NlpCommand::Chat { model, system, messages, write } => {

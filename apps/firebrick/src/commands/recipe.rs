@@ -138,6 +138,11 @@ impl Opened {
         Ok(Self { name, bytes, base })
     }
 
+    /// One that this program wrote.
+    pub fn text(name: &str, text: String) -> Self {
+        Self { name: name.into(), bytes: text.into_bytes(), base: PathBuf::new() }
+    }
+
     /// By file or shipped name. The repository's runner knows them by application, too: `nlp/sst2`.
     pub fn named(name: &str) -> Result<Self, Failure> {
         let path = Path::new(name);
@@ -171,7 +176,7 @@ impl Opened {
     }
 
     /// As it was written.
-    pub fn text(&self) -> String {
+    pub fn as_text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }

@@ -431,7 +431,7 @@ impl Search<'_> {
                 .into_iter()
                 .map(|(key, share)| (format!("importance of {key}"), format!("{share:.2}")))
                 .collect(),
-            recipe_toml: self.opened.text(),
+            recipe_toml: self.opened.as_text(),
             next_steps: best
                 .map(|trial| {
                     let settings: Vec<String> =

@@ -127,7 +127,7 @@ fn train_in<R: Recipe>(
     world.check(&info)?;
     let first = world.team.is_first();
     let mut run = match first {
-        true => Run::open(&dir, info, &job.opened.text(), &resolved)?,
+        true => Run::open(&dir, info, &job.opened.as_text(), &resolved)?,
         false => Run::follow(&dir, info),
     };
     if first {

@@ -144,7 +144,7 @@ impl Page {
         };
         let rows: Vec<_> = systems.iter().map(row).collect();
         let caption = "This model and others on the same rows.";
-        self.table("comparison", caption, &["System", "Accuracy", "Detail"], &rows);
+        self.table("comparison", caption, &["System", "Score", "Detail"], &rows);
     }
 
     fn trials(&mut self, trials: Option<&Trials>) {

@@ -10,7 +10,13 @@ use super::*;
 fn run_on(ranks: usize, dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) {
     let device = Device::flex().autodiff();
     let members = Threads::group(ranks).into_iter();
-    let started: Vec<_> = members.map(|member| (member, Corners::new(0.0, &device))).collect();
+    let fresh = || {
+        let model = Corners::new(0.0, &device);
+        // All weights are drawn here: threads would draw from one stream of random numbers.
+        model.loss(Points(1).batch(&[0], 0, &device));
+        model
+    };
+    let started: Vec<_> = members.map(|member| (member, fresh())).collect();
     fs::create_dir_all(dir).unwrap();
     std::thread::scope(|scope| {
         for (member, model) in started {

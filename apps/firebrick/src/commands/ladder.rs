@@ -1,0 +1,289 @@
+//! `firebrick nlp ladder`: the history of language models on one text, from counting to a GPT.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::Context;
+use firebrick_core::checkpoint::tensors::write_atomically;
+use firebrick_nlp::lm::{
+    corpus::{self, Corpus},
+    evaluate::Judged,
+    ladder::{hidden_markov, ngram},
+    recipe::Recipe,
+};
+use firebrick_train::{
+    job::Trained,
+    report::{Report, plots::Curve, render},
+    run,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Outcome,
+    recipe::Opened,
+    train::{self, Job},
+};
+use crate::{
+    cli::{Global, LadderArgs},
+    failure::{Failure, USAGE},
+    places,
+    progress::{Progress, Style},
+};
+
+/// Watts of a core at work that energy is estimated with where the machine does not measure it.
+const WATTS: f64 = 8.0;
+
+/// One model of the ladder.
+struct Rung {
+    name: String,
+    parameters: usize,
+    valid: f64,
+    test: f64,
+    bits: f64,
+    seconds: f64,
+    /// Watt hours.
+    energy: f64,
+    curve: Option<Curve>,
+}
+
+pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
+    if !(args.epochs > 0.0 && args.epochs <= 1000.0) {
+        return Err(Failure::text(
+            USAGE,
+            format!("--epochs {} is not within 0 and 1000", args.epochs),
+        ));
+    }
+    let corpus = open(&args.data)?;
+    let progress = Progress::new(if global.quiet { Style::None } else { global.progress });
+    let dir = global.runs.join(args.run.clone().unwrap_or_else(|| "ladder".into()));
+    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let by_word = corpus.vocab_size > 1000;
+    let mut rungs = vec![];
+    let mut add = |rung: Rung| {
+        progress.line(&format!(
+            "{:12} perplexity {:9.3}  {:.4} bits a character  {:.0} s",
+            rung.name, rung.test, rung.bits, rung.seconds
+        ));
+        rungs.push(rung);
+    };
+    let meter = Meter::begin();
+    let cores = rayon::current_num_threads() as f64;
+    let orders: &[usize] = if by_word { &[1, 2, 3, 5] } else { &[1, 3, 5, 7] };
+    for order in orders {
+        let begun = Instant::now();
+        let (model, judged) = ngram(&corpus, *order)?;
+        let parameters = (1..=*order).map(|n| model.ngrams(n)).sum();
+        add(counted(&format!("{order}-gram"), parameters, judged, begun, &meter));
+    }
+    let begun = Instant::now();
+    let (model, judged) =
+        hidden_markov(&corpus, args.states, args.rounds, global.seed.unwrap_or(7))?;
+    let parameters = model.transitions().len() + model.emissions().len();
+    add(counted("HMM", parameters, judged, begun, &meter));
+    for (name, model) in neural(by_word) {
+        let begun = Instant::now();
+        let (used, text) = (meter.joules(), recipe(&args.data, name, model, args.epochs, by_word));
+        let opened = Opened::text(&format!("ladder-{name}"), text);
+        let run = format!("{}/{name}", dir.file_name().unwrap_or_default().to_string_lossy());
+        let overrides = global.seed.map(|seed| format!("seed={seed}"));
+        let overrides: Vec<String> = overrides.into_iter().collect();
+        let job = Job {
+            opened: &opened,
+            overrides: &overrides,
+            run: Some(&run),
+            max_time: None,
+            watch: None,
+        };
+        let (folder, trained) = train::train::<Recipe>(&job, global)?;
+        trained.show(&folder)?.write(&folder)?;
+        let score = |part: &str, key: &str| {
+            trained.scores().get(part).and_then(|m| m.get(key)).copied().unwrap_or(f64::NAN)
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        add(Rung {
+            name: name.to_uppercase(),
+            parameters: trained.parameters,
+            valid: score("valid", "perplexity"),
+            test: score("test", "perplexity"),
+            bits: score("test", "bits_per_character"),
+            seconds,
+            energy: energy(&meter, used, seconds * cores),
+            curve: Some(Curve {
+                name: name.to_uppercase(),
+                points: run::curve(&folder, "valid/loss")?,
+            }),
+        });
+    }
+    finish(&args.data, &dir, &rungs, &corpus, meter.measures(), global)
+}
+
+/// A known set, or a text file by pieces.
+fn open(data: &str) -> Result<Corpus, Failure> {
+    let path = Path::new(data);
+    if path.is_file() {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {data}"))?;
+        return Ok(corpus::pieces(&text, 4000)?);
+    }
+    Ok(corpus::load(data, &places::data_set(data)?)?)
+}
+
+fn counted(
+    name: &str,
+    parameters: usize,
+    [valid, test]: [Judged; 2],
+    begun: Instant,
+    meter: &Meter,
+) -> Rung {
+    let seconds = begun.elapsed().as_secs_f64();
+    Rung {
+        name: name.into(),
+        parameters,
+        valid: valid.perplexity(),
+        test: test.perplexity(),
+        bits: test.bits_per_character(),
+        seconds,
+        energy: energy(meter, None, seconds),
+        curve: None,
+    }
+}
+
+/// Neural rungs: their name, and `[model]`.
+fn neural(by_word: bool) -> [(&'static str, String); 4] {
+    let recurrent = |family: &str| {
+        let dropout = if by_word { 0.3 } else { 0.1 };
+        format!(
+            "family = \"{family}\"\nhidden_size = 256\nnum_hidden_layers = 1\ndropout = {dropout}"
+        )
+    };
+    let dropout = if by_word { 0.3 } else { 0.1 };
+    let gpt = format!(
+        "family = \"gpt2\"\nhidden_size = 192\nnum_hidden_layers = 4\nnum_attention_heads = 4\ndropout = {dropout}"
+    );
+    [
+        ("rnn", recurrent("rnn")),
+        ("gru", recurrent("gru")),
+        ("lstm", recurrent("lstm")),
+        ("gpt", gpt),
+    ]
+}
+
+fn recipe(data: &str, name: &str, model: String, epochs: f64, by_word: bool) -> String {
+    let recurrent = name != "gpt";
+    let source = match Path::new(data).is_file() {
+        true => format!("train = {:?}", std::path::absolute(data).unwrap_or_default()),
+        false => format!("dataset = {data:?}"),
+    };
+    let window = if by_word { 35 } else { 128 };
+    let warm_up = if recurrent { window } else { 0 };
+    let rate = if recurrent { 3e-3 } else { 2e-3 };
+    format!(
+        "version = 1\ntask = \"language-modelling\"\nname = \"ladder-{name}\"\nseed = 7\n\
+         [data]\n{source}\nwindow = {window}\nwarm_up = {warm_up}\nvocab_size = 4000\n\
+         [model]\n{model}\n\
+         [train]\nepochs = {epochs}\nbatch_size = 32\nlearning_rate = {rate}\nwarmup_steps = 50\n\
+         [eval]\nbatch_size = 16\n"
+    )
+}
+
+/// The processor's own meter (RAPL), where it can be read.
+struct Meter {
+    path: Option<&'static Path>,
+}
+
+impl Meter {
+    fn begin() -> Self {
+        let path = Path::new("/sys/class/powercap/intel-rapl:0/energy_uj");
+        let readable = std::fs::read_to_string(path).is_ok();
+        Self { path: readable.then_some(path) }
+    }
+
+    fn measures(&self) -> bool {
+        self.path.is_some()
+    }
+
+    fn joules(&self) -> Option<f64> {
+        let text = std::fs::read_to_string(self.path?).ok()?;
+        Some(text.trim().parse::<f64>().ok()? / 1e6)
+    }
+}
+
+/// Watt hours since `before`; else as many as cores at work would have taken.
+fn energy(meter: &Meter, before: Option<f64>, core_seconds: f64) -> f64 {
+    let measured = meter.joules().zip(before).map(|(now, before)| now - before);
+    // The meter runs over every few minutes to hours.
+    measured.filter(|joules| *joules > 0.0).unwrap_or(core_seconds * WATTS) / 3600.0
+}
+
+fn finish(
+    data: &str,
+    dir: &Path,
+    rungs: &[Rung],
+    corpus: &Corpus,
+    measured: bool,
+    global: &Global,
+) -> Outcome {
+    let energy = if measured { "Wh" } else { "Wh (estimated)" };
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header([
+        "model",
+        "parameters",
+        "valid ppl",
+        "test ppl",
+        "bits/char",
+        "seconds",
+        energy,
+    ]);
+    let mut comparison = vec![];
+    for rung in rungs {
+        let cells = [
+            rung.name.clone(),
+            rung.parameters.to_string(),
+            format!("{:.3}", rung.valid),
+            format!("{:.3}", rung.test),
+            format!("{:.4}", rung.bits),
+            format!("{:.0}", rung.seconds),
+            format!("{:.2}", rung.energy),
+        ];
+        let detail = format!(
+            "{} parameters, {:.4} bits a character, {:.0} s, {:.2} {energy}",
+            rung.parameters, rung.bits, rung.seconds, rung.energy
+        );
+        comparison.push((rung.name.clone(), format!("{:.3}", rung.test), detail));
+        table.add_row(cells);
+    }
+    let curves: Vec<Curve> = rungs.iter().filter_map(|rung| rung.curve.clone()).collect();
+    let best = rungs.iter().min_by(|a, b| a.test.total_cmp(&b.test));
+    let report = Report {
+        title: format!("Ladder on {data}"),
+        subtitle: "Every number on this page was measured in this run.".into(),
+        facts: vec![
+            ("training tokens".into(), corpus.train.ids.len().to_string()),
+            ("test tokens".into(), corpus.test.ids.len().to_string()),
+            ("vocabulary".into(), corpus.vocab_size.to_string()),
+        ],
+        verdict: best.map_or_else(String::new, |best| {
+            format!(
+                "Lowest perplexity a token on the test part: {:.3}, of {}.",
+                best.test, best.name
+            )
+        }),
+        comparison,
+        curves: vec![("Validation loss".into(), "step".into(), "nats a token".into(), curves)],
+        ..Report::default()
+    };
+    let page = dir.join("report.html");
+    write_atomically(&page, render(&report).as_bytes())
+        .with_context(|| format!("writing {}", page.display()))?;
+    let list: Vec<Value> = rungs
+        .iter()
+        .map(|rung| {
+            json!({
+                "model": rung.name, "parameters": rung.parameters, "valid_perplexity": rung.valid,
+                "test_perplexity": rung.test, "bits_per_character": rung.bits, "seconds": rung.seconds,
+                "watt_hours": rung.energy, "energy_measured": measured,
+            })
+        })
+        .collect();
+    super::print(global, &json!(list), &format!("{table}\n{}", page.display()));
+    Ok(())
+}
