@@ -79,6 +79,7 @@ const COMPANIONS: &[&str] = &[
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
+    "features.json",
     "preprocessor_config.json",
     "processor_config.json",
     "firebrick.json",
