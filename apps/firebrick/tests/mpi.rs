@@ -36,7 +36,7 @@ fn mpirun(home: &Path, ranks: usize, name: &str, overrides: &[&[&str]]) -> Comma
         // More processes than cores: who waits must let others work.
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
         // Seconds between mpirun's first signal and its last: time to save on a machine that has much to do.
-        .env("OMPI_MCA_odls_base_sigkill_timeout", "30")
+        .env("OMPI_MCA_odls_base_sigkill_timeout", "10")
         .env("RAYON_NUM_THREADS", "1")
         .env("XDG_CACHE_HOME", home.join("cache"))
         .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
