@@ -16,6 +16,11 @@ const MODELS: &[(&str, Source)] = &[
     shipped!("sst2": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("waimai": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("hotel": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
+    shipped!("ud-pos": "config.json" "model.safetensors" "features.json" "firebrick.json"),
+    shipped!("snips": "config.json" "model.safetensors" "features.json" "firebrick.json"),
+    shipped!("atis": "config.json" "model.safetensors" "features.json" "firebrick.json"),
+    shipped!("hwu64": "config.json" "model.safetensors" "features.json" "firebrick.json"),
+    shipped!("smp2019-zh": "config.json" "model.safetensors" "features.json" "firebrick.json"),
     shipped!("ud-hmm": "config.json" "hmm.json" "firebrick.json"),
 ];
 

@@ -3,7 +3,12 @@
 use anyhow::ensure;
 use burn::{module::Module, prelude::*, tensor::TensorData};
 use firebrick_core::{
-    arch::{gpt2::Gpt2, llama::Llama, recurrent::Recurrent},
+    arch::{
+        gpt2::{Gpt2, Gpt2LmHead},
+        llama::{Llama, LlamaForCausalLm},
+        recurrent::{Recurrent, RecurrentForCausalLm},
+    },
+    checkpoint::{LoadError, Source},
     layers::{loss::cross_entropy, rnn::State},
 };
 use firebrick_train::{
@@ -20,6 +25,18 @@ pub enum LanguageModel {
 }
 
 impl LanguageModel {
+    /// That of a model folder.
+    pub fn open(source: &Source, device: &Device) -> Result<Self, LoadError> {
+        let config = source.config()?;
+        Ok(match config["model_type"].as_str().unwrap_or_default() {
+            "gpt2" => Self::Gpt2(Gpt2LmHead::load(source, device)?.model),
+            "llama" | "mistral" | "qwen2" | "qwen3" => {
+                Self::Llama(LlamaForCausalLm::load(source, device)?.model)
+            }
+            _ => Self::Recurrent(RecurrentForCausalLm::load(source, device)?.model),
+        })
+    }
+
     /// `ids`: `[B, T]` -> logits `[B, T, V]`. The state is a recurrent model's, empty before the first token and of any
     /// other.
     pub fn forward(&self, ids: Tensor<2, Int>, states: Vec<State>) -> (Tensor<3>, Vec<State>) {

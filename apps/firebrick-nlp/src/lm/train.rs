@@ -74,19 +74,7 @@ impl job::Recipe for Recipe {
     }
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
-        let corpus = match (&self.data.dataset, &self.data.train) {
-            (Some(id), _) => corpus::load(id, &(places.data)(id)?)?,
-            (None, Some(file)) => {
-                let path = places.base.join(file);
-                let text = fs::read_to_string(&path);
-                let text = text.with_context(|| format!("reading {}", path.display()))?;
-                match self.data.unit {
-                    Unit::Character => corpus::characters(&text)?,
-                    Unit::Piece => corpus::pieces(&text, self.data.vocab_size)?,
-                }
-            }
-            (None, None) => anyhow::bail!("the recipe names no text"),
-        };
+        let corpus = self.corpus(places)?;
         let row = |(row, ids): (usize, &Vec<u32>)| Row {
             row,
             text: ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
@@ -175,6 +163,30 @@ impl job::Trained for Trained {
     }
 }
 
+impl Recipe {
+    /// What `[data]` names, as streams.
+    pub fn corpus(&self, places: &Places) -> anyhow::Result<Corpus> {
+        match (&self.data.dataset, &self.data.train) {
+            (Some(id), _) => corpus::load(id, &(places.data)(id)?),
+            (None, Some(file)) => {
+                let path = places.base.join(file);
+                let text = fs::read_to_string(&path);
+                let text = text.with_context(|| format!("reading {}", path.display()))?;
+                match self.data.unit {
+                    Unit::Character => corpus::characters(&text),
+                    Unit::Piece => corpus::pieces(&text, self.data.vocab_size),
+                }
+            }
+            (None, None) => anyhow::bail!("the recipe names no text"),
+        }
+    }
+
+    /// How a stream is read to be judged.
+    pub fn reading(&self) -> EvalSettings {
+        EvalSettings { window: self.data.window, batch_size: self.eval.batch_size }
+    }
+}
+
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     let Prepared { corpus, sha256 } = prepared;
     session.needs_whole_model()?;
@@ -192,7 +204,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let model = CausalLm { model, label_smoothing: recipe.train.label_smoothing };
     let settings = WindowSettings { tokens: recipe.data.window, warm_up: recipe.data.warm_up };
     let windows = Windows::new(corpus.train.ids.clone(), settings)?;
-    let reading = EvalSettings { window: recipe.data.window, batch_size: recipe.eval.batch_size };
+    let reading = recipe.reading();
     let judge = |model: &CausalLm, stream| -> Judged { evaluate(&model.model, stream, reading) };
     let plan = Plan {
         train: &recipe.train,

@@ -200,7 +200,8 @@ fn domains(path: &Path) -> anyhow::Result<Vec<Sentence>> {
     text.lines().enumerate().map(line).collect()
 }
 
-fn own(path: &Path) -> anyhow::Result<Vec<Sentence>> {
+/// JSON lines, as [`Line`] has them.
+pub fn own(path: &Path) -> anyhow::Result<Vec<Sentence>> {
     let text = read_text(path)?;
     let filled = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let line = |(row, line): (usize, &str)| {

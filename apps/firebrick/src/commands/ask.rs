@@ -1,35 +1,30 @@
-//! `firebrick eval` and `predict`: a trained model at work.
+//! `firebrick predict`: a trained model at work, and what other commands share with it.
 
 use std::{
     collections::BTreeMap,
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use firebrick_core::checkpoint::{Source, tensors::write_atomically};
-use firebrick_data::{
-    manifest,
-    table::{BadRow, ColumnRef, Columns, ReadOptions, Row, Table, read},
-};
-use firebrick_metrics::interval::wilson_interval;
+use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
 use firebrick_nlp::{
     classification::{
         classifier::{Prediction, TextClassifier},
-        corpus,
         recipe::Recipe,
-        train::evaluate,
     },
+    lm,
     tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
 use serde_json::{Value, json};
 
-use super::{Outcome, recipe::Opened};
+use super::Outcome;
 use crate::{
-    cli::{ColumnArgs, EvalArgs, Global, PredictArgs},
-    failure::{BAD_FILE, Failure, GATE, USAGE},
+    cli::{ColumnArgs, Global, PredictArgs},
+    failure::{BAD_FILE, Failure, USAGE},
     places, tasks,
 };
 
@@ -46,139 +41,6 @@ pub fn options(columns: &ColumnArgs, labelled: bool) -> ReadOptions {
             ..ReadOptions::new(Columns::indexed(0, labelled.then_some(1)))
         },
         false => ReadOptions::new(Columns::named(&columns.text_column, label)),
-    }
-}
-
-/// Labelled rows by path, by data set id, or by the recipe that made the model.
-fn rows(args: &EvalArgs, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
-    let split = args.split.as_deref();
-    let Some(data) = &args.data else {
-        return recipe_rows(&args.model, split, global);
-    };
-    if let Some(layout) = manifest::layout(data) {
-        let last = layout.splits.last().map_or("test", |(name, _)| *name);
-        let split = split.unwrap_or(last);
-        return Ok((
-            format!("{data}/{split}"),
-            corpus::read_split(&places::data_set(data)?, data, split)?.rows,
-        ));
-    }
-    let path = PathBuf::from(data);
-    if !path.exists() && !data.contains(['/', '.']) {
-        let guess =
-            manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
-        bail!("`{data}` is neither a file nor a text classification set{guess}");
-    }
-    let table = read(&path, &options(&args.columns, true))?.usable(&path)?;
-    if !table.bad.is_empty() {
-        eprintln!(
-            "{}: {} rows set aside; the first: {}",
-            path.display(),
-            table.bad.len(),
-            table.bad[0]
-        );
-    }
-    Ok((data.clone(), table.rows))
-}
-
-/// The test part (or the named one) of the data that a model was trained on.
-fn recipe_rows(
-    model: &str,
-    split: Option<&str>,
-    global: &Global,
-) -> anyhow::Result<(String, Vec<Row>)> {
-    let dirs = [PathBuf::from(model), global.runs.join(model)];
-    let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
-    let opened = match dir {
-        Some(dir) => Opened::file(&dir.join("recipe.resolved.toml")),
-        None => Opened::named(model),
-    };
-    let Ok(opened) = opened else {
-        bail!("name the rows with --data PATH or --data ID");
-    };
-    let recipe: Recipe = opened.parse(&[]).map_err(Failure::into_error)?;
-    let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
-    match split {
-        Some("train") => Ok(("train".into(), corpus.train)),
-        Some("valid" | "dev") => Ok(("valid".into(), corpus.valid)),
-        Some("test") => Ok(("test".into(), corpus.test.context("this data has no test part")?)),
-        Some(other) => bail!("no part `{other}`: train, valid or test"),
-        None => Ok(match corpus.test {
-            Some(test) => ("test".into(), test),
-            None => ("valid".into(), corpus.valid),
-        }),
-    }
-}
-
-pub fn eval(args: &EvalArgs, global: &Global) -> Outcome {
-    let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
-    let classifier = open(&args.model, global)?;
-    let (data, rows) = rows(args, global)?;
-    let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
-    if skipped > 0 {
-        eprintln!(
-            "{skipped} rows have a label that the model does not know ({})",
-            classifier.labels.join(", ")
-        );
-    }
-    if skipped == rows.len() {
-        return Err(Failure::text(
-            BAD_FILE,
-            format!("{data}: no row has a label that the model knows"),
-        ));
-    }
-    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
-    let mut text = format!("{data}: {} rows\n", judged.confusion.total());
-    for (name, value) in &metrics {
-        let range = match (name.as_str(), interval) {
-            ("accuracy", Some((low, high))) => format!("  (95 % between {low:.4} and {high:.4})"),
-            _ => String::new(),
-        };
-        text.push_str(&format!("{name} {value:.4}{range}\n"));
-    }
-    let confusion: Vec<&[u64]> = judged.confusion.rows().collect();
-    let report = json!({
-        "model": args.model, "data": data, "rows": judged.confusion.total(), "unknown_labels": skipped,
-        "metrics": metrics, "accuracy_95": interval, "labels": classifier.labels, "confusion": confusion,
-    });
-    super::print(global, &report, &text);
-    let unmet: Vec<String> = gates.iter().filter_map(|gate| gate.unmet(&metrics)).collect();
-    match unmet.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::text(GATE, format!("gate not met: {}", unmet.join("; ")))),
-    }
-}
-
-/// `accuracy>=0.9`
-struct Gate {
-    score: String,
-    at_least: bool,
-    value: f64,
-}
-
-impl Gate {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let parts = text.split_once(">=").map(|p| (p, true));
-        let parts = parts.or_else(|| text.split_once("<=").map(|p| (p, false)));
-        let parsed = parts.and_then(|((score, value), at_least)| {
-            Some(Self { score: score.trim().into(), at_least, value: value.trim().parse().ok()? })
-        });
-        parsed.ok_or_else(|| {
-            Failure::text(
-                USAGE,
-                format!("--require `{text}` is not like accuracy>=0.9 or loss<=0.5"),
-            )
-        })
-    }
-
-    fn unmet(&self, metrics: &BTreeMap<String, f64>) -> Option<String> {
-        let sign = if self.at_least { ">=" } else { "<=" };
-        let Some(found) = metrics.get(&self.score) else {
-            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Some(format!("no score `{}` (there are {})", self.score, known.join(", ")));
-        };
-        let met = if self.at_least { *found >= self.value } else { *found <= self.value };
-        (!met).then(|| format!("{} is {found:.4}, not {sign} {}", self.score, self.value))
     }
 }
 
@@ -242,6 +104,10 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
             let translator = Translator::open(&source, &device)?;
             let answers = translator.translate(&texts, translator.config(), args.batch_size)?;
             answers.into_iter().map(|text| json!({"text": text})).collect()
+        }
+        lm::recipe::Recipe::TASK => {
+            let message = "a language model continues texts: `firebrick nlp generate`";
+            return Err(Failure::text(USAGE, message));
         }
         _ => {
             let classifier = TextClassifier::open(&source, &device)?;
@@ -329,7 +195,7 @@ fn has_tokens(path: &Path) -> bool {
 }
 
 /// What a model was trained for: by its own record, else by its architecture.
-fn task(source: &Source) -> Result<&'static str, Failure> {
+pub fn task(source: &Source) -> Result<&'static str, Failure> {
     let known = |name: String| tasks::TASKS.iter().copied().find(|task| *task == name);
     if let Some(task) = Origin::read(source).and_then(|origin| known(origin.task)) {
         return Ok(task);
@@ -338,6 +204,9 @@ fn task(source: &Source) -> Result<&'static str, Failure> {
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
+        "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
+            lm::recipe::Recipe::TASK
+        }
         _ => Recipe::TASK,
     })
 }

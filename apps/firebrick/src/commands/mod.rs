@@ -4,6 +4,7 @@ mod ask;
 mod bench;
 mod data;
 mod doctor;
+mod eval;
 mod forward;
 mod inspect;
 mod ladder;
@@ -58,7 +59,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Data(command) => data::run(command, global),
         Command::Train(args) => train::run(&args, global),
         Command::Sweep(args) => sweep::run(&args, global),
-        Command::Eval(args) => ask::eval(&args, global),
+        Command::Eval(args) => eval::run(&args, global),
         Command::Predict(args) => ask::predict(&args, global),
         Command::Forward(args) => forward::run(&args, global),
         Command::Generate(args) => forward::generate(&args, global),

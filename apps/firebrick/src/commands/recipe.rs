@@ -146,10 +146,12 @@ impl Opened {
     /// By file or shipped name. The repository's runner knows them by application, too: `nlp/sst2`.
     pub fn named(name: &str) -> Result<Self, Failure> {
         let path = Path::new(name);
-        if path.exists() || name.ends_with(".toml") {
+        let plain = name.rsplit_once('/').map_or(name, |(_, name)| name);
+        // A folder may have the name of a shipped recipe: its model's.
+        let folder = path.is_dir() && shipped(plain).is_ok();
+        if path.exists() && !folder || name.ends_with(".toml") {
             return Self::file(path);
         }
-        let plain = name.rsplit_once('/').map_or(name, |(_, name)| name);
         let bytes = shipped(plain)?.as_bytes().to_vec();
         Ok(Self { name: name.into(), bytes, base: PathBuf::new() })
     }

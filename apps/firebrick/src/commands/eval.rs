@@ -1,0 +1,280 @@
+//! `firebrick eval`: what a model is worth on rows whose answers are known.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context, bail};
+use firebrick_core::checkpoint::Source;
+use firebrick_data::{
+    manifest,
+    table::{Columns, ReadOptions, Row, read},
+};
+use firebrick_metrics::interval::wilson_interval;
+use firebrick_nlp::{
+    classification::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate},
+    lm,
+    tagging::{self, tagger::TextTagger},
+    translation::{
+        self,
+        corpus::Pair,
+        translator::{Judged, Translator},
+    },
+};
+use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
+use serde_json::{Value, json};
+
+use super::{
+    Outcome,
+    ask::{self, task},
+    recipe::Opened,
+};
+use crate::{
+    cli::{EvalArgs, Global},
+    failure::{BAD_FILE, Failure, GATE, USAGE},
+    places,
+};
+
+/// Scores of a model, and what is said of them.
+struct Scored {
+    /// Which rows.
+    data: String,
+    rows: usize,
+    metrics: Metrics,
+    /// Beside the score of this name.
+    interval: Option<(&'static str, (f64, f64))>,
+    /// What only this task has to say.
+    more: Value,
+}
+
+pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
+    let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
+    let source = places::model(&args.model, &global.runs)?;
+    let scored = match task(&source)? {
+        tagging::recipe::Recipe::TASK => tags(args, &source, global)?,
+        translation::recipe::Recipe::TASK => translations(args, &source, global)?,
+        lm::recipe::Recipe::TASK => language(args, &source, global)?,
+        _ => classes(args, &source, global)?,
+    };
+    let Scored { data, rows, metrics, interval, more } = scored;
+    let mut text = format!("{data}: {rows} rows\n");
+    for (name, value) in &metrics {
+        let range = match interval {
+            Some((of, (low, high))) if of == name => {
+                format!("  (95 % between {low:.4} and {high:.4})")
+            }
+            _ => String::new(),
+        };
+        text.push_str(&format!("{name} {value:.4}{range}\n"));
+    }
+    let mut report = json!({"model": args.model, "data": data, "rows": rows, "metrics": metrics});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        report[key] = value.clone();
+    }
+    super::print(global, &report, &text);
+    let unmet: Vec<String> = gates.iter().filter_map(|gate| gate.unmet(&metrics)).collect();
+    match unmet.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::text(GATE, format!("gate not met: {}", unmet.join("; ")))),
+    }
+}
+
+/// The recipe that made a model: that of its run, or the shipped one that its folder or its name tells.
+fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Result<Opened> {
+    let dirs = [PathBuf::from(model), global.runs.join(model)];
+    let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
+    let opened = match dir {
+        Some(dir) => Opened::file(&dir.join("recipe.resolved.toml")),
+        None => match Origin::read(source) {
+            Some(origin) => Opened::named(&origin.recipe),
+            None => Opened::named(model),
+        },
+    };
+    match opened {
+        Ok(opened) => Ok(opened),
+        Err(_) => bail!("name the rows with --data PATH or --data ID"),
+    }
+}
+
+/// The named part, else the test part, else the validation part.
+fn choose<T>(
+    split: Option<&str>,
+    train: T,
+    valid: T,
+    test: Option<T>,
+) -> anyhow::Result<(String, T)> {
+    match split {
+        Some("train") => Ok(("train".into(), train)),
+        Some("valid" | "dev") => Ok(("valid".into(), valid)),
+        Some("test") => Ok(("test".into(), test.context("this data has no test part")?)),
+        Some(other) => bail!("no part `{other}`: train, valid or test"),
+        None => Ok(match test {
+            Some(test) => ("test".into(), test),
+            None => ("valid".into(), valid),
+        }),
+    }
+}
+
+fn classes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let classifier = TextClassifier::open(source, &global.device.open()?)?;
+    let (data, rows) = rows(args, source, global)?;
+    let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
+    if skipped > 0 {
+        eprintln!(
+            "{skipped} rows have a label that the model does not know ({})",
+            classifier.labels.join(", ")
+        );
+    }
+    if skipped == rows.len() {
+        return Err(Failure::text(
+            BAD_FILE,
+            format!("{data}: no row has a label that the model knows"),
+        ));
+    }
+    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
+    let confusion: Vec<&[u64]> = judged.confusion.rows().collect();
+    let more = json!({
+        "unknown_labels": skipped, "accuracy_95": interval, "labels": classifier.labels, "confusion": confusion,
+    });
+    let rows = judged.confusion.total() as usize;
+    let interval = interval.map(|interval| ("accuracy", interval));
+    Ok(Scored { data, rows, metrics, interval, more })
+}
+
+/// Sentences of a JSON lines file, or of the recipe's data.
+fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let tagger = TextTagger::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let (data, sentences) = match &args.data {
+        Some(path) => (path.clone(), tagging::corpus::own(&PathBuf::from(path))?),
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: tagging::recipe::Recipe = opened.parse(&[])?;
+            let corpus = tagging::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            choose(split, corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = tagger.judge(&sentences, args.batch_size);
+    let kinds: BTreeMap<_, _> = judged
+        .spans
+        .kinds()
+        .iter()
+        .map(|(kind, counts)| {
+            let scores = json!({
+                "precision": counts.precision(), "recall": counts.recall(), "f1": counts.f1(), "spans": counts.truth,
+            });
+            (kind, scores)
+        })
+        .collect();
+    let more = json!({"kinds": kinds});
+    let (rows, metrics) = (sentences.len(), judged.metrics());
+    Ok(Scored { data, rows, metrics, interval: None, more })
+}
+
+/// Pairs of a table with the columns `source` and `target`, or of the recipe's data.
+fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let translator = Translator::open(source, &global.device.open()?)?;
+    let (data, pairs) = match &args.data {
+        Some(path) => {
+            let options = ReadOptions::new(Columns::named("source", Some("target")));
+            let file = PathBuf::from(path);
+            let table = read(&file, &options)?.usable(&file)?;
+            let pair = |row: Row| Some(Pair { row: row.row, source: row.text, target: row.label? });
+            (path.clone(), table.rows.into_iter().filter_map(pair).collect())
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: translation::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = translation::corpus::load(&recipe.data, recipe.seed, &places)?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
+    let answers = translator.sentences(&sources, translator.config(), args.batch_size)?;
+    let judged = Judged::new(answers, &pairs);
+    let more = json!({
+        "bleu_signature": judged.bleu.signature(), "chrf_signature": judged.chrf.signature(),
+    });
+    let (rows, metrics) = (pairs.len(), judged.metrics());
+    Ok(Scored { data, rows, metrics, interval: None, more })
+}
+
+/// The stream of the recipe's data.
+fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let opened = recipe_of(&args.model, source, global)?;
+    let recipe: lm::recipe::Recipe = opened.parse(&[])?;
+    let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
+    let model = lm::causal::LanguageModel::open(source, &global.device.open()?)?;
+    let (data, stream) =
+        choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?;
+    let settings = recipe.reading();
+    let metrics = lm::evaluate::evaluate(&model, &stream, settings).metrics();
+    Ok(Scored { data, rows: stream.ids.len(), metrics, interval: None, more: Value::Null })
+}
+
+/// Labelled rows by path, by data set id, or by the recipe that made the model.
+fn rows(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
+    let split = args.split.as_deref();
+    let Some(data) = &args.data else {
+        let opened = recipe_of(&args.model, source, global)?;
+        let recipe: Recipe = opened.parse(&[]).map_err(Failure::into_error)?;
+        let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
+        return choose(split, corpus.train, corpus.valid, corpus.test);
+    };
+    if let Some(layout) = manifest::layout(data) {
+        let last = layout.splits.last().map_or("test", |(name, _)| *name);
+        let split = split.unwrap_or(last);
+        return Ok((
+            format!("{data}/{split}"),
+            corpus::read_split(&places::data_set(data)?, data, split)?.rows,
+        ));
+    }
+    let path = PathBuf::from(data);
+    if !path.exists() && !data.contains(['/', '.']) {
+        let guess =
+            manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
+        bail!("`{data}` is neither a file nor a text classification set{guess}");
+    }
+    let table = read(&path, &ask::options(&args.columns, true))?.usable(&path)?;
+    if !table.bad.is_empty() {
+        eprintln!(
+            "{}: {} rows set aside; the first: {}",
+            path.display(),
+            table.bad.len(),
+            table.bad[0]
+        );
+    }
+    Ok((data.clone(), table.rows))
+}
+
+/// `accuracy>=0.9`
+struct Gate {
+    score: String,
+    at_least: bool,
+    value: f64,
+}
+
+impl Gate {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let parts = text.split_once(">=").map(|p| (p, true));
+        let parts = parts.or_else(|| text.split_once("<=").map(|p| (p, false)));
+        let parsed = parts.and_then(|((score, value), at_least)| {
+            Some(Self { score: score.trim().into(), at_least, value: value.trim().parse().ok()? })
+        });
+        parsed.ok_or_else(|| {
+            Failure::text(
+                USAGE,
+                format!("--require `{text}` is not like accuracy>=0.9 or loss<=0.5"),
+            )
+        })
+    }
+
+    fn unmet(&self, metrics: &Metrics) -> Option<String> {
+        let sign = if self.at_least { ">=" } else { "<=" };
+        let Some(found) = metrics.get(&self.score) else {
+            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+            return Some(format!("no score `{}` (there are {})", self.score, known.join(", ")));
+        };
+        let met = if self.at_least { *found >= self.value } else { *found <= self.value };
+        (!met).then(|| format!("{} is {found:.4}, not {sign} {}", self.score, self.value))
+    }
+}
