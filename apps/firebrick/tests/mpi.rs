@@ -36,7 +36,7 @@ fn mpirun(home: &Path, ranks: usize, name: &str, overrides: &[&[&str]]) -> Comma
         // More processes than cores: who waits must let others work.
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
         // Seconds between mpirun's signals: time to save on a machine that has much to do.
-        .env("OMPI_MCA_odls_base_sigkill_timeout", "2")
+        .env("OMPI_MCA_odls_base_sigkill_timeout", "4")
         .env("RAYON_NUM_THREADS", "1")
         .env("XDG_CACHE_HOME", home.join("cache"))
         .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
@@ -141,7 +141,7 @@ fn saved(home: &Path, name: &str) -> Vec<usize> {
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what} did not come");
+        assert!(start.elapsed() < Duration::from_secs(120), "{what} did not come");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
