@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use firebrick_core::parallel::Lost;
@@ -78,7 +78,8 @@ impl World {
         let lost = |error: &anyhow::Error| error.chain().any(|cause| cause.is::<Lost>());
         if !self.team.is_first() && !failure.error.as_ref().is_some_and(lost) {
             // The first process has most likely found the same, and speaks for all; then mpirun ends this one.
-            for _ in 0..600 {
+            let told = Instant::now();
+            while told.elapsed() < kill_timeout() + Duration::from_secs(4) {
                 std::thread::sleep(Duration::from_millis(50));
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(Failure::quiet(failure.code));
@@ -91,9 +92,14 @@ impl World {
 
 /// How long after its first signal a process may wait for others: a little less than Open MPI waits before it kills.
 fn grace() -> Duration {
+    kill_timeout().saturating_sub(Duration::from_millis(400))
+}
+
+/// What Open MPI waits before it tells processes to end, and then again before it kills them.
+fn kill_timeout() -> Duration {
     let seconds = env::var("OMPI_MCA_odls_base_sigkill_timeout");
     let seconds = seconds.ok().and_then(|seconds| seconds.parse::<u32>().ok()).unwrap_or(1);
-    Duration::from_secs(seconds.into()).saturating_sub(Duration::from_millis(400))
+    Duration::from_secs(seconds.into())
 }
 
 #[cfg(feature = "mpi")]

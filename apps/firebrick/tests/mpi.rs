@@ -35,8 +35,8 @@ fn mpirun(home: &Path, ranks: usize, name: &str, overrides: &[&[&str]]) -> Comma
         .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
         // More processes than cores: who waits must let others work.
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
-        // Seconds between mpirun's first signal and its last: time to save on a machine that has much to do.
-        .env("OMPI_MCA_odls_base_sigkill_timeout", "10")
+        // Seconds between mpirun's signals: time to save on a machine that has much to do.
+        .env("OMPI_MCA_odls_base_sigkill_timeout", "4")
         .env("RAYON_NUM_THREADS", "1")
         .env("XDG_CACHE_HOME", home.join("cache"))
         .args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()])
@@ -119,7 +119,12 @@ fn check_refusal(home: &Path, ranks: usize, overrides: &[&str], message: &str) {
 }
 
 /// As many steps as a test can be late for.
-const LONG: &[&str] = &["train.max_steps=400", "checkpoint.every_steps=10", "train.eval_every=100"];
+const LONG: &[&str] = &[
+    "train.max_steps=20000",
+    "train.epochs=1000",
+    "checkpoint.every_steps=10",
+    "train.eval_every=20000",
+];
 
 fn spawn(home: &Path, ranks: usize, name: &str) -> Child {
     let mut command = mpirun(home, ranks, name, &[SHORT, LONG, NO_DROPOUT]);
@@ -136,7 +141,7 @@ fn saved(home: &Path, name: &str) -> Vec<usize> {
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what} did not come");
+        assert!(start.elapsed() < Duration::from_secs(120), "{what} did not come");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -170,7 +170,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         false => {
             let fit = config.check_split(split.size());
             let fit =
-                fit.and(lora.as_ref().map_or(Ok(()), |_| Err("goes not with adapters".into())));
+                fit.and(lora.as_ref().map_or(Ok(()), |_| Err("does not go with adapters".into())));
             let fit = fit.and(match flex {
                 true => Ok(()),
                 false => Err("needs the device flex".into()),
