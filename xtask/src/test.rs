@@ -52,7 +52,7 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
 
     let nextest = succeeds(cargo().args(["nextest", "--version"]));
     if !nextest {
-        eprintln!("cargo-nextest is not here, so `cargo test` runs one binary after another");
+        eprintln!("cargo-nextest is not here, so `cargo test` runs one test after another");
     }
     report.tests("tests", with_python(tests(nextest, args)))?;
     if args.is_empty() {
@@ -85,6 +85,11 @@ fn tests(nextest: bool, args: &[String]) -> Command {
         command.arg("--tests"); // the doc tests have their own step
     }
     command.args(args);
+    if !nextest {
+        // A device has one stream of random numbers in a process: tests beside each other would draw from it by chance.
+        let dashes = if args.iter().any(|arg| arg == "--") { None } else { Some("--") };
+        command.args(dashes).arg("--test-threads=1");
+    }
     command
 }
 

@@ -44,13 +44,13 @@ pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
     }
 }
 
-/// One text by character. Its last tenth is the test part, and the last tenth of what is before the validation part, so
-/// that no choice is made on what is reported.
+/// One text by character. Its last tenth is the test part; of the rest, ten blocks of a hundredth each, spread evenly, are
+/// the validation part, so that no choice is made on what is reported, and the training part has something of everything.
 ///
 /// Characters that the training part does not have are `<unk>`, id 0.
 pub fn characters(text: &str) -> anyhow::Result<Corpus> {
     let text: Vec<char> = text.chars().collect();
-    let [train, valid, test] = tenths(&text);
+    let [train, valid, test] = parts(&text);
     ensure!(!valid.is_empty(), "{} characters: too few to be split in three", text.len());
     let alphabet: BTreeSet<char> = train.iter().copied().collect();
     let names: Vec<String> = alphabet.iter().map(char::to_string).collect();
@@ -62,14 +62,14 @@ pub fn characters(text: &str) -> anyhow::Result<Corpus> {
     let alphabet: Vec<char> = alphabet.into_iter().collect();
     let id = |c: &char| alphabet.binary_search(c).map_or(0, |place| place as u32 + 1);
     let stream =
-        |part: &[char]| Stream { ids: part.iter().map(id).collect(), characters: part.len() };
+        |part: &Vec<char>| Stream { ids: part.iter().map(id).collect(), characters: part.len() };
     let vocab_size = alphabet.len() + 1;
     Ok(Corpus {
         tokenizer,
         vocab_size,
-        train: stream(train),
-        valid: stream(valid),
-        test: stream(test),
+        train: stream(&train),
+        valid: stream(&valid),
+        test: stream(&test),
     })
 }
 
@@ -97,10 +97,10 @@ pub fn words([train, valid, test]: [&str; 3]) -> anyhow::Result<Corpus> {
 /// One text by the pieces of byte-level BPE, whose merges are learned on the training part; split as [`characters`].
 pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let parts = tenths(&lines);
+    let parts = parts(&lines);
     ensure!(!parts[1].is_empty(), "{} lines: too few to be split in three", lines.len());
     let tokenizer = train_byte_bpe(parts[0].iter().copied(), vocab_size, 2, false)?;
-    let stream = |part: &[&str]| Stream {
+    let stream = |part: Vec<&str>| Stream {
         ids: part.iter().flat_map(|line| tokenizer.encode_with(line, usize::MAX, false)).collect(),
         characters: part.iter().map(|line| line.chars().count()).sum(),
     };
@@ -108,11 +108,15 @@ pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
     Ok(Corpus { vocab_size: tokenizer.vocab_size(), tokenizer, train, valid, test })
 }
 
-/// Training, validation and test part: the last tenth, and the last tenth of the rest.
-fn tenths<T>(all: &[T]) -> [&[T]; 3] {
+/// Training, validation and test part: the last tenth, and of the rest every tenth of a hundred blocks.
+fn parts<T: Copy>(all: &[T]) -> [Vec<T>; 3] {
     let (rest, test) = all.split_at(all.len() * 9 / 10);
-    let (train, valid) = rest.split_at(rest.len() * 9 / 10);
-    [train, valid, test]
+    let (mut train, mut valid) = (vec![], vec![]);
+    for (number, block) in rest.chunks(rest.len().div_ceil(100).max(1)).enumerate() {
+        let part = if number % 10 == 9 { &mut valid } else { &mut train };
+        part.extend_from_slice(block);
+    }
+    [train, valid, test.to_vec()]
 }
 
 /// Ids from 1 on; 0 is `<unk>`.
@@ -143,11 +147,12 @@ mod tests {
         let corpus = characters(&text).unwrap();
         assert_eq!(corpus.vocab_size, 5);
         let [train, valid, test] = [&corpus.train, &corpus.valid, &corpus.test];
-        assert_eq!([train, valid, test].map(|part| part.characters), [218, 25, 28]);
+        assert_eq!([train, valid, test].map(|part| part.characters), [219, 24, 28]);
         assert_eq!(test.ids.last(), Some(&0), "`!` is not in the training part");
         // The tokenizer is the streams'.
         assert_eq!(corpus.tokenizer.encode("ab\nc!", usize::MAX), [2, 3, 1, 4, 0]);
-        assert_eq!(corpus.tokenizer.decode(&train.ids), text[..218]);
+        assert_eq!(corpus.tokenizer.decode(&train.ids[..27]), text[..27]);
+        assert_eq!(corpus.tokenizer.decode(&valid.ids[..3]), text[27..30]);
     }
 
     #[test]
@@ -168,8 +173,10 @@ mod tests {
         let text = "the cat sat on the mat\n".repeat(40);
         let corpus = pieces(&text, 300).unwrap();
         let all = [&corpus.train, &corpus.valid, &corpus.test];
-        let decoded: String = all.iter().map(|part| corpus.tokenizer.decode(&part.ids)).collect();
-        assert_eq!(decoded, text);
+        for part in all {
+            let decoded = corpus.tokenizer.decode(&part.ids);
+            assert_eq!(decoded, "the cat sat on the mat\n".repeat(part.characters / 23));
+        }
         assert_eq!(all.iter().map(|part| part.characters).sum::<usize>(), text.len());
         assert!(corpus.train.ids.len() < corpus.train.characters / 3);
     }

@@ -51,7 +51,8 @@ pub enum TaskKind {
 pub struct DataRecipe {
     /// `tinyshakespeare` (by character) or `ptb` (by word). Either this or `train`.
     pub dataset: Option<String>,
-    /// Text file, relative to the recipe. Its last tenth is the test part, the last tenth of the rest chooses the weights.
+    /// Text file, relative to the recipe. Its last tenth is the test part; a tenth of the rest, in ten blocks, chooses the
+    /// weights.
     pub train: Option<PathBuf>,
     /// What the model reads of a text file of your own.
     pub unit: Unit,

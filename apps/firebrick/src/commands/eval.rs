@@ -82,7 +82,9 @@ fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Result<Op
     let dirs = [PathBuf::from(model), global.runs.join(model)];
     let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
     let opened = match dir {
-        Some(dir) => Opened::file(&dir.join("recipe.resolved.toml")),
+        // Its paths are relative to where it was trained, which was most likely here.
+        Some(dir) => Opened::file(&dir.join("recipe.resolved.toml"))
+            .map(|opened| opened.relative_to(PathBuf::new())),
         None => match Origin::read(source) {
             Some(origin) => Opened::named(&origin.recipe),
             None => Opened::named(model),

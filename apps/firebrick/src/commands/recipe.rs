@@ -156,6 +156,10 @@ impl Opened {
         Ok(Self { name: name.into(), bytes, base: PathBuf::new() })
     }
 
+    pub fn relative_to(self, base: PathBuf) -> Self {
+        Self { base, ..self }
+    }
+
     pub fn task(&self) -> Result<&'static str, Failure> {
         recipe::task(&self.bytes, TASKS).map_err(|error| in_file(&self.name, error))
     }

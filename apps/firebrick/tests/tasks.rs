@@ -1,0 +1,186 @@
+//! Every task from files of one's own: trained for some steps, scored, asked.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+#[track_caller]
+fn run(home: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache")).args(args);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+const STEPS: &str = "[train]\nmax_steps = 6\nwarmup_steps = 2\nbatch_size = 8\n";
+
+fn recipe(home: &Path, task: &str, tables: &str) {
+    let text = format!("version = 1\ntask = \"{task}\"\nname = \"mine\"\n{tables}{STEPS}");
+    fs::write(home.join("mine.toml"), text).unwrap();
+    run(home, &["recipe", "check", "mine.toml"]);
+    run(home, &["train", "mine.toml", "--progress", "none"]);
+    for file in ["model/config.json", "model/README.md", "report.html", "plots/loss.svg"] {
+        assert!(home.join("runs/mine").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn translation() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rows: String = (0..60).map(|i| format!("the number {i}\tdie Zahl {i}\n")).collect();
+    for part in ["train", "valid"] {
+        fs::write(home.join(format!("{part}.tsv")), format!("source\ttarget\n{rows}")).unwrap();
+    }
+    // The parts are the same here: the check for leaks would leave nothing to train on.
+    let tables = "[data]\ntrain = \"train.tsv\"\nvalid = \"valid.tsv\"\nleaks = false\n\
+                  [tokenizer]\nkind = \"byte-bpe\"\nvocab_size = 400\nmax_len = 40\n\
+                  [model]\nd_model = 32\nencoder_ffn_dim = 32\ndecoder_ffn_dim = 32\n\
+                  [generate]\nnum_beams = 2\n";
+    recipe(home, "translation", tables);
+    let answers =
+        json(&run(home, &["nlp", "translate", "--json", "--model", "mine", "the number 7", ""]));
+    assert_eq!(
+        (&answers[0]["text"], &answers[1]["translation"]),
+        (&"the number 7".into(), &"".into())
+    );
+    fs::write(home.join("in.txt"), "the number 1\n\nthe number 2. the number 3.\n").unwrap();
+    run(home, &["nlp", "translate", "--model", "mine", "--input", "in.txt", "--output", "out.txt"]);
+    let translated = fs::read_to_string(home.join("out.txt")).unwrap();
+    assert_eq!(translated.lines().count(), 3);
+    assert!(!home.join("out.txt.partial").exists());
+    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.tsv"]));
+    assert!(scores["metrics"]["bleu"].is_number() && scores["rows"] == 60, "{scores}");
+}
+
+#[test]
+fn tagging() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let line = |i: usize| match i % 2 {
+        0 => format!(
+            "{{\"tokens\": [\"play\", \"song\", \"{i}\"], \"tags\": [\"O\", \"B-x\", \"I-x\"], \"label\": \"Play\"}}\n"
+        ),
+        _ => format!(
+            "{{\"tokens\": [\"stop\", \"at\", \"{i}\"], \"tags\": [\"O\", \"O\", \"B-x\"], \"label\": \"Stop\"}}\n"
+        ),
+    };
+    fs::write(home.join("train.jsonl"), (0..80).map(line).collect::<String>()).unwrap();
+    fs::write(home.join("valid.jsonl"), (80..100).map(line).collect::<String>()).unwrap();
+    let tables = "[data]\ntrain = \"train.jsonl\"\nvalid = \"valid.jsonl\"\n\
+                  [model]\nhidden_size = 16\nnum_hidden_layers = 1\n";
+    recipe(home, "tagging", tables);
+    let answers = run(home, &["predict", "mine", "--input", "valid.jsonl"]);
+    let first = json(answers.lines().next().unwrap());
+    assert_eq!(answers.lines().count(), 20);
+    assert_eq!(first["tags"].as_array().unwrap().len(), 3);
+    assert!(["Play", "Stop"].contains(&first["label"].as_str().unwrap()));
+    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.jsonl"]));
+    assert!(scores["metrics"]["label_accuracy"].is_number(), "{scores}");
+
+    // The same rows counted instead.
+    run(
+        home,
+        &[
+            "train",
+            "mine.toml",
+            "--run",
+            "counted",
+            "--set",
+            "model.family=hmm",
+            "--progress",
+            "none",
+        ],
+    );
+    let scores = json(&run(home, &["eval", "counted", "--json", "--data", "valid.jsonl"]));
+    assert!(scores["metrics"]["tag_accuracy"].as_f64().unwrap() > 0.9, "{scores}");
+}
+
+#[test]
+fn language_modelling() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let lines: String = (0..400).map(|i| format!("line {i} of a long poem\n")).collect();
+    fs::write(home.join("poem.txt"), lines).unwrap();
+    for family in ["gpt2", "lstm"] {
+        let tables = format!(
+            "[data]\ntrain = \"poem.txt\"\nunit = \"character\"\nwindow = 32\n\
+             [model]\nfamily = \"{family}\"\nhidden_size = 32\nnum_hidden_layers = 1\n"
+        );
+        recipe(home, "language-modelling", &tables);
+        let scores = json(&run(home, &["eval", "mine", "--json"]));
+        let bits = scores["metrics"]["bits_per_character"].as_f64().unwrap();
+        assert!(bits > 0.0 && bits < 8.0, "{scores}");
+        let written =
+            run(home, &["nlp", "generate", "--model", "mine", "line", "--max-new-tokens", "5"]);
+        assert!(!written.trim().is_empty());
+        run(home, &["runs", "rm", "mine"]);
+    }
+}
+
+#[test]
+fn shipped_taggers_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let ask = |model: &str, text: &str| {
+        json(&run(home.path(), &["nlp", "tag", "--json", "--model", model, text]))
+    };
+    let answer = ask("snips", "play some jazz by miles davis");
+    assert_eq!(answer[0]["label"], "PlayMusic");
+    assert_eq!(answer[0]["tags"][4], "B-artist");
+    for model in ["ud-hmm", "ud-pos"] {
+        assert_eq!(ask(model, "Mr. Lee can't come.")[0]["tags"][3], "PART", "{model}");
+    }
+    assert_eq!(ask("smp2019-zh", "帮我订一张去北京的火车票")[0]["label"], "train");
+}
+
+/// A study that is killed goes on, and two workers share one.
+#[test]
+fn a_sweep_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let short = [
+        "sweep",
+        "sst2",
+        "--trials",
+        "4",
+        "--progress",
+        "none",
+        "--json",
+        "--set",
+        "train.max_steps=6",
+        "--set",
+        "train.eval_every=3",
+        "--set",
+        "train.warmup_steps=2",
+        "--set",
+        "distill.texts_per_row=0",
+        "--set",
+        "tokenizer.vocab_size=1000",
+    ];
+    let study = home.join("runs/sst2-sweep/study.jsonl");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache")).args(short);
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let started = || fs::read_to_string(&study).is_ok_and(|text| text.contains("\"started\""));
+    for _ in 0..600 {
+        if started() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(started(), "no trial began");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let report = json(&run(home, &[&short[..], &["--workers", "2"]].concat()));
+    let trials = report["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 4);
+    assert!(trials.iter().all(|trial| !trial["end"].is_null()), "{report}");
+    let text = fs::read_to_string(&study).unwrap();
+    assert_eq!(text.matches("\"event\":\"started\"").count(), 4, "no trial began twice");
+}
