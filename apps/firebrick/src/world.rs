@@ -90,9 +90,9 @@ impl World {
     }
 }
 
-/// How long after its first signal a process may wait for others: a little less than Open MPI waits before it kills.
+/// How long after its first signal a process may wait for others: the rest is for what it writes at its end.
 fn grace() -> Duration {
-    kill_timeout().saturating_sub(Duration::from_millis(400))
+    kill_timeout() / 2
 }
 
 /// What Open MPI waits before it tells processes to end, and then again before it kills them.

@@ -172,16 +172,11 @@ fn check_resumes(home: &Path, name: &str, step: usize) {
         send("-INT", &child.id().to_string());
         child.wait().unwrap();
     }
-    let count = losses(home, name).len().min(losses(home, &other).len());
-    assert!(count > step);
-    check_losses_of(home, name, &other, count);
-}
-
-#[track_caller]
-fn check_losses_of(home: &Path, one: &str, other: &str, count: usize) {
-    let pairs = losses(home, one).into_iter().zip(losses(home, other)).take(count);
-    let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    assert!(apart < 1e-4, "{one} and {other} are {apart} apart");
+    // Rounding grows with the steps: hundreds of them end apart.
+    let first = |name: &str| losses(home, name).into_iter().skip(step).take(10);
+    let apart = first(name).zip(first(&other)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    println!("{name}: ten steps of one and of three ranks differ by up to {apart:.1e}");
+    assert!(first(name).len() == 10 && first(&other).len() == 10 && apart < 1e-5, "{apart}");
 }
 
 #[test]
