@@ -226,6 +226,25 @@ pub fn train_byte_bpe<'a>(
     vocab_size: usize,
     min_frequency: u64,
 ) -> Result<TextTokenizer, TokenizerError> {
+    byte_bpe(texts, vocab_size, min_frequency, ByteLevel::default())
+}
+
+/// As [`train_byte_bpe`], of pieces of one long text: no space is put before them.
+pub fn train_stream_bpe<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+    min_frequency: u64,
+) -> Result<TextTokenizer, TokenizerError> {
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    byte_bpe(texts, vocab_size, min_frequency, bytes)
+}
+
+fn byte_bpe<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+    min_frequency: u64,
+    bytes: ByteLevel,
+) -> Result<TextTokenizer, TokenizerError> {
     let fail = |e: tokenizers::Error| TokenizerError::Train(e.to_string());
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
@@ -237,7 +256,7 @@ pub fn train_byte_bpe<'a>(
     let mut inner = TokenizerBuilder::new()
         .with_model(BPE::default())
         .with_normalizer(None::<BertNormalizer>)
-        .with_pre_tokenizer(Some(ByteLevel::default()))
+        .with_pre_tokenizer(Some(bytes))
         .with_post_processor(Some(template("<s>", "</s>", [0, 2])?))
         .with_decoder(Some(ByteLevelDecoder::default()))
         .build()

@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use firebrick_data::locate::{self, Roots};
 use serde_json::json;
 
-use crate::tokenizer::{TextTokenizer, train_byte_bpe};
+use crate::tokenizer::{TextTokenizer, train_stream_bpe};
 
 /// Ends every line of a corpus of words.
 pub const END: &str = "<eos>";
@@ -101,7 +101,7 @@ pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let parts = tenths(&lines);
     ensure!(!parts[1].is_empty(), "{} lines: too few to be split in three", lines.len());
-    let tokenizer = train_byte_bpe(parts[0].iter().copied(), vocab_size, 2)?;
+    let tokenizer = train_stream_bpe(parts[0].iter().copied(), vocab_size, 2)?;
     let stream = |part: &[&str]| Stream {
         ids: part.iter().flat_map(|line| tokenizer.encode_with(line, usize::MAX, false)).collect(),
         characters: part.iter().map(|line| line.chars().count()).sum(),
