@@ -161,3 +161,58 @@ impl CausalLm {
         states.into_iter().map(|State(state)| State(Tensor::from_inner(state))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use firebrick_core::arch::recurrent::RecurrentConfig;
+
+    use super::*;
+
+    fn windows(ids: &[u32], tokens: usize, warm_up: usize) -> Windows {
+        Windows::new(ids.to_vec(), WindowSettings { tokens, warm_up }).unwrap()
+    }
+
+    #[test]
+    fn targets_are_what_follows() {
+        let ids: Vec<u32> = (0..40).collect();
+        let windows = windows(&ids, 6, 3);
+        let batch = windows.batch(&[0, 1, 2], 5, &Device::flex());
+        assert_eq!((batch.ids.dims(), batch.targets.dims()), ([3, 9], [3, 6]));
+        let behind = batch.ids.clone().narrow(1, 3, 6) + 1;
+        assert_eq!(behind.into_data(), batch.targets.into_data());
+        // Which windows is a function of the seed.
+        let again = |seed| windows.batch(&[7, 8, 9], seed, &Device::flex()).ids.into_data();
+        assert_eq!(again(5), batch.ids.into_data());
+        assert_ne!(again(6), again(5));
+        assert!(Windows::new(ids, WindowSettings { tokens: 37, warm_up: 3 }).is_err());
+    }
+
+    /// What was read before a window counts as if the window had begun there.
+    #[test]
+    fn a_warm_up_gives_a_state() {
+        let device = Device::flex().autodiff();
+        device.seed(2);
+        let config = RecurrentConfig {
+            dropout: 0.0,
+            dropouti: 0.0,
+            dropouth: 0.0,
+            dropoute: 0.0,
+            ..RecurrentConfig::tiny()
+        };
+        let model = LanguageModel::Recurrent(config.init(&device));
+        let task = CausalLm { model, label_smoothing: 0.0 };
+        let ids: Vec<u32> = (0..200).map(|i| i * i % 61).collect();
+        let batch = windows(&ids, 6, 3).batch(&[0, 1, 2], 5, &device);
+        let number = |loss: Tensor<1>| loss.into_scalar::<f32>();
+        let found = number(task.loss(batch.clone()));
+        let of_last_six = |logits: Tensor<3>, before: usize| {
+            let [_, _, v] = logits.dims();
+            let logits = logits.narrow(1, before, 6).reshape([18, v]);
+            number(cross_entropy(logits, batch.targets.clone().reshape([18]), None, 0.0))
+        };
+        let expected = of_last_six(task.model.forward(batch.ids.clone(), vec![]).0, 3);
+        assert!((found - expected).abs() < 1e-6 * expected, "{found}, not {expected}");
+        let cold = of_last_six(task.model.forward(batch.ids.clone().narrow(1, 3, 6), vec![]).0, 0);
+        assert!((found - cold).abs() > 1e-5, "{found} without what was before, too");
+    }
+}
