@@ -209,7 +209,11 @@ mod tests {
     fn passes_arguments_on() {
         check_command(true, &[], "nextest run --workspace --no-fail-fast");
         check_command(true, &["-p", "xtask"], "nextest run --no-fail-fast -p xtask");
-        check_command(false, &[], "test --workspace --no-fail-fast --tests");
-        check_command(false, &["bert"], "test --workspace --no-fail-fast bert");
+        check_command(false, &[], "test --workspace --no-fail-fast --tests -- --test-threads=1");
+        check_command(
+            false,
+            &["bert", "--", "--nocapture"],
+            "test --workspace --no-fail-fast bert -- --nocapture --test-threads=1",
+        );
     }
 }
