@@ -113,7 +113,7 @@ pub struct TrainArgs {
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// Recipe file or shipped recipe with a [sweep] table
+    /// Recipe file or shipped recipe with a `[sweep]` table
     pub recipe: String,
     /// Name of the study's folder among the runs; the recipe's name and `-sweep` otherwise
     #[arg(long, value_name = "NAME")]

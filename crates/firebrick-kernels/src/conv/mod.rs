@@ -1,7 +1,7 @@
 //! Convolutions of images, `[N, C, H, W]`, with padding, stride, dilation and groups, and their gradients.
 //!
 //! Agrees with `torch.nn.functional.conv2d`. Sequences are images of height 1. A convolution is a product of the
-//! weight, as it lies, with the runs of pixels of [`planes`]: no matrix of patches is built.
+//! weight, as it lies, with the runs of pixels of `planes`: no matrix of patches is built.
 //!
 //! Axis letters: `N` images, `C` input and `O` output channels, `G` groups, `H`, `W` input size.
 

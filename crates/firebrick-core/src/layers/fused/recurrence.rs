@@ -22,7 +22,7 @@ use super::{
     flex::{bools, dense, floats, fresh, like},
 };
 
-/// What a backend must bring for [`recurrence`].
+/// What a backend must bring for `recurrence`.
 #[backend_extension(Flex, Autodiff)]
 pub trait RecurrenceOps: Backend {
     fn fused_recurrence(
