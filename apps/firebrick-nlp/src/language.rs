@@ -1,8 +1,20 @@
 //! Which language a text is in, as far as its script tells.
 
-/// Whether more than 100 of the first 200 texts have Chinese characters.
+/// Whether more than half of the first 200 texts have Chinese characters.
+///
+/// ```
+/// use firebrick_nlp::language::mostly_chinese;
+///
+/// assert!(mostly_chinese(["你好", "再见", "tea"].into_iter()));
+/// assert!(!mostly_chinese(["你好", "tea"].into_iter()));
+/// ```
 pub fn mostly_chinese<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
-    texts.take(200).filter(|text| is_chinese(text)).count() > 100
+    let (mut chinese, mut all) = (0, 0);
+    for text in texts.take(200) {
+        chinese += usize::from(is_chinese(text));
+        all += 1;
+    }
+    2 * chinese > all
 }
 
 /// Whether a text has Chinese characters.
