@@ -22,9 +22,9 @@ use crate::{
     recipe::{Check, RecipeError, TrainRecipe},
     report::{
         self, Report,
-        plots::{confusion_svg, line_chart_svg},
+        plots::{Curve, confusion_svg, line_chart_svg},
     },
-    run::{Run, Status},
+    run::{self, Run, Status},
     team::Team,
 };
 
@@ -78,13 +78,17 @@ pub trait Prepared {
     }
 }
 
+/// How a training ended, and what its model is worth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    pub end: End,
+    pub counters: Counters,
+    pub scores: Scores,
+}
+
 /// What came of a training.
 pub trait Trained {
-    fn end(&self) -> End;
-
-    fn counters(&self) -> &Counters;
-
-    fn scores(&self) -> &Scores;
+    fn outcome(&self) -> &Outcome;
 
     /// The run's page, and what lies beside it; `dir` is the run folder.
     fn show(&self, dir: &Path) -> anyhow::Result<Shown>;
@@ -117,7 +121,8 @@ impl Shown {
     }
 }
 
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a file and the folders above it.
+pub fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::create_dir_all(path.parent().context("a file lies in a folder")?)
         .and_then(|()| write_atomically(path, text.as_bytes()))
         .with_context(|| format!("writing {}", path.display()))
@@ -171,17 +176,38 @@ pub fn run<R: Recipe>(
         Err(_) => run.info.status = Status::Failed,
         Ok(None) => {}
         Ok(Some(trained)) => {
-            run.info.status = match trained.end() {
+            let Outcome { end, counters, scores } = trained.outcome().clone();
+            run.info.status = match end {
                 End::Finished | End::EarlyStop => Status::Finished,
                 End::OutOfTime | End::Interrupted => Status::Interrupted,
             };
-            run.info.end = Some(trained.end());
-            run.info.counters = trained.counters().clone();
-            run.info.metrics = trained.scores().clone();
+            run.info.end = Some(end);
+            run.info.counters = counters;
+            run.info.metrics = scores;
         }
     }
     run.save_info()?;
     trained
+}
+
+/// One curve of a run, as [`run::curve`] reads it.
+pub fn curve(dir: &Path, name: &str, key: &str) -> anyhow::Result<Curve> {
+    Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
+}
+
+/// A chart over the steps of a run, for [`Report::curves`].
+pub fn chart(title: &str, y: &str, curves: Vec<Curve>) -> (String, String, String, Vec<Curve>) {
+    (title.into(), "step".into(), y.into(), curves)
+}
+
+/// Data is either a known set or a file of one's own.
+pub fn check_source(dataset: Option<&String>, train: Option<&PathBuf>) -> Result<(), RecipeError> {
+    let fail = |problem: &str| Err(RecipeError::value("data.train", problem));
+    match (dataset, train) {
+        (None, None) => fail("is missing (or name a `data.dataset`)"),
+        (Some(_), Some(_)) => fail("stands beside `data.dataset`"),
+        _ => Ok(()),
+    }
 }
 
 /// What every recipe begins with must make sense.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use firebrick_core::checkpoint::{Source, tensors::write_atomically};
 use serde::{Deserialize, Serialize};
 
-use crate::job::Scores;
+use crate::{job::Scores, run::RunInfo};
 
 /// `firebrick.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,19 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Of the model that a run makes by the recipe called `recipe`.
+    pub fn new(task: &str, recipe: &str, run: &RunInfo, metrics: Scores) -> Self {
+        Self {
+            task: task.into(),
+            labels: vec![],
+            max_len: None,
+            recipe: recipe.into(),
+            recipe_sha256: run.recipe_sha256.clone(),
+            data_sha256: run.data_sha256.clone(),
+            metrics,
+        }
+    }
+
     /// Of a model folder; `None` where somebody else made it.
     pub fn read(source: &Source) -> Option<Self> {
         serde_json::from_slice(&source.read("firebrick.json", 1 << 20).ok()?).ok()

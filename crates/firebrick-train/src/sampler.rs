@@ -22,6 +22,13 @@ pub fn epoch(sizes: &[usize], batch_size: usize, seed: u64, epoch: usize) -> Vec
     batches
 }
 
+/// Every example once, smallest first, in batches whose members are of like size: for an evaluation.
+pub fn by_size(sizes: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|i| sizes[*i]);
+    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+}
+
 /// One seed out of two numbers (SplitMix64, Steele et al. 2014).
 pub fn mix(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add((index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -7,7 +7,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::check_head,
+    job::{check_head, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -191,13 +191,7 @@ impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
-        match (&self.data.dataset, &self.data.train) {
-            (None, None) => {
-                return fail("data.train", "is missing (or name a `data.dataset`)".into());
-            }
-            (Some(_), Some(_)) => return fail("data.train", "stands beside `data.dataset`".into()),
-            _ => {}
-        }
+        check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
         if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
             let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
             return fail("data.valid_fraction", problem);

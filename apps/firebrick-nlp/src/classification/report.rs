@@ -5,9 +5,8 @@ use std::{fs, path::Path};
 
 use firebrick_metrics::confusion::Confusion;
 use firebrick_train::{
-    job::Shown,
-    report::{Example, Report, plots::Curve},
-    run,
+    job::{Shown, chart, curve},
+    report::{Example, Report},
 };
 use serde_json::json;
 
@@ -60,19 +59,14 @@ fn answers(trained: &Trained) -> String {
 }
 
 fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyhow::Result<Report> {
-    let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
-        Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
-    };
-    let chart =
-        |title: &str, y: &str, curves| (title.to_string(), "step".into(), y.to_string(), curves);
     let ours = percent(&trained.valid.confusion);
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut facts = vec![
         ("validation accuracy".into(), ours.clone()),
         ("validation rows".into(), trained.valid.confusion.total().to_string()),
         ("training rows".into(), trained.corpus.train.len().to_string()),
-        ("seconds".into(), format!("{:.0}", trained.counters.seconds)),
-        ("tokens".into(), trained.counters.tokens.to_string()),
+        ("seconds".into(), format!("{:.0}", trained.outcome.counters.seconds)),
+        ("tokens".into(), trained.outcome.counters.tokens.to_string()),
     ];
     let caution =
         "The validation rows also chose the weights, so expect somewhat less on new text.";
@@ -89,7 +83,7 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
             "{ours} on the validation rows, {theirs} for TF-IDF with logistic regression. {caution}"
         );
         comparison = vec![
-            ("this model".into(), ours, format!("{:.0} s", trained.counters.seconds)),
+            ("this model".into(), ours, format!("{:.0} s", trained.outcome.counters.seconds)),
             (
                 "TF-IDF + logistic regression".into(),
                 theirs,
@@ -106,9 +100,13 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
             chart(
                 "Loss",
                 "loss",
-                vec![curve("training", "loss")?, curve("validation", "valid/loss")?],
+                vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?],
             ),
-            chart("Validation accuracy", "accuracy", vec![curve("accuracy", "valid/accuracy")?]),
+            chart(
+                "Validation accuracy",
+                "accuracy",
+                vec![curve(dir, "accuracy", "valid/accuracy")?],
+            ),
         ],
         confusion: Some((
             trained.corpus.labels.clone(),

@@ -6,7 +6,7 @@ use firebrick_core::{
     layers::loss::{log_softmax, soft_cross_entropy, softmax},
 };
 use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
-use firebrick_train::{fit::Metrics, task::Task};
+use firebrick_train::{fit::Metrics, sampler, task::Task};
 
 use super::batch::{Example, TextBatch};
 use crate::batch::pad;
@@ -81,10 +81,9 @@ pub fn scores(
     batch_size: usize,
 ) -> Vec<Vec<f32>> {
     let device = model.devices().into_iter().next().expect("a model has parameters");
-    let mut order: Vec<usize> = (0..texts.len()).collect();
-    order.sort_by_key(|i| texts[*i].len());
+    let sizes: Vec<usize> = texts.iter().map(|ids| ids.len()).collect();
     let mut scores = vec![vec![]; texts.len()];
-    for part in order.chunks(batch_size) {
+    for part in sampler::by_size(&sizes, batch_size) {
         let batch: Vec<&[u32]> = part.iter().map(|i| texts[*i]).collect();
         let (ids, pad) = pad(&batch, pad_id, &device);
         let p = softmax(model.forward(ids, None, Some(pad))); // [B, L]

@@ -14,8 +14,8 @@ use firebrick_core::{
 };
 use firebrick_data::table::Row;
 use firebrick_train::{
-    fit::{Counters, End, Fitted, Metrics, Plan, fit},
-    job::{self, Places, Scores, Session, Shown},
+    fit::{End, Fitted, Metrics, Plan, fit},
+    job::{self, Outcome, Places, Scores, Session, Shown},
     origin::Origin,
     recipe::{RecipeError, TrainRecipe},
 };
@@ -42,10 +42,8 @@ pub struct Prepared {
 
 /// A trained model and what was measured of it.
 pub struct Trained {
-    pub end: End,
-    pub counters: Counters,
+    pub outcome: Outcome,
     pub classifier: TextClassifier,
-    pub origin: Origin,
     pub corpus: Corpus,
     pub valid: Judged,
     /// On the test part, once, when the run finished.
@@ -117,16 +115,8 @@ impl job::Prepared for Prepared {
 }
 
 impl job::Trained for Trained {
-    fn end(&self) -> End {
-        self.end
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn scores(&self) -> &Scores {
-        &self.origin.metrics
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
@@ -225,14 +215,11 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     let mut metrics = Scores::from([("valid".to_string(), valid.metrics())]);
     metrics.extend(test.as_ref().map(|test| ("test".to_string(), test.metrics())));
+    let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
-        task: <Recipe as job::Recipe>::TASK.into(),
         labels: labels.clone(),
         max_len: Some(max_len),
-        recipe: recipe.name.clone(),
-        recipe_sha256: run.info.recipe_sha256.clone(),
-        data_sha256: corpus.sha256.clone(),
-        metrics,
+        ..Origin::new(task, &recipe.name, &run.info, metrics.clone())
     };
     if let Some(lora) = &lora {
         let dir = run.dir().join("adapter");
@@ -246,7 +233,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let model = best.model.materialize(); // an adapter is merged
     let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
-    Ok(Some(Trained { end, counters, classifier, origin, corpus, valid, test }))
+    let outcome = Outcome { end, counters, scores: metrics };
+    Ok(Some(Trained { outcome, classifier, corpus, valid, test }))
 }
 
 /// What `[model.lora]` asks for.

@@ -7,7 +7,7 @@ use firebrick_core::{
     layers::rnn::Mode,
 };
 use firebrick_train::{
-    job::check_head,
+    job::{check_head, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -155,13 +155,7 @@ impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
-        match (&self.data.dataset, &self.data.train) {
-            (None, None) => {
-                return fail("data.train", "is missing (or name a `data.dataset`)".into());
-            }
-            (Some(_), Some(_)) => return fail("data.train", "stands beside `data.dataset`".into()),
-            _ => {}
-        }
+        check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
         if !(2..=65_536).contains(&self.data.window) {
             return fail("data.window", format!("is {}, not within 2 and 65536", self.data.window));
         }

@@ -11,12 +11,11 @@ use firebrick_core::{
 };
 use firebrick_data::{hash, table::Row};
 use firebrick_train::{
-    fit::{Counters, End, Fitted, Plan, fit},
-    job::{self, Places, Scores, Session, Shown},
+    fit::{End, Fitted, Plan, fit},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
     origin::Origin,
     recipe::{RecipeError, TrainRecipe},
-    report::{Report, plots::Curve},
-    run,
+    report::Report,
 };
 
 use super::{
@@ -38,9 +37,7 @@ pub struct Prepared {
 
 /// A trained language model and what was measured of it.
 pub struct Trained {
-    pub end: End,
-    pub counters: Counters,
-    pub scores: Scores,
+    pub outcome: Outcome,
     /// What the model writes after the first tokens of the validation part.
     pub samples: Vec<(String, String)>,
     /// Weights and biases.
@@ -106,35 +103,24 @@ impl job::Prepared for Prepared {
 }
 
 impl job::Trained for Trained {
-    fn end(&self) -> End {
-        self.end
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn scores(&self) -> &Scores {
-        &self.scores
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
-        let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
-            Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
-        };
-        let losses = vec![curve("training", "loss")?, curve("validation", "valid/loss")?];
+        let losses = vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?];
         let mut facts = vec![];
-        for (part, metrics) in &self.scores {
+        for (part, metrics) in &self.outcome.scores {
             for (name, value) in metrics {
                 facts.push((format!("{part} {}", name.replace('_', " ")), format!("{value:.4}")));
             }
         }
         let [train, valid, test] = self.tokens;
         facts.push(("parameters".into(), self.parameters.to_string()));
-        facts.push(("seconds".into(), format!("{:.0}", self.counters.seconds)));
-        facts.push(("tokens trained on".into(), self.counters.tokens.to_string()));
-        let part = if self.scores.contains_key("test") { "test" } else { "valid" };
-        let perplexity = self.scores[part].get("perplexity").copied().unwrap_or_default();
+        facts.push(("seconds".into(), format!("{:.0}", self.outcome.counters.seconds)));
+        facts.push(("tokens trained on".into(), self.outcome.counters.tokens.to_string()));
+        let part = if self.outcome.scores.contains_key("test") { "test" } else { "valid" };
+        let perplexity = self.outcome.scores[part].get("perplexity").copied().unwrap_or_default();
         let why = match part {
             "test" => "the test part, which chose nothing",
             _ => "the validation part, which also chose the weights",
@@ -145,7 +131,7 @@ impl job::Trained for Trained {
             subtitle: "Every number on this page was measured in this run.".into(),
             facts,
             verdict: format!("Perplexity {perplexity:.3} a token on {why}."),
-            curves: vec![("Loss".into(), "step".into(), "nats a token".into(), losses)],
+            curves: vec![chart("Loss", "nats a token", losses)],
             samples: self.samples.clone(),
             data_notes: vec![
                 ("training tokens".into(), train.to_string()),
@@ -188,7 +174,7 @@ impl Recipe {
 }
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-    let Prepared { corpus, sha256 } = prepared;
+    let corpus = prepared.corpus;
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let autodiff = device.clone().autodiff();
@@ -225,14 +211,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     if matches!(end, End::Finished | End::EarlyStop) {
         scores.insert("test".into(), judge(&best, &corpus.test).metrics());
     }
+    let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
-        task: <Recipe as job::Recipe>::TASK.into(),
-        labels: vec![],
         max_len: Some(recipe.data.window),
-        recipe: recipe.name.clone(),
-        recipe_sha256: run.info.recipe_sha256.clone(),
-        data_sha256: sha256,
-        metrics: scores.clone(),
+        ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };
     let (model, json) = named(config, best.model);
     let dir = run.dir().join("model");
@@ -240,7 +222,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let tokens = [&corpus.train, &corpus.valid, &corpus.test].map(|part| part.ids.len());
     let writer = Writer::new(model, corpus.tokenizer, GenerationConfig::default(), device);
     let samples = samples(&writer, &corpus.valid.ids, recipe)?;
-    Ok(Some(Trained { end, counters, scores, samples, parameters, tokens }))
+    let outcome = Outcome { end, counters, scores };
+    Ok(Some(Trained { outcome, samples, parameters, tokens }))
 }
 
 /// The model as its family saves and writes, and its `config.json`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use firebrick_core::arch::tagger::TaggerConfig;
 use firebrick_train::{
-    job::check_head,
+    job::{check_head, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -119,15 +119,9 @@ impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
-        match (&self.data.dataset, &self.data.train) {
-            (None, None) => {
-                return fail("data.train", "is missing (or name a `data.dataset`)".into());
-            }
-            (Some(_), Some(_)) => return fail("data.train", "stands beside `data.dataset`".into()),
-            (None, Some(_)) if self.data.valid.is_none() => {
-                return fail("data.valid", "is missing: sentences to choose the weights by".into());
-            }
-            _ => {}
+        check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
+        if self.data.train.is_some() && self.data.valid.is_none() {
+            return fail("data.valid", "is missing: sentences to choose the weights by".into());
         }
         if !(0.0..=1e6).contains(&self.data.word_dropout) {
             let problem = format!("is {}, not within 0 and 1000000", self.data.word_dropout);

@@ -3,9 +3,8 @@
 use std::{fs, path::Path};
 
 use firebrick_train::{
-    job::{Shown, Trained as _},
-    report::{Report, plots::Curve},
-    run,
+    job::{Shown, chart, curve},
+    report::Report,
 };
 use serde_json::json;
 
@@ -20,30 +19,25 @@ const SHOWN: usize = 12;
 
 pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
     let corpus = &trained.corpus;
-    let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
-        Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
-    };
-    let chart =
-        |title: &str, y: &str, curves| (title.to_string(), "step".into(), y.to_string(), curves);
     let mut scores = vec![];
     for (name, key) in [
         ("tags", "valid/tag_accuracy"),
         ("spans, F1", "valid/span_f1"),
         ("labels", "valid/label_accuracy"),
     ] {
-        let curve = curve(name, key)?;
+        let curve = curve(dir, name, key)?;
         if !curve.points.is_empty() {
             scores.push(curve);
         }
     }
     let mut facts = vec![];
-    for (part, metrics) in trained.scores() {
+    for (part, metrics) in &trained.outcome.scores {
         for (name, value) in metrics {
             facts.push((format!("{part} {name}"), format!("{value:.4}")));
         }
     }
     facts.push(("training sentences".into(), corpus.train.len().to_string()));
-    facts.push(("seconds".into(), format!("{:.0}", trained.counters.seconds)));
+    facts.push(("seconds".into(), format!("{:.0}", trained.outcome.counters.seconds)));
     let verdict = match &trained.test {
         Some(test) => format!("{} on test sentences, which chose nothing.", summary(test)),
         None => format!(
@@ -61,7 +55,7 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
             chart(
                 "Loss",
                 "loss",
-                vec![curve("training", "loss")?, curve("validation", "valid/loss")?],
+                vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?],
             ),
             chart("Validation scores", "score", scores),
         ],

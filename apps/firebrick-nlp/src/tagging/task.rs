@@ -119,9 +119,8 @@ impl TagExamples {
 
     /// Every sentence once, in batches of like length.
     pub fn in_order(&self, batch_size: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.sentences.len()).collect();
-        order.sort_by_key(|i| self.size(*i));
-        order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+        let sizes: Vec<usize> = (0..self.len()).map(|i| self.size(i)).collect();
+        sampler::by_size(&sizes, batch_size)
     }
 }
 

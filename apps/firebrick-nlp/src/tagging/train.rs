@@ -6,7 +6,7 @@ use burn::module::Module;
 use firebrick_classic::hmm;
 use firebrick_train::{
     fit::{Counters, End, Fitted, Plan, fit},
-    job::{self, Places, Scores, Session, Shown},
+    job::{self, Outcome, Places, Scores, Session, Shown},
     origin::Origin,
     recipe::{RecipeError, TrainRecipe},
 };
@@ -28,9 +28,7 @@ pub struct Prepared {
 
 /// A trained tagger and what was measured of it.
 pub struct Trained {
-    pub end: End,
-    pub counters: Counters,
-    pub scores: Scores,
+    pub outcome: Outcome,
     pub corpus: Corpus,
     pub valid: Judged,
     /// On the test part, once, when the run finished.
@@ -104,16 +102,8 @@ impl job::Prepared for Prepared {
 }
 
 impl job::Trained for Trained {
-    fn end(&self) -> End {
-        self.end
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn scores(&self) -> &Scores {
-        &self.scores
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
@@ -198,15 +188,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         }
         _ => None,
     };
+    let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
-        task: <Recipe as job::Recipe>::TASK.into(),
         labels: labels.clone(),
-        max_len: None,
-        recipe: recipe.name.clone(),
-        recipe_sha256: run.info.recipe_sha256.clone(),
-        data_sha256: corpus.sha256.clone(),
-        metrics: scores.clone(),
+        ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };
     tagger.save(&run.dir().join("model"), &origin, &about)?;
-    Ok(Some(Trained { end, counters, scores, corpus, valid, test, labels }))
+    let outcome = Outcome { end, counters, scores };
+    Ok(Some(Trained { outcome, corpus, valid, test, labels }))
 }

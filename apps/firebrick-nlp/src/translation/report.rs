@@ -4,9 +4,8 @@ use std::{fs, path::Path};
 
 use firebrick_metrics::chrf::Chrf;
 use firebrick_train::{
-    job::{Shown, Trained as _},
-    report::{Report, plots::Curve},
-    run,
+    job::{Shown, chart, curve},
+    report::Report,
 };
 use serde_json::json;
 
@@ -32,26 +31,21 @@ pub fn dropped(corpus: &Corpus) -> Vec<(String, String)> {
 
 pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
     let corpus = &trained.corpus;
-    let curve = |name: &str, key: &str| -> anyhow::Result<Curve> {
-        Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
-    };
-    let chart =
-        |title: &str, y: &str, curves| (title.to_string(), "step".into(), y.to_string(), curves);
-    let losses = vec![curve("training", "loss")?, curve("validation", "valid/loss")?];
-    let bleu = curve("BLEU, greedy", "valid/bleu")?;
+    let losses = vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?];
+    let bleu = curve(dir, "BLEU, greedy", "valid/bleu")?;
     let mut curves = vec![chart("Loss", "loss", losses)];
     if !bleu.points.is_empty() {
         curves.push(chart("Validation BLEU", "bleu", vec![bleu]));
     }
     let mut facts = vec![];
-    for (part, metrics) in trained.scores().iter() {
+    for (part, metrics) in &trained.outcome.scores {
         for (name, value) in metrics {
             facts.push((format!("{part} {name}"), format!("{value:.2}")));
         }
     }
     facts.push(("training pairs".into(), corpus.train.len().to_string()));
-    facts.push(("seconds".into(), format!("{:.0}", trained.counters.seconds)));
-    facts.push(("tokens".into(), trained.counters.tokens.to_string()));
+    facts.push(("seconds".into(), format!("{:.0}", trained.outcome.counters.seconds)));
+    facts.push(("tokens".into(), trained.outcome.counters.tokens.to_string()));
     let verdict = match &trained.test {
         Some(test) => format!(
             "BLEU {:.2} on {} test pairs, which chose nothing ({}).",

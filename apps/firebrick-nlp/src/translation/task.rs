@@ -2,7 +2,10 @@
 
 use burn::{module::Module, prelude::*, tensor::TensorData};
 use firebrick_core::{arch::bart::Bart, layers::loss::cross_entropy};
-use firebrick_train::task::{Examples, Task};
+use firebrick_train::{
+    sampler,
+    task::{Examples, Task},
+};
 
 use super::corpus::Pair;
 use crate::{batch::pad, tokenizer::TextTokenizer};
@@ -66,9 +69,8 @@ impl PairExamples {
 
     /// Every example once, in batches of like length.
     pub fn in_order(&self, batch_size: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.pairs.len()).collect();
-        order.sort_by_key(|i| self.size(*i));
-        order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+        let sizes: Vec<usize> = (0..self.len()).map(|i| self.size(i)).collect();
+        sampler::by_size(&sizes, batch_size)
     }
 }
 

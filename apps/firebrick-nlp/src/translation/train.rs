@@ -4,8 +4,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use firebrick_train::{
-    fit::{Counters, End, Fitted, Metrics, Plan, fit},
-    job::{self, Places, Scores, Session, Shown},
+    fit::{End, Fitted, Metrics, Plan, fit},
+    job::{self, Outcome, Places, Scores, Session, Shown},
     origin::Origin,
     recipe::{RecipeError, TrainRecipe},
 };
@@ -30,9 +30,7 @@ pub struct Prepared {
 
 /// A trained translator and what was measured of it.
 pub struct Trained {
-    pub end: End,
-    pub counters: Counters,
-    pub scores: Scores,
+    pub outcome: Outcome,
     pub corpus: Corpus,
     /// By the search that the recipe asks for.
     pub valid: Judged,
@@ -109,16 +107,8 @@ impl job::Prepared for Prepared {
 }
 
 impl job::Trained for Trained {
-    fn end(&self) -> End {
-        self.end
-    }
-
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    fn scores(&self) -> &Scores {
-        &self.scores
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
@@ -195,14 +185,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         }
         _ => None,
     };
+    let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
-        task: <Recipe as job::Recipe>::TASK.into(),
-        labels: vec![],
         max_len: Some(recipe.tokenizer.max_len),
-        recipe: recipe.name.clone(),
-        recipe_sha256: run.info.recipe_sha256.clone(),
-        data_sha256: corpus.sha256.clone(),
-        metrics: scores.clone(),
+        ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };
     let about = format!(
         "Translates {} to {}; BLEU {}, chrF {}.",
@@ -212,5 +198,6 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         judged.chrf.signature()
     );
     translator.save(&run.dir().join("model"), &config, &origin, &about)?;
-    Ok(Some(Trained { end, counters, scores, corpus, valid: judged, test }))
+    let outcome = Outcome { end, counters, scores };
+    Ok(Some(Trained { outcome, corpus, valid: judged, test }))
 }

@@ -3,7 +3,6 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::Context;
-use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_nlp::lm::{
     corpus::{self, Corpus},
     evaluate::Judged,
@@ -11,9 +10,8 @@ use firebrick_nlp::lm::{
     recipe::Recipe,
 };
 use firebrick_train::{
-    job::Trained,
+    job::{Trained, chart, curve, put},
     report::{Report, plots::Curve, render},
-    run,
 };
 use serde_json::{Value, json};
 
@@ -96,7 +94,7 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
         let (folder, trained) = train::train::<Recipe>(&job, global)?;
         trained.show(&folder)?.write(&folder)?;
         let score = |part: &str, key: &str| {
-            trained.scores().get(part).and_then(|m| m.get(key)).copied().unwrap_or(f64::NAN)
+            trained.outcome().scores.get(part).and_then(|m| m.get(key)).copied().unwrap_or(f64::NAN)
         };
         let seconds = begun.elapsed().as_secs_f64();
         add(Rung {
@@ -107,10 +105,7 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
             bits: score("test", "bits_per_character"),
             seconds,
             energy: energy(&meter, used, seconds * cores),
-            curve: Some(Curve {
-                name: name.to_uppercase(),
-                points: run::curve(&folder, "valid/loss")?,
-            }),
+            curve: Some(curve(&folder, &name.to_uppercase(), "valid/loss")?),
         });
     }
     finish(&args.data, &dir, &rungs, &corpus, meter.measures(), global)
@@ -268,12 +263,11 @@ fn finish(
             )
         }),
         comparison,
-        curves: vec![("Validation loss".into(), "step".into(), "nats a token".into(), curves)],
+        curves: vec![chart("Validation loss", "nats a token", curves)],
         ..Report::default()
     };
     let page = dir.join("report.html");
-    write_atomically(&page, render(&report).as_bytes())
-        .with_context(|| format!("writing {}", page.display()))?;
+    put(&page, &render(&report))?;
     let list: Vec<Value> = rungs
         .iter()
         .map(|rung| {

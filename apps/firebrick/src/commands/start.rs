@@ -38,7 +38,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
          firebrick nlp sentiment \"a moving and funny film\" --model {}\n  \
          firebrick recipe cp sst2 mine.toml    # then train on a CSV of your own\n  \
          firebrick train sst2-minilm           # fine-tunes a pretrained encoder\n",
-        trained.counters.seconds,
+        trained.outcome.counters.seconds,
         global.device,
         100.0 * ours,
         100.0 * low,
@@ -51,7 +51,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
         dir.display(),
     );
     let json = json!({
-        "run": dir, "seconds": trained.counters.seconds, "accuracy": ours, "accuracy_95": [low, high],
+        "run": dir, "seconds": trained.outcome.counters.seconds, "accuracy": ours, "accuracy_95": [low, high],
         "baseline_accuracy": theirs, "report": report,
     });
     super::print(global, &json, &text);

@@ -4,17 +4,16 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     time::Instant,
 };
 
 use anyhow::Context;
-use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::hash::sha256_bytes;
 use firebrick_train::{
     fit::{Event, lower_is_better},
-    job::{Recipe, Trained},
+    job::{Recipe, Trained, put},
     report::{
         Report,
         parallel::{Axis, Line as PlotLine, Trials, parallel_svg},
@@ -249,7 +248,7 @@ impl Search<'_> {
         let score = match earlier {
             Some(info) => Ok(info.metrics.get("valid").and_then(|m| m.get(&self.metric)).copied()),
             None => train::train::<R>(&job, &quiet).map(|(_, trained)| {
-                trained.scores().get("valid").and_then(|m| m.get(&self.metric)).copied()
+                trained.outcome().scores.get("valid").and_then(|m| m.get(&self.metric)).copied()
             }),
         };
         let (end, score) = match score {
@@ -457,12 +456,6 @@ fn brief(value: &Value) -> String {
         Value::Choice(serde_json::Value::String(text)) => text.clone(),
         other => other.to_string(),
     }
-}
-
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::create_dir_all(path.parent().context("a file lies in a folder")?)
-        .and_then(|()| write_atomically(path, text.as_bytes()))
-        .with_context(|| format!("writing {}", path.display()))
 }
 
 fn shown(trial: &Trial) -> serde_json::Value {

@@ -45,15 +45,16 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
 fn finish((dir, trained): (PathBuf, impl Trained), global: &Global) -> Outcome {
     trained.show(&dir)?.write(&dir)?;
     let mut text = format!("{}\n", dir.display());
-    for (part, metrics) in trained.scores() {
+    let outcome = trained.outcome();
+    for (part, metrics) in &outcome.scores {
         for (name, value) in metrics {
             text.push_str(&format!("{part} {name} {value:.4}\n"));
         }
     }
-    let counters = trained.counters();
     let report = json!({
-        "run": dir, "end": trained.end(), "seconds": counters.seconds, "tokens": counters.tokens,
-        "metrics": trained.scores(),
+        "run": dir, "end": outcome.end, "seconds": outcome.counters.seconds,
+        "tokens": outcome.counters.tokens,
+        "metrics": outcome.scores,
     });
     super::print(global, &report, &text);
     Ok(())
@@ -76,7 +77,7 @@ pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Train
     let trained = train_in::<R>(&mut world, job, global);
     let (dir, trained) = world.leave(trained)?;
     let Some(trained) = trained else { return Err(Failure::quiet(0)) };
-    if trained.end() == End::Interrupted {
+    if trained.outcome().end == End::Interrupted {
         return Err(Failure::quiet(INTERRUPTED));
     }
     Ok((dir, trained))
