@@ -1,7 +1,7 @@
 //! From a recipe to a trained model: what an application implements for each task that a recipe can name.
 //!
 //! The steps are those of every training: read the recipe, prepare the data, write down what is about to run,
-//! train, show. The caller, who knows where things lie and who watches, drives them with [`run`].
+//! train, show. The caller, who knows where things lie and who watches, drives them with [`run()`].
 
 use std::{
     collections::BTreeMap,
@@ -190,7 +190,7 @@ pub fn run<R: Recipe>(
     trained
 }
 
-/// One curve of a run, as [`run::curve`] reads it.
+/// One curve of a run, as [`crate::run::curve`] reads it.
 pub fn curve(dir: &Path, name: &str, key: &str) -> anyhow::Result<Curve> {
     Ok(Curve { name: name.into(), points: run::curve(dir, key)? })
 }
