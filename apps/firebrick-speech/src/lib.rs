@@ -1,0 +1,1 @@
+//! Speech applications: recordings into training, models into answers about recordings.

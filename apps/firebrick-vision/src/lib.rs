@@ -1,0 +1,1 @@
+//! Vision applications: pictures into training, models into answers about pictures.

@@ -1,0 +1,1 @@
+//! A model into a smaller model, measured after it has been read back.
