@@ -7,6 +7,10 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("hotel", include_str!("../recipes/hotel.toml")),
     ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
     ("multi30k-en-de", include_str!("../recipes/multi30k-en-de.toml")),
+    ("multi30k-de-en", include_str!("../recipes/multi30k-de-en.toml")),
+    ("multi30k-en-fr", include_str!("../recipes/multi30k-en-fr.toml")),
+    ("tatoeba-zh-en", include_str!("../recipes/tatoeba-zh-en.toml")),
+    ("tatoeba-en-zh", include_str!("../recipes/tatoeba-en-zh.toml")),
     ("ud-hmm", include_str!("../recipes/ud-hmm.toml")),
     ("ud-pos", include_str!("../recipes/ud-pos.toml")),
     ("snips", include_str!("../recipes/snips.toml")),
@@ -14,6 +18,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("hwu64", include_str!("../recipes/hwu64.toml")),
     ("smp2019-zh", include_str!("../recipes/smp2019-zh.toml")),
     ("shakespeare", include_str!("../recipes/shakespeare.toml")),
+    ("poetry", include_str!("../recipes/poetry.toml")),
     ("ptb-lstm", include_str!("../recipes/ptb-lstm.toml")),
     ("ptb-gpt", include_str!("../recipes/ptb-gpt.toml")),
 ];

@@ -4,7 +4,7 @@ mod check;
 mod pattern;
 pub mod recipe;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use anyhow::Context;
 use firebrick_core::checkpoint::{Source, json, tensors::write_atomically};
@@ -106,16 +106,23 @@ impl TextTokenizer {
         let Ok(encoding) = self.inner.encode_fast(self.cut(text), special) else {
             return vec![self.unknown_id()];
         };
-        let ids = encoding.get_ids();
-        if ids.len() <= max_len {
-            return ids.to_vec();
-        }
-        let mut kept = ids[..max_len].to_vec();
-        let special = encoding.get_special_tokens_mask().last() == Some(&1);
-        if let (true, Some(last), Some(end)) = (special, kept.last_mut(), ids.last()) {
-            *last = *end;
-        }
-        kept
+        let ends = encoding.get_special_tokens_mask().last() == Some(&1);
+        shortened(encoding.get_ids().to_vec(), max_len, ends)
+    }
+
+    /// As [`Self::encode`], with the bytes of the text that each token stands for; none for a special one.
+    pub fn encode_spans(&self, text: &str, max_len: usize) -> Vec<(u32, Range<usize>)> {
+        let text = self.cut(text);
+        let Ok(encoding) = self.inner.encode(text, true) else {
+            return vec![(self.unknown_id(), 0..0)];
+        };
+        let span = |(id, (start, end)): (&u32, &(usize, usize))| {
+            let end = text.ceil_char_boundary((*end).min(text.len()));
+            (*id, text.floor_char_boundary(*start)..end)
+        };
+        let spans = encoding.get_ids().iter().zip(encoding.get_offsets()).map(span).collect();
+        let ends = encoding.get_special_tokens_mask().last() == Some(&1);
+        shortened(spans, max_len, ends)
     }
 
     fn cut<'t>(&self, text: &'t str) -> &'t str {
@@ -163,6 +170,18 @@ impl TextTokenizer {
         write_atomically(path, text.as_bytes())
             .map_err(|source| TokenizerError::Write { path: path.to_path_buf(), source })
     }
+}
+
+/// At most `max_len` tokens, of which a special one at the end stays.
+fn shortened<T: Clone>(mut tokens: Vec<T>, max_len: usize, ends_specially: bool) -> Vec<T> {
+    if tokens.len() > max_len {
+        let end = tokens.last().cloned().filter(|_| ends_specially);
+        tokens.truncate(max_len);
+        if let (Some(last), Some(end)) = (tokens.last_mut(), end) {
+            *last = end;
+        }
+    }
+    tokens
 }
 
 fn special(names: &[&str]) -> Vec<AddedToken> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use firebrick_core::device::DeviceSpec;
+use firebrick_train::track::Server;
 
 use crate::progress::Style;
 
@@ -109,6 +110,9 @@ pub struct TrainArgs {
     /// Save a checkpoint and stop after this many seconds
     #[arg(long, value_name = "S")]
     pub max_seconds: Option<u64>,
+    /// Send losses and scores to a server while it trains: --track mlflow:http://localhost:5000
+    #[arg(long, value_name = "mlflow:URL", env = "FIREBRICK_TRACK")]
+    pub track: Option<Server>,
 }
 
 #[derive(Debug, Args)]
@@ -265,8 +269,27 @@ pub enum DataCommand {
         #[arg(long, value_name = "FILE.jsonl")]
         ledger: Option<PathBuf>,
     },
+    /// Do new texts still look like those that a model learned from?
+    Drift(DriftArgs),
     /// Unpack a tar archive safely: no path outside, no link, no bomb
     Unpack { archive: PathBuf, folder: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct DriftArgs {
+    /// File with the new texts (their labels, if any, are not read)
+    pub new: PathBuf,
+    /// Id of a data set, or a file: what the model learned from
+    #[arg(long, value_name = "PATH-or-ID")]
+    pub reference: String,
+    /// Part of the data set
+    #[arg(long, default_value = "train", value_name = "NAME")]
+    pub split: String,
+    /// Fail with code 4 unless it holds: --require 'separability<=0.6' (repeatable)
+    #[arg(long, value_name = "SCORE<=VALUE")]
+    pub require: Vec<String>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -295,8 +318,14 @@ pub enum RunsCommand {
     Ls,
     /// One run: scores, checkpoints, where its files are
     Show { name: String },
-    /// Scores and recipe differences of two runs
-    Compare { first: String, second: String },
+    /// Scores, curves and recipe differences of two or more runs; writes a page
+    Compare {
+        #[arg(required = true, num_args = 2.., value_name = "NAME")]
+        names: Vec<String>,
+        /// The page; compare.html in the folder of runs otherwise
+        #[arg(long, value_name = "FILE.html")]
+        output: Option<PathBuf>,
+    },
     /// Delete a run folder
     Rm { name: String },
 }
@@ -304,13 +333,7 @@ pub enum RunsCommand {
 #[derive(Debug, Subcommand)]
 pub enum NlpCommand {
     /// Is it positive? English or Chinese, found by itself
-    Sentiment {
-        /// Texts; without any, one a line from stdin
-        texts: Vec<String>,
-        /// Model folder, run folder or shipped model, instead of one chosen by language
-        #[arg(long)]
-        model: Option<String>,
-    },
+    Sentiment(SentimentArgs),
     /// Translate texts, or a file of any length line by line
     Translate(TranslateArgs),
     /// A tag for every word, a label for the sentence: parts of speech, slots, intents
@@ -325,6 +348,28 @@ pub enum NlpCommand {
     Ladder(LadderArgs),
     /// One vector a text: a JSON line each
     Embed(EmbedArgs),
+    /// Make an index folder of the texts in a folder, for `nlp search` and `nlp chat --docs`
+    Index {
+        /// Folder with texts; it is walked down
+        docs: PathBuf,
+        /// The index folder
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+        /// Model folder of sentence-transformers
+        #[arg(long, default_value = "all-MiniLM-L6-v2")]
+        model: String,
+    },
+    /// Passages that mean the like of a question
+    Search {
+        /// Questions; without any, one a line from stdin
+        questions: Vec<String>,
+        /// Index folder, or a folder with texts
+        #[arg(long, value_name = "DIR")]
+        docs: PathBuf,
+        /// Passages a question
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        top: usize,
+    },
     /// Continue a text, or answer it with an encoder-decoder
     Generate {
         /// Model folder or run folder
@@ -332,6 +377,21 @@ pub enum NlpCommand {
         model: String,
         /// Prompts; without any, one a line from stdin
         prompts: Vec<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Chinese verse in a given form, by a model that the recipe `poetry` made
+    Poem {
+        /// Title
+        title: String,
+        /// 五绝, 七绝, 五律 or 七律
+        #[arg(long, default_value = "五绝")]
+        form: String,
+        /// Poems
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        count: usize,
+        #[arg(long, default_value = "poetry")]
+        model: String,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -346,6 +406,9 @@ pub enum NlpCommand {
         /// Say this and end; without any, one message a line from stdin
         #[arg(long = "message", value_name = "TEXT")]
         messages: Vec<String>,
+        /// Index folder, or a folder with texts, to answer from
+        #[arg(long, value_name = "DIR")]
+        docs: Option<PathBuf>,
         #[command(flatten)]
         write: WriteArgs,
     },
@@ -367,6 +430,26 @@ pub enum NlpCommand {
         #[arg(long)]
         text: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct SentimentArgs {
+    /// Texts; without any, one a line from stdin
+    pub texts: Vec<String>,
+    /// Model folder, run folder or shipped model, instead of one chosen by language
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Say `neutral` where the model is less sure than this probability
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub neutral_below: Option<f32>,
+    /// Show what each word adds to the answer, in nats of log-odds: integrated gradients
+    #[arg(long)]
+    pub explain: bool,
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let p: f32 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    (0.0..=1.0).contains(&p).then_some(p).ok_or_else(|| format!("{p} is not within 0 and 1"))
 }
 
 #[derive(Debug, Args)]

@@ -184,3 +184,67 @@ fn a_sweep_goes_on() {
     let text = fs::read_to_string(&study).unwrap();
     assert_eq!(text.matches("\"event\":\"started\"").count(), 4, "no trial began twice");
 }
+
+/// Why, how sure, and does it still fit: on the shipped model and its embedded data.
+#[test]
+fn a_sentiment_is_explained_or_neutral() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let text = "a touching , beautiful film";
+    let answer = json(&run(home, &["nlp", "sentiment", "--json", "--explain", text]));
+    let words = answer[0]["words"].as_array().unwrap();
+    let largest = words
+        .iter()
+        .max_by(|a, b| a["value"].as_f64().unwrap().total_cmp(&b["value"].as_f64().unwrap()));
+    assert!(["touching", "beautiful"].contains(&largest.unwrap()["text"].as_str().unwrap()));
+    for word in words {
+        let [start, end] = ["start", "end"].map(|key| word[key].as_u64().unwrap() as usize);
+        assert_eq!(word["text"], text[start..end]);
+    }
+    let sure = |least: &str| {
+        json(&run(home, &["nlp", "sentiment", "--json", "--neutral-below", least, text]))
+    };
+    assert_eq!(sure("0.5")[0]["sentiment"], "positive");
+    assert_eq!(sure("1")[0]["sentiment"], "neutral");
+    assert_eq!(sure("1")[0]["label"], "1", "the label stays what the model says");
+}
+
+#[test]
+fn drift_is_a_coin_on_the_same_data_and_a_gate_on_other() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rows = |word: &str| (0..80).map(|i| format!("{word} {i} and so on\n")).collect::<String>();
+    fs::write(home.join("old.txt"), rows("film")).unwrap();
+    fs::write(home.join("new.txt"), rows("soup")).unwrap();
+    let compare = |new: &str, gate: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        let args = ["data", "drift", new, "--reference", "old.txt", "--json", "--require", gate];
+        let output = command.current_dir(home).args(args).output().unwrap();
+        (output.status.code(), json(&String::from_utf8(output.stdout).unwrap()))
+    };
+    let (code, other) = compare("new.txt", "separability<=0.6");
+    assert_eq!((code, &other["separability"]), (Some(4), &1.0.into()), "{other}");
+    let (code, same) = compare("old.txt", "separability<=0.7");
+    assert_eq!(code, Some(0), "{same}");
+}
+
+#[test]
+fn runs_are_compared_on_a_page() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rows: String =
+        (0..100).map(|i| format!("{} {i},{}\n", ["good", "bad"][i % 2], i % 2)).collect();
+    fs::write(home.join("rows.csv"), format!("text,label\n{rows}")).unwrap();
+    let tables = "[data]\ntrain = \"rows.csv\"\nleaks = \"off\"\n[tokenizer]\nvocab_size = 200\n\
+                  [model]\nhidden_size = 16\nnum_hidden_layers = 1\nintermediate_size = 16\n";
+    recipe(home, "text-classification", tables);
+    let other = ["train", "mine.toml", "--run", "other", "--set", "train.max_steps=4", "-q"];
+    run(home, &other);
+    let compared = json(&run(home, &["runs", "compare", "mine", "other", "--json"]));
+    assert_eq!(compared["recipe"], serde_json::json!({"train.max_steps": ["6", "4"]}));
+    assert_eq!(compared["scores"]["steps"], serde_json::json!(["6", "4"]));
+    let page = fs::read_to_string(home.join("runs/compare.html")).unwrap();
+    for part in ["Training loss", "Validation: accuracy", "train.max_steps", "<svg"] {
+        assert!(page.contains(part), "{part}");
+    }
+}

@@ -69,6 +69,54 @@ impl AddAssign for Calibration {
     }
 }
 
+/// The temperature that makes rows with known classes likeliest: temperature scaling of Guo et al. 2017, section 4.2.
+///
+/// Each row has the probabilities of its classes and the place of the right one. Above 1 the model was too sure of
+/// itself. Between 0.05 and 20; 1 without rows.
+///
+/// ```
+/// use firebrick_metrics::calibration::temperature;
+///
+/// // Says 0.9 and is right in 3 of 4 cases: ln 9 / T = ln 3.
+/// let rows = [([0.9, 0.1], 0), ([0.9, 0.1], 0), ([0.9, 0.1], 0), ([0.9, 0.1], 1)];
+/// let found = temperature(rows.iter().map(|(p, class)| (p.as_slice(), *class)));
+/// assert!((found - 2.0).abs() < 1e-4);
+/// ```
+pub fn temperature<'a>(rows: impl Iterator<Item = (&'a [f32], usize)> + Clone) -> f64 {
+    if rows.clone().next().is_none() {
+        return 1.0;
+    }
+    // Convex in the sharpness 1 / T: shrink around the lowest of two points by the golden section.
+    let nats = |sharpness: f64| {
+        let of_row = |(p, class): (&[f32], usize)| {
+            let log = |p: f32| f64::from(p).max(1e-30).ln() * sharpness;
+            let largest = p.iter().map(|p| log(*p)).fold(f64::MIN, f64::max);
+            let sum: f64 = p.iter().map(|p| (log(*p) - largest).exp()).sum();
+            largest + sum.ln() - log(p[class])
+        };
+        rows.clone().map(of_row).sum::<f64>()
+    };
+    let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = (0.05, 20.0);
+    for _ in 0..60 {
+        let step = golden * (high - low);
+        match nats(high - step) < nats(low + step) {
+            true => high = low + step,
+            false => low = high - step,
+        }
+    }
+    2.0 / (low + high)
+}
+
+/// Probabilities as a model at that temperature would give them: `p ^ (1 / T)`, scaled to add up to 1.
+pub fn temper(p: &mut [f32], temperature: f64) {
+    let tempered = |p: f32| f64::from(p).powf(1.0 / temperature);
+    let sum: f64 = p.iter().map(|p| tempered(*p)).sum();
+    if sum > 0.0 {
+        p.iter_mut().for_each(|p| *p = (tempered(*p) / sum) as f32);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +159,35 @@ mod tests {
         let mut seen = Calibration::default();
         seen.add(f64::NAN, true);
         assert!(seen.ece().unwrap().is_nan());
+    }
+
+    #[test]
+    fn tempering_sharpens_or_flattens() {
+        let mut p = [0.8, 0.2];
+        temper(&mut p, 1.0);
+        assert_eq!(p, [0.8, 0.2]);
+        temper(&mut p, 2.0); // 2 : 1
+        assert!((p[0] - 2.0 / 3.0).abs() < 1e-6 && (p[1] - 1.0 / 3.0).abs() < 1e-6, "{p:?}");
+        let mut certain = [1.0, 0.0];
+        temper(&mut certain, 3.0);
+        assert_eq!(certain, [1.0, 0.0]);
+    }
+
+    /// Rows drawn from tempered probabilities give the temperature back.
+    #[test]
+    fn the_temperature_is_found() {
+        for wanted in [0.5, 1.0, 3.0] {
+            let mut rows = vec![];
+            for i in 0..2000_u32 {
+                let said = 0.02 + 0.96 * (i % 100) as f32 / 100.0;
+                let mut true_p = [said, 1.0 - said];
+                temper(&mut true_p, wanted);
+                let coin = (i / 100) as f32 / 20.0 + 0.025;
+                rows.push(([said, 1.0 - said], usize::from(coin > true_p[0])));
+            }
+            let found = temperature(rows.iter().map(|(p, class)| (p.as_slice(), *class)));
+            assert!((found / wanted - 1.0).abs() < 0.1, "{found} for {wanted}");
+        }
+        assert_eq!(temperature([].into_iter()), 1.0);
     }
 }

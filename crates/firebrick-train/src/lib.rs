@@ -20,3 +20,4 @@ pub mod sweep;
 pub mod task;
 pub mod team;
 pub mod tensorboard;
+pub mod track;

@@ -18,6 +18,9 @@ pub struct Origin {
     /// Tokens of a text that are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_len: Option<usize>,
+    /// What the log-probabilities are divided by, so that a confidence is how often it is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
@@ -32,6 +35,7 @@ impl Origin {
             task: task.into(),
             labels: vec![],
             max_len: None,
+            temperature: None,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

@@ -5,12 +5,13 @@ use std::{fs, path::Path};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use firebrick_core::{
-    arch::bert::{self, BertClassifier, BertConfig},
+    arch::bert::{self, BertClassifier, BertConfig, LoadedClassifier},
     checkpoint::{
         Source,
         tensors::{SaveType, write_atomically},
     },
 };
+use firebrick_metrics::calibration::temper;
 use firebrick_train::origin::Origin;
 
 use super::task::{argmax, scores};
@@ -23,6 +24,8 @@ pub struct TextClassifier {
     pub tokenizer: TextTokenizer,
     pub labels: Vec<String>,
     pub max_len: usize,
+    /// Of its probabilities: 1 where nobody measured a better one.
+    pub temperature: f64,
 }
 
 /// One text's answer.
@@ -52,6 +55,8 @@ impl TextClassifier {
             .as_ref()
             .and_then(|origin| origin.max_len)
             .map_or(longest, |max| max.min(longest));
+        let measured = origin.as_ref().and_then(|origin| origin.temperature);
+        let temperature = measured.filter(|t| (0.05..=20.0).contains(t)).unwrap_or(1.0);
         let mut labels = loaded.config.labels();
         if labels.is_empty() {
             labels = origin.map_or_else(Vec::new, |origin| origin.labels);
@@ -60,7 +65,8 @@ impl TextClassifier {
             // `transformers` leaves these out of the file, and reads them so.
             labels = (0..loaded.model.labels()).map(|i| format!("LABEL_{i}")).collect();
         }
-        Ok(Self { config: loaded.config, model: loaded.model, tokenizer, labels, max_len })
+        let LoadedClassifier { config, model, .. } = loaded;
+        Ok(Self { config, model, tokenizer, labels, max_len, temperature })
     }
 
     /// Answers in the order of the texts.
@@ -70,7 +76,10 @@ impl TextClassifier {
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         scores(&self.model, &ids, self.tokenizer.pad_id(), batch_size)
             .into_iter()
-            .map(|scores| Prediction { label: argmax(&scores), scores })
+            .map(|mut scores| {
+                temper(&mut scores, self.temperature);
+                Prediction { label: argmax(&scores), scores }
+            })
             .collect()
     }
 

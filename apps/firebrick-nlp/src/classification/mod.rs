@@ -1,5 +1,6 @@
 //! Text classification (sentiment): from rows to a served model.
 
+pub mod attribution;
 pub mod baseline;
 pub mod batch;
 pub mod classifier;

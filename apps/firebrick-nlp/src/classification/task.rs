@@ -5,7 +5,10 @@ use firebrick_core::{
     arch::bert::BertClassifier,
     layers::loss::{log_softmax, soft_cross_entropy, softmax},
 };
-use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
+use firebrick_metrics::{
+    calibration::{Calibration, temper},
+    confusion::Confusion,
+};
 use firebrick_train::{fit::Metrics, sampler, task::Task};
 
 use super::batch::{Example, TextBatch};
@@ -55,6 +58,26 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// Probabilities of examples by class, against their labels.
+    pub fn new(scores: Vec<Vec<f32>>, examples: &[Example], classes: usize) -> Self {
+        let mut confusion = Confusion::new(classes);
+        let mut calibration = Calibration::default();
+        let mut loss = 0.0;
+        for (example, p) in examples.iter().zip(&scores) {
+            let best = argmax(p);
+            confusion.add(example.label, best);
+            calibration.add(f64::from(p[best]), best == example.label);
+            loss -= f64::from(p[example.label].max(1e-30)).ln();
+        }
+        Self { loss: loss / examples.len().max(1) as f64, scores, confusion, calibration }
+    }
+
+    /// The same answers, told with the confidence of another temperature.
+    pub fn tempered(mut self, temperature: f64, examples: &[Example], classes: usize) -> Self {
+        self.scores.iter_mut().for_each(|p| temper(p, temperature));
+        Self::new(self.scores, examples, classes)
+    }
+
     pub fn metrics(&self) -> Metrics {
         let mut metrics = Metrics::new();
         metrics.insert("loss".into(), self.loss);
@@ -106,17 +129,7 @@ pub fn judge(
     batch_size: usize,
 ) -> Judged {
     let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
-    let scores = scores(model, &texts, pad_id, batch_size);
-    let mut confusion = Confusion::new(classes);
-    let mut calibration = Calibration::default();
-    let mut loss = 0.0;
-    for (example, p) in examples.iter().zip(&scores) {
-        let best = argmax(p);
-        confusion.add(example.label, best);
-        calibration.add(f64::from(p[best]), best == example.label);
-        loss -= f64::from(p[example.label].max(1e-30)).ln();
-    }
-    Judged { loss: loss / examples.len().max(1) as f64, scores, confusion, calibration }
+    Judged::new(scores(model, &texts, pad_id, batch_size), examples, classes)
 }
 
 /// Index of the largest score; the first of equals.

@@ -13,6 +13,7 @@ use firebrick_core::{
     },
 };
 use firebrick_data::table::Row;
+use firebrick_metrics::calibration::temperature;
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
@@ -208,9 +209,15 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     if !team.is_first() {
         return Ok(None);
     }
-    let valid = judge(&best, &valid);
+    let raw = judge(&best, &valid);
+    let labelled = raw.scores.iter().zip(&valid).map(|(p, row)| (p.as_slice(), row.label));
+    let temperature = temperature(labelled);
+    let valid = raw.tempered(temperature, &valid, labels.len());
     let test = match (&corpus.test, end) {
-        (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
+        (Some(rows), End::Finished | End::EarlyStop) => {
+            let rows = encode(rows);
+            Some(judge(&best, &rows).tempered(temperature, &rows, labels.len()))
+        }
         _ => None,
     };
     let mut metrics = Scores::from([("valid".to_string(), valid.metrics())]);
@@ -219,6 +226,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let origin = Origin {
         labels: labels.clone(),
         max_len: Some(max_len),
+        temperature: Some(temperature),
         ..Origin::new(task, &recipe.name, &run.info, metrics.clone())
     };
     if let Some(lora) = &lora {
@@ -231,7 +239,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             .with_context(|| format!("writing {}", dir.display()))?;
     }
     let model = best.model.materialize(); // an adapter is merged
-    let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
+    let classifier = TextClassifier { config, model, tokenizer, labels, max_len, temperature };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
     let outcome = Outcome { end, counters, scores: metrics };
     Ok(Some(Trained { outcome, classifier, corpus, valid, test }))
@@ -285,7 +293,9 @@ pub fn evaluate(
     let examples = examples(rows, &classifier.labels, &classifier.tokenizer, classifier.max_len);
     let skipped = rows.len() - examples.len();
     let pad = classifier.tokenizer.pad_id();
-    let judged = judge(&classifier.model, &examples, classifier.labels.len(), pad, batch_size);
+    let classes = classifier.labels.len();
+    let judged = judge(&classifier.model, &examples, classes, pad, batch_size);
+    let judged = judged.tempered(classifier.temperature, &examples, classes);
     let metrics = judged.metrics();
     (judged, metrics, skipped)
 }

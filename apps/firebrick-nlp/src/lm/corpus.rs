@@ -1,16 +1,24 @@
 //! A data set as streams of token ids: by character, by word, or by the pieces of a tokenizer.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
+use super::verse;
 use crate::tokenizer::{TextTokenizer, train_byte_bpe};
 
 /// Ends every line of a corpus of words.
 pub const END: &str = "<eos>";
 /// What is not in the vocabulary.
 pub const UNKNOWN: &str = "<unk>";
+
+/// A character of verse that occurs less often in the training part is `<unk>`.
+const RARE: usize = 3;
 
 /// One part of a corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +38,7 @@ pub struct Corpus {
     pub test: Stream,
 }
 
-/// A data set by its id, whose files lie in `folder`: `tinyshakespeare` by character, `ptb` by word.
+/// A data set by its id, whose files lie in `folder`: `tinyshakespeare` and `chinese-poetry` by character, `ptb` by word.
 pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
     let read = |name: &str| {
         let nested = folder.join(id).join(name);
@@ -40,7 +48,17 @@ pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
     match id {
         "tinyshakespeare" => characters(&read("input.txt")?),
         "ptb" => words([&read("train.txt")?, &read("valid.txt")?, &read("test.txt")?]),
-        other => bail!("data set `{other}` is not one to model language on: tinyshakespeare, ptb"),
+        "chinese-poetry" => {
+            let part = |name| verse::read(&read(name)?).with_context(|| name.to_string());
+            let parts = [part("train.jsonl")?, part("valid.jsonl")?, part("test.jsonl")?];
+            let parts = parts.each_ref().map(|text| text.chars().collect::<Vec<char>>());
+            by_character(&parts, RARE)
+        }
+        other => {
+            bail!(
+                "data set `{other}` is not one to model language on: tinyshakespeare, ptb or chinese-poetry"
+            )
+        }
     }
 }
 
@@ -50,27 +68,28 @@ pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
 /// Characters that the training part does not have are `<unk>`, id 0.
 pub fn characters(text: &str) -> anyhow::Result<Corpus> {
     let text: Vec<char> = text.chars().collect();
-    let [train, valid, test] = parts(&text);
-    ensure!(!valid.is_empty(), "{} characters: too few to be split in three", text.len());
-    let alphabet: BTreeSet<char> = train.iter().copied().collect();
+    let parts = parts(&text);
+    ensure!(!parts[1].is_empty(), "{} characters: too few to be split in three", text.len());
+    by_character(&parts, 1)
+}
+
+/// Characters that the training part has `fewest` times; others are `<unk>`, id 0.
+fn by_character(parts: &[Vec<char>; 3], fewest: usize) -> anyhow::Result<Corpus> {
+    let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+    parts[0].iter().for_each(|c| *counts.entry(*c).or_default() += 1);
+    let kept = counts.into_iter().filter(|(_, count)| *count >= fewest);
+    let alphabet: Vec<char> = kept.map(|(c, _)| c).collect();
     let names: Vec<String> = alphabet.iter().map(char::to_string).collect();
     let model = json!({
         "type": "BPE", "unk_token": UNKNOWN, "fuse_unk": false, "byte_fallback": false,
         "vocab": numbered(&names), "merges": [],
     });
     let tokenizer = tokenizer(model, json!(null), json!({"type": "Fuse"}))?;
-    let alphabet: Vec<char> = alphabet.into_iter().collect();
     let id = |c: &char| alphabet.binary_search(c).map_or(0, |place| place as u32 + 1);
     let stream =
         |part: &Vec<char>| Stream { ids: part.iter().map(id).collect(), characters: part.len() };
-    let vocab_size = alphabet.len() + 1;
-    Ok(Corpus {
-        tokenizer,
-        vocab_size,
-        train: stream(&train),
-        valid: stream(&valid),
-        test: stream(&test),
-    })
+    let [train, valid, test] = parts.each_ref().map(stream);
+    Ok(Corpus { tokenizer, vocab_size: alphabet.len() + 1, train, valid, test })
 }
 
 /// Texts of a sentence a line by word, each line ended by `<eos>`, as Mikolov et al. 2010 count the Penn Treebank. The

@@ -8,3 +8,4 @@ pub mod ladder;
 pub mod masked;
 pub mod recipe;
 pub mod train;
+pub mod verse;

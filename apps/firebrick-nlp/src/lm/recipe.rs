@@ -49,7 +49,7 @@ pub enum TaskKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataRecipe {
-    /// `tinyshakespeare` (by character) or `ptb` (by word). Either this or `train`.
+    /// `tinyshakespeare`, `chinese-poetry` (by character) or `ptb` (by word). Either this or `train`.
     pub dataset: Option<String>,
     /// Text file, relative to the recipe. Its last tenth is the test part; a tenth of the rest, in ten blocks, chooses the
     /// weights.

@@ -28,11 +28,6 @@ use crate::{
     places, tasks,
 };
 
-pub fn open(name: &str, global: &Global) -> Result<TextClassifier, Failure> {
-    let source = places::model(name, &global.runs)?;
-    Ok(TextClassifier::open(&source, &global.device.open()?)?)
-}
-
 pub fn options(columns: &ColumnArgs, labelled: bool) -> ReadOptions {
     let label = labelled.then_some(columns.label_column.as_str());
     match columns.no_header {

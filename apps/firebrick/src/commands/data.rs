@@ -1,5 +1,7 @@
 //! `firebrick data`: known data sets, and checks of your own files.
 
+mod drift;
+
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -39,6 +41,7 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
         DataCommand::Check { target, columns, strict, integer_labels, ledger } => {
             check(&target, &columns, strict, integer_labels, ledger, global)
         }
+        DataCommand::Drift(args) => drift::run(&args, global),
         DataCommand::Unpack { archive, folder } => {
             let files = archive::unpack(&archive, &folder, archive::Limits::default())?;
             super::print(

@@ -249,14 +249,14 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<(St
 }
 
 /// `accuracy>=0.9`
-struct Gate {
+pub struct Gate {
     score: String,
     at_least: bool,
     value: f64,
 }
 
 impl Gate {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    pub fn parse(text: &str) -> Result<Self, Failure> {
         let parts = text.split_once(">=").map(|p| (p, true));
         let parts = parts.or_else(|| text.split_once("<=").map(|p| (p, false)));
         let parsed = parts.and_then(|((score, value), at_least)| {
@@ -270,7 +270,8 @@ impl Gate {
         })
     }
 
-    fn unmet(&self, metrics: &Metrics) -> Option<String> {
+    /// Why it does not hold; `None` where it does.
+    pub fn unmet(&self, metrics: &Metrics) -> Option<String> {
         let sign = if self.at_least { ">=" } else { "<=" };
         let Some(found) = metrics.get(&self.score) else {
             let known: Vec<&str> = metrics.keys().map(String::as_str).collect();

@@ -90,6 +90,7 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
             run: Some(&run),
             max_time: None,
             watch: None,
+            track: None,
         };
         let (folder, trained) = train::train::<Recipe>(&job, global)?;
         trained.show(&folder)?.write(&folder)?;

@@ -12,6 +12,8 @@ mod models;
 mod nlp;
 mod recipe;
 mod runs;
+mod search;
+mod sentiment;
 mod start;
 mod sweep;
 mod train;

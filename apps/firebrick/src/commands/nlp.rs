@@ -1,7 +1,6 @@
 //! `firebrick nlp`: text applications.
 
 use std::{
-    collections::BTreeMap,
     io::{BufRead, IsTerminal, Write},
     path::Path,
 };
@@ -13,32 +12,46 @@ use firebrick_core::{
 };
 use firebrick_nlp::{
     chat::{ChatTemplate, Message},
-    classification::classifier::TextClassifier,
     embed::Embedder,
     generate::{Limits, Writer},
-    language::is_chinese,
+    lm::verse::{FORMS, Form},
+    search::{cited, grounded},
     tagging::tagger::{TextTagger, split},
     tokenizer::TextTokenizer,
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, ask, ladder, translate};
+use super::{
+    Outcome, ask, ladder,
+    search::{self, Library},
+    sentiment, translate,
+};
 use crate::{
     cli::{EmbedArgs, Global, NlpCommand, WriteArgs},
     failure::{BAD_FILE, Failure, USAGE},
     places,
 };
 
+/// Poems that are written at a time.
+const POEMS: usize = 32;
+/// Passages that a chat model is given with a question.
+const PASSAGES: usize = 4;
+
 pub fn run(command: NlpCommand, global: &Global) -> Outcome {
     match command {
-        NlpCommand::Sentiment { texts, model } => sentiment(texts, model.as_deref(), global),
+        NlpCommand::Sentiment(args) => sentiment::run(args, global),
         NlpCommand::Translate(args) => translate::run(args, global),
         NlpCommand::Tag { texts, model } => tag(texts, &model, global),
         NlpCommand::Ladder(args) => ladder::run(&args, global),
         NlpCommand::Embed(args) => embed(args, global),
         NlpCommand::Generate { model, prompts, write } => generate(&model, prompts, &write, global),
-        NlpCommand::Chat { model, system, messages, write } => {
-            chat(&model, system, messages, &write, global)
+        NlpCommand::Index { docs, output, model } => search::index(&docs, &output, &model, global),
+        NlpCommand::Search { questions, docs, top } => search::run(questions, &docs, top, global),
+        NlpCommand::Poem { title, form, count, model, write } => {
+            poem(&title, &form, count, &model, &write, global)
+        }
+        NlpCommand::Chat { model, system, messages, docs, write } => {
+            chat(&model, system, messages, docs.as_deref(), &write, global)
         }
         NlpCommand::Template { file, system, messages } => {
             template(&file, system, &messages, global)
@@ -53,43 +66,6 @@ pub fn or_stdin(texts: Vec<String>) -> anyhow::Result<Vec<String>> {
         false => Ok(texts),
         true => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin"),
     }
-}
-
-fn sentiment(texts: Vec<String>, model: Option<&str>, global: &Global) -> Outcome {
-    let texts = or_stdin(texts)?;
-    let mut opened: BTreeMap<&str, TextClassifier> = BTreeMap::new();
-    let mut answers = vec![];
-    for text in &texts {
-        let (language, chosen) = match is_chinese(text) {
-            true => ("zh", "hotel"),
-            false => ("en", "sst2"),
-        };
-        let name = model.unwrap_or(chosen);
-        let classifier = match opened.entry(name) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(ask::open(name, global)?)
-            }
-        };
-        let answer = classifier.predict(&[text], 1).remove(0);
-        let label = &classifier.labels[answer.label];
-        let said = match label.as_str() {
-            "1" => "positive",
-            "0" => "negative",
-            other => other,
-        };
-        let score = answer.scores[answer.label];
-        if !global.json {
-            println!("{said}  {score:.3}  {text}");
-        }
-        answers.push(json!({
-            "text": text, "sentiment": said, "label": label, "score": score, "language": language, "model": name,
-        }));
-    }
-    if global.json {
-        println!("{}", Value::Array(answers));
-    }
-    Ok(())
 }
 
 fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
@@ -117,7 +93,7 @@ fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
 }
 
 /// A pretrained checkpoint by name, or whatever else MODEL means.
-fn checkpoint(name: &str, global: &Global) -> Result<Source, Failure> {
+pub fn checkpoint(name: &str, global: &Global) -> Result<Source, Failure> {
     match name {
         "all-MiniLM-L6-v2" => Ok(places::pretrained(name, Path::new(""))?),
         _ => places::model(name, &global.runs),
@@ -192,6 +168,47 @@ fn generate(model: &str, prompts: Vec<String>, args: &WriteArgs, global: &Global
     Ok(())
 }
 
+/// Poems, and whether each keeps the form: lines are counted, and characters in each.
+fn poem(
+    title: &str,
+    form: &str,
+    count: usize,
+    model: &str,
+    args: &WriteArgs,
+    global: &Global,
+) -> Outcome {
+    let form = Form::named(form).ok_or_else(|| {
+        let names: Vec<&str> = FORMS.iter().map(|form| form.name).collect();
+        Failure::text(USAGE, format!("no form `{form}`: {}", names.join(", ")))
+    })?;
+    let writer = Writer::open(&checkpoint(model, global)?, &global.device.open()?)?;
+    let mut config = settings(args, &writer.config, global)?;
+    config.do_sample = !args.greedy;
+    config.temperature = args.temperature.unwrap_or(0.8);
+    // The lines with their punctuation, and the end.
+    config.max_new_tokens =
+        args.max_new_tokens.or(Some(form.lines * (form.characters + 1) + form.characters));
+    let prompt = form.prompt(title);
+    let limits = Limits { stop: &["\n".to_string()], special_tokens: true };
+    let (mut list, mut shown, mut kept) = (vec![], String::new(), 0);
+    for first in (0..count).step_by(POEMS) {
+        let prompts = vec![prompt.as_str(); POEMS.min(count - first)];
+        config.seed = global.seed.unwrap_or(0).wrapping_add(first as u64);
+        for text in writer.write(&prompts, &config, &limits, &mut |_, _| {})? {
+            let keeps = form.is_kept_by(&text);
+            kept += usize::from(keeps);
+            let mark = if keeps { "" } else { "  (not in form)" };
+            shown.push_str(&format!("《{title}》{mark}\n{}\n", text.replace('。', "。\n")));
+            list.push(json!({"title": title, "form": form.name, "text": text, "in_form": keeps}));
+        }
+    }
+    if count > 1 {
+        shown.push_str(&format!("{kept} of {count} keep the form\n"));
+    }
+    super::print(global, &json!(list), &shown);
+    Ok(())
+}
+
 /// A piece of an answer, at once.
 fn tell(text: &str) {
     print!("{text}");
@@ -202,6 +219,7 @@ fn chat(
     model: &str,
     system: Option<String>,
     messages: Vec<String>,
+    docs: Option<&Path>,
     args: &WriteArgs,
     global: &Global,
 ) -> Outcome {
@@ -215,10 +233,16 @@ fn chat(
     let writer = Writer::open(&source, &global.device.open()?)?;
     let config = settings(args, &writer.config, global)?;
     let limits = Limits { stop: &args.stop, special_tokens: false };
+    let library = docs.map(|docs| Library::open(docs, global)).transpose()?;
     let mut history: Vec<Message> =
         system.iter().map(|text| Message::new("system", text)).collect();
     let mut answer = |said: &str| -> Outcome {
-        history.push(Message::new("user", said));
+        let hits = library.as_ref().map_or_else(Vec::new, |library| library.search(said, PASSAGES));
+        let asked = match &library {
+            Some(_) => grounded(said, &hits),
+            None => said.to_string(),
+        };
+        history.push(Message::new("user", &asked));
         let prompt = template.render(&history, true).map_err(anyhow::Error::new)?;
         let told = &mut |_: usize, text: &str| {
             if !global.json {
@@ -226,10 +250,30 @@ fn chat(
             }
         };
         let text = writer.write(&[&prompt], &config, &limits, told)?.remove(0);
+        let named = cited(&text, hits.len());
+        let sources = (1..).zip(&hits).map(|(number, hit)| {
+            let (file, line) = (&hit.passage.file, hit.passage.line);
+            json!({"number": number, "file": file, "line": line, "score": hit.score, "cited": named.contains(&number)})
+        });
         match global.json {
-            true => println!("{}", json!({"role": "assistant", "content": text})),
-            false => println!(),
+            true => {
+                let mut said = json!({"role": "assistant", "content": text});
+                if library.is_some() {
+                    said["passages"] = sources.collect();
+                }
+                println!("{said}");
+            }
+            false => {
+                println!();
+                for (number, hit) in (1..).zip(&hits) {
+                    let mark = if named.contains(&number) { '*' } else { ' ' };
+                    println!("{mark}[{number}] {}:{}", hit.passage.file, hit.passage.line);
+                }
+            }
         }
+        // The passages were for this question: what was asked stays, they do not.
+        history.pop();
+        history.push(Message::new("user", said));
         history.push(Message::new("assistant", &text));
         Ok(())
     };

@@ -1,5 +1,7 @@
 //! `firebrick runs`: what was run, and how it went.
 
+mod compare;
+
 use std::{fs, path::PathBuf};
 
 use anyhow::Context;
@@ -16,7 +18,7 @@ pub fn run(command: RunsCommand, global: &Global) -> Outcome {
     match command {
         RunsCommand::Ls => ls(global),
         RunsCommand::Show { name } => show(&name, global),
-        RunsCommand::Compare { first, second } => compare(&first, &second, global),
+        RunsCommand::Compare { names, output } => compare::run(&names, output, global),
         RunsCommand::Rm { name } => {
             let dir = folder(&name, global)?;
             fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
@@ -25,7 +27,7 @@ pub fn run(command: RunsCommand, global: &Global) -> Outcome {
     }
 }
 
-fn folder(name: &str, global: &Global) -> Result<PathBuf, Failure> {
+pub fn folder(name: &str, global: &Global) -> Result<PathBuf, Failure> {
     let dir = global.runs.join(name);
     let inside = !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..";
     match inside && dir.join("run.json").exists() {
@@ -93,31 +95,5 @@ fn show(name: &str, global: &Global) -> Outcome {
         text.push_str(&format!("step {step:6}  valid accuracy {score:.4}{kept}\n"));
     }
     super::print(global, &json!({"run": info, "checkpoints": steps}), &text);
-    Ok(())
-}
-
-fn compare(first: &str, second: &str, global: &Global) -> Outcome {
-    let (a, b) = (folder(first, global)?, folder(second, global)?);
-    let (info_a, info_b) = (run::read(&a)?, run::read(&b)?);
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["", first, second]);
-    let mut scores = serde_json::Map::new();
-    for (part, metrics) in &info_a.metrics {
-        for (name, x) in metrics {
-            let y = info_b.metrics.get(part).and_then(|m| m.get(name)).copied();
-            let shown = y.map_or("-".into(), |y| format!("{y:.4}"));
-            table.add_row([format!("{part} {name}"), format!("{x:.4}"), shown]);
-            scores.insert(format!("{part} {name}"), json!([x, y]));
-        }
-    }
-    let read =
-        |dir: &PathBuf| fs::read_to_string(dir.join("recipe.resolved.toml")).unwrap_or_default();
-    let (x, y) = (read(&a), read(&b));
-    let differ: Vec<(&str, &str)> = x.lines().zip(y.lines()).filter(|(x, y)| x != y).collect();
-    for (x, y) in &differ {
-        table.add_row(["recipe", x, y]);
-    }
-    super::print(global, &json!({"scores": scores, "recipe": differ}), &table.to_string());
     Ok(())
 }

@@ -18,6 +18,7 @@ pub fn run(args: &StartArgs, global: &Global) -> Outcome {
         run: Some(&args.run),
         max_time: None,
         watch: None,
+        track: None,
     };
     let (dir, trained) = train::train::<Recipe>(&job, global)?;
     let corpus = &trained.corpus;

@@ -240,6 +240,7 @@ impl Search<'_> {
             run: Some(&run),
             max_time: None,
             watch: Some(&watch),
+            track: None,
         };
         let quiet = Global { progress: Style::None, ..global.clone() };
         let folder = self.folder(taken.number);

@@ -16,13 +16,14 @@ use firebrick_train::{
     fit::{Counters, End, Event},
     job::{self, Prepared, Recipe, Session, Trained},
     run::{Run, RunInfo, Status},
+    track::{self, Server, TrackError, Tracker},
 };
 use serde_json::json;
 
 use super::{Outcome, recipe::Opened};
 use crate::{
     cli::{Global, TrainArgs},
-    failure::{Failure, INTERRUPTED},
+    failure::{Failure, INTERRUPTED, one_line},
     places,
     progress::{Progress, Style},
     tasks::with_task,
@@ -37,13 +38,17 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         run: args.run.as_deref(),
         max_time: args.max_seconds.map(Duration::from_secs),
         watch: None,
+        track: args.track.as_ref(),
     };
-    with_task!(opened.task()?, R => finish(train::<R>(&job, global)?, global))
+    with_task!(opened.task()?, R => finish(train::<R>(&job, global)?, &job, global))
 }
 
 /// Writes the run's page and prints its scores.
-fn finish((dir, trained): (PathBuf, impl Trained), global: &Global) -> Outcome {
+fn finish((dir, trained): (PathBuf, impl Trained), job: &Job, global: &Global) -> Outcome {
     trained.show(&dir)?.write(&dir)?;
+    if let Some(server) = job.track {
+        untracked(track::attach(server, &dir, &["recipe.resolved.toml", "report.html"]));
+    }
     let mut text = format!("{}\n", dir.display());
     let outcome = trained.outcome();
     for (part, metrics) in &outcome.scores {
@@ -60,6 +65,13 @@ fn finish((dir, trained): (PathBuf, impl Trained), global: &Global) -> Outcome {
     Ok(())
 }
 
+/// A run that its server has heard only a part of is still a run.
+fn untracked(sent: Result<(), TrackError>) {
+    if let Err(error) = sent {
+        eprintln!("not all was tracked: {}", one_line(&error.into()));
+    }
+}
+
 /// What to train.
 pub struct Job<'a> {
     pub opened: &'a Opened,
@@ -68,6 +80,8 @@ pub struct Job<'a> {
     pub max_time: Option<Duration>,
     /// Hears of every event; `true` stops the training as an interrupt does.
     pub watch: Option<&'a dyn Fn(&Event) -> bool>,
+    /// Hears of it too.
+    pub track: Option<&'a Server>,
 }
 
 /// Trains and returns the run's folder. An interrupted run ends in its exit code, and so does a process that another
@@ -95,7 +109,8 @@ fn train_in<R: Recipe>(
     }
     let tensor_parallel = recipe.method().tensor_parallel;
     world.divide(tensor_parallel)?;
-    let name = job.run.unwrap_or(recipe.name()).to_string();
+    let experiment = recipe.name().to_string();
+    let name = job.run.unwrap_or(&experiment).to_string();
     let dir = global.runs.join(&name);
     let style = if global.quiet || !world.team.is_first() { Style::None } else { global.progress };
     let mut progress = Progress::new(style);
@@ -137,6 +152,15 @@ fn train_in<R: Recipe>(
             .with_context(|| format!("writing {}", ledger.display()))?;
     }
 
+    let tracker = match job.track {
+        Some(server) if first => {
+            let recipe = toml::from_str(&resolved).context("reading the resolved recipe")?;
+            let tracker = Tracker::open(server, &dir, &run.info, &experiment, &recipe);
+            Some(tracker.map_err(anyhow::Error::new)?)
+        }
+        _ => None,
+    };
+    tracker.iter().for_each(|tracker| progress.line(&format!("tracked at {}", tracker.page())));
     listen()?;
     let session = Session {
         device: &device,
@@ -150,6 +174,7 @@ fn train_in<R: Recipe>(
             if first && !watched {
                 progress.show(&event);
             }
+            tracker.iter().for_each(|tracker| tracker.hear(&event));
             if job.watch.is_some_and(|watch| watch(&event)) {
                 stop().store(true, Ordering::SeqCst);
             }
@@ -157,6 +182,9 @@ fn train_in<R: Recipe>(
     };
     let trained = job::run(&recipe, prepared, session);
     progress.end();
+    if let Some(tracker) = tracker {
+        untracked(tracker.close(&run.info));
+    }
     Ok((dir, trained?))
 }
 

@@ -366,6 +366,22 @@ impl Encoder {
         segments: Option<Tensor<2, Int>>,
         pad: Option<Tensor<2, Bool>>,
     ) -> Tensor<3> {
+        self.forward_words(self.words(ids.clone()), ids, segments, pad)
+    }
+
+    /// The vectors of the words alone, `[B, T, C]`: what [`Self::forward`] begins with.
+    pub fn words(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.tokens.forward(ids)
+    }
+
+    /// As [`Self::forward`], with other vectors `words` (`[B, T, C]`) in place of those of the ids.
+    pub fn forward_words(
+        &self,
+        words: Tensor<3>,
+        ids: Tensor<2, Int>,
+        segments: Option<Tensor<2, Int>>,
+        pad: Option<Tensor<2, Bool>>,
+    ) -> Tensor<3> {
         let [_, t] = ids.dims();
         let positions = match self.padding_index {
             None => Tensor::arange(0..t as i64, &ids.device()).unsqueeze(), // [1, T]
@@ -374,7 +390,7 @@ impl Encoder {
                 used.clone().cumsum(1) * used + padding as i64 // [B, T]
             }
         };
-        let mut x = self.tokens.forward(ids.clone()) + self.positions.forward(positions); // [B, T, C]
+        let mut x = words + self.positions.forward(positions); // [B, T, C]
         if let Some(table) = &self.segments {
             // Without segments one row is added to every token: [1, 1, C], no lookup of B * T rows.
             let segments = segments.unwrap_or_else(|| Tensor::zeros([1, 1], &ids.device()));
@@ -483,7 +499,12 @@ impl BertClassifier {
         segments: Option<Tensor<2, Int>>,
         pad: Option<Tensor<2, Bool>>,
     ) -> Tensor<2> {
-        let x = first_token(self.encoder.forward(ids, segments, pad)); // [B, C]
+        self.classify(self.encoder.forward(ids, segments, pad))
+    }
+
+    /// Logits `[B, L]` of what the encoder made of the tokens, `[B, T, C]`.
+    pub fn classify(&self, hidden: Tensor<3>) -> Tensor<2> {
+        let x = first_token(hidden); // [B, C]
         let x = match self.family {
             ModelType::Bert => self.dense.forward(x).tanh(),
             ModelType::Roberta => self.dense.forward(self.dropout.forward(x)).tanh(),

@@ -1,12 +1,16 @@
 //! Dropout (Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>).
 
-use burn::{module::Module, prelude::*, tensor::Distribution};
+use burn::{
+    module::{Flag, Module, Param},
+    prelude::*,
+    tensor::Distribution,
+};
 use firebrick_kernels::dropout as kernel;
 
 use super::fused;
 
 /// Zeroes each element with probability `rate` in training and scales the rest by `1 / (1 - rate)`.
-/// Off on a device without autodiff.
+/// Off on a device without autodiff, and in a model that is frozen there.
 #[derive(Module, Debug)]
 pub struct Dropout {
     #[module(skip)]
@@ -14,11 +18,12 @@ pub struct Dropout {
     /// Tells the masks of members apart that draw the same seeds.
     #[module(skip)]
     salt: u64,
+    training: Param<Flag>,
 }
 
 impl Dropout {
     pub fn new(rate: f64) -> Self {
-        Self { rate, salt: 0 }
+        Self { rate, salt: 0, training: Param::from_bool(true) }
     }
 
     /// Of numbers that only the member `rank` has.
@@ -45,7 +50,7 @@ impl Dropout {
     }
 
     fn applies(&self, device: &Device) -> bool {
-        self.rate > 0.0 && device.is_autodiff()
+        self.rate > 0.0 && device.is_autodiff() && self.training.is_enabled()
     }
 
     /// What a kernel of [`fused`] is to drop this time. Its seed is drawn from the device's.

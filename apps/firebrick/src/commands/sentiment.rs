@@ -1,0 +1,142 @@
+//! `firebrick nlp sentiment`: is it positive, how sure is that, and which words say so?
+
+use std::{collections::BTreeMap, io::IsTerminal};
+
+use firebrick_nlp::{
+    classification::{
+        attribution::{Explainer, Explanation},
+        classifier::{Prediction, TextClassifier},
+    },
+    language::is_chinese,
+};
+use serde_json::{Value, json};
+
+use super::{Outcome, nlp::or_stdin};
+use crate::{
+    cli::{Global, SentimentArgs},
+    failure::Failure,
+    places,
+};
+
+/// A model as the question needs it: gradients are kept only where an answer is explained.
+enum Judge {
+    Plain(TextClassifier),
+    Explaining(Box<Explainer>),
+}
+
+impl Judge {
+    fn open(name: &str, explain: bool, global: &Global) -> Result<Self, Failure> {
+        let (source, device) = (places::model(name, &global.runs)?, global.device.open()?);
+        Ok(match explain {
+            false => Self::Plain(TextClassifier::open(&source, &device)?),
+            true => {
+                let classifier = TextClassifier::open(&source, &device.autodiff())?;
+                Self::Explaining(Box::new(Explainer::new(classifier)))
+            }
+        })
+    }
+
+    fn labels(&self) -> &[String] {
+        match self {
+            Self::Plain(classifier) => &classifier.labels,
+            Self::Explaining(explainer) => explainer.labels(),
+        }
+    }
+
+    fn ask(&self, text: &str) -> (Prediction, Option<Explanation>) {
+        match self {
+            Self::Plain(classifier) => (classifier.predict(&[text], 1).remove(0), None),
+            Self::Explaining(explainer) => {
+                let explanation = explainer.explain(text);
+                (explanation.prediction.clone(), Some(explanation))
+            }
+        }
+    }
+}
+
+pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
+    let texts = or_stdin(args.texts)?;
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut opened: BTreeMap<&str, Judge> = BTreeMap::new();
+    let mut answers = vec![];
+    for text in &texts {
+        let (language, chosen) = match is_chinese(text) {
+            true => ("zh", "hotel"),
+            false => ("en", "sst2"),
+        };
+        let name = args.model.as_deref().unwrap_or(chosen);
+        let judge = match opened.entry(name) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(Judge::open(name, args.explain, global)?)
+            }
+        };
+        let (answer, explanation) = judge.ask(text);
+        let label = &judge.labels()[answer.label];
+        let score = answer.scores[answer.label];
+        let said = match label.as_str() {
+            _ if args.neutral_below.is_some_and(|least| score < least) => "neutral",
+            "1" => "positive",
+            "0" => "negative",
+            other => other,
+        };
+        if !global.json {
+            match &explanation {
+                Some(explanation) if colours => {
+                    println!("{said}  {score:.3}  {}", coloured(text, explanation));
+                }
+                _ => println!("{said}  {score:.3}  {text}"),
+            }
+            if let (Some(explanation), false) = (&explanation, colours) {
+                print!("{}", listed(text, explanation));
+            }
+        }
+        let mut all = json!({
+            "text": text, "sentiment": said, "label": label, "score": score, "language": language, "model": name,
+        });
+        if let Some(explanation) = explanation {
+            let word = |word: &firebrick_nlp::classification::attribution::Attribution| {
+                let (start, end) = (word.span.start, word.span.end);
+                json!({"text": &text[word.span.clone()], "start": start, "end": end, "value": word.value})
+            };
+            all["words"] = explanation.words.iter().map(word).collect();
+            all["gap"] = explanation.gap.into();
+        }
+        answers.push(all);
+    }
+    if global.json {
+        println!("{}", Value::Array(answers));
+    }
+    Ok(())
+}
+
+/// A word a line, those that weigh most first.
+fn listed(text: &str, explanation: &Explanation) -> String {
+    let mut words: Vec<_> = explanation.words.iter().collect();
+    words.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
+    words
+        .iter()
+        .map(|word| format!("  {:+.2}  {}\n", word.value, &text[word.span.clone()]))
+        .collect()
+}
+
+/// Blue speaks for the answer, orange against it; the deeper the more.
+fn coloured(text: &str, explanation: &Explanation) -> String {
+    let largest = explanation.words.iter().map(|word| word.value.abs()).fold(1e-9, f64::max);
+    let mut shown = String::new();
+    let mut end = 0;
+    for word in &explanation.words {
+        shown.push_str(&text[end..word.span.start]);
+        let share = (word.value.abs() / largest).min(1.0);
+        let fade = |full: f64| (255.0 + (full - 255.0) * share).round() as u8;
+        let [r, g, b] = match word.value >= 0.0 {
+            true => [fade(90.0), fade(160.0), fade(240.0)],
+            false => [fade(240.0), fade(150.0), fade(60.0)],
+        };
+        let piece = &text[word.span.clone()];
+        shown.push_str(&format!("\x1b[38;2;0;0;0;48;2;{r};{g};{b}m{piece}\x1b[0m"));
+        end = word.span.end;
+    }
+    shown.push_str(&text[end..]);
+    shown
+}
