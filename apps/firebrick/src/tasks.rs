@@ -1,6 +1,6 @@
 //! The tasks that a recipe can name, over all applications.
 
-use firebrick_nlp::{classification, lm, tagging, translation};
+use firebrick_nlp::{classification, lm, pretraining, tagging, translation};
 use firebrick_train::job::Recipe;
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
@@ -23,6 +23,10 @@ macro_rules! with_task {
                 type $R = firebrick_nlp::lm::recipe::Recipe;
                 $body
             }
+            <firebrick_nlp::pretraining::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_nlp::pretraining::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -35,6 +39,7 @@ pub const TASKS: &[&str] = &[
     translation::recipe::Recipe::TASK,
     tagging::recipe::Recipe::TASK,
     lm::recipe::Recipe::TASK,
+    pretraining::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.

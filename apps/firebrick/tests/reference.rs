@@ -26,6 +26,38 @@ fn reference(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// The passage that answers comes first, from an index folder and from the texts themselves.
+#[test]
+fn search_finds_the_passage_that_answers() {
+    let home = tempfile::tempdir().unwrap();
+    let docs = home.path().join("docs/deep");
+    fs::create_dir_all(&docs).unwrap();
+    let texts = [
+        ("router.md", "# Router\n\nHold the small button on the back for ten seconds to reset it."),
+        ("bread.txt", "Let the dough rise for two hours, then bake it at 230 degrees."),
+        ("cat.txt", "The cat sleeps on the sofa all day and hunts at night."),
+        ("image.png", "not a text"),
+    ];
+    for (name, text) in texts {
+        fs::write(docs.join(name), text).unwrap();
+    }
+    let (docs, index) = (home.path().join("docs"), home.path().join("index"));
+    let (docs, index) = (docs.to_str().unwrap(), index.to_str().unwrap());
+    firebrick(&["nlp", "index", docs, "--output", index, "--quiet"]);
+    let ask = |place: &str| {
+        let question = "how can I set the network device back to its factory state?";
+        let found = firebrick(&["nlp", "search", question, "--docs", place, "--json", "--quiet"]);
+        let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+        found[0]["passages"].clone()
+    };
+    let found = ask(index);
+    assert_eq!(found.as_array().unwrap().len(), 3);
+    assert_eq!(found[0]["file"], "deep/router.md");
+    assert_eq!(found[0]["line"], 1);
+    assert!(found[0]["score"].as_f64() > found[1]["score"].as_f64(), "{found}");
+    assert_eq!(ask(docs), found);
+}
+
 /// Real sentences of unlike length, some of them not English, in batches.
 #[test]
 fn embeddings_are_those_of_sentence_transformers() {

@@ -164,6 +164,12 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         ledgers.push(("train".into(), ledger));
     }
 
+    if data.train_rows > 0 && data.train_rows < train.len() {
+        let share = data.train_rows as f64 / train.len() as f64;
+        let parts = [("drawn", share), ("left", 1.0 - share)];
+        train = stratified(train, &parts, seed)?.swap_remove(0).1;
+    }
+
     let labels: BTreeSet<String> = train.iter().filter_map(|row| row.label.clone()).collect();
     let labels: Vec<String> = labels.into_iter().collect();
     if labels.len() < 2 {

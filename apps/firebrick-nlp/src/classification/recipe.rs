@@ -71,6 +71,8 @@ pub struct DataRecipe {
     pub max_chars: usize,
     /// What to do about training rows that are also, or nearly, in another part.
     pub leaks: Leaks,
+    /// Learn from so many of the training rows only, drawn by the seed; 0 takes all.
+    pub train_rows: usize,
     /// Probability of hiding a token of a training row behind the unknown token.
     pub token_dropout: f64,
 }
@@ -98,6 +100,7 @@ impl Default for DataRecipe {
             label_column: "label".into(),
             max_chars: 10_000,
             leaks: Leaks::Drop,
+            train_rows: 0,
             token_dropout: 0.0,
         }
     }
@@ -223,7 +226,7 @@ impl Check for Recipe {
         }
         match &self.model.pretrained {
             None => {
-                self.bert(self.tokenizer.vocab_size)?;
+                self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;
             }
             Some(_) => self.model.check_pretrained()?,
         }
@@ -238,17 +241,21 @@ impl Check for Recipe {
     }
 }
 
-impl Recipe {
-    /// The encoder that `[model]` describes, from scratch.
-    pub fn bert(&self, vocab_size: usize) -> Result<BertConfig, RecipeError> {
-        let model = &self.model;
+impl ModelRecipe {
+    /// The encoder that the sizes describe, from scratch, for texts that `tokenizer` cuts.
+    pub fn bert(
+        &self,
+        tokenizer: &TokenizerRecipe,
+        vocab_size: usize,
+    ) -> Result<BertConfig, RecipeError> {
+        let model = self;
         let hidden_act: Activation = serde_json::from_value(model.hidden_act.clone().into())
             .map_err(|_| {
                 let problem =
                     format!("is {:?}, none of gelu, gelu_new, relu, tanh", model.hidden_act);
                 RecipeError::value("model.hidden_act", problem)
             })?;
-        let byte_bpe = self.tokenizer.kind == TokenizerKind::ByteBpe;
+        let byte_bpe = tokenizer.kind == TokenizerKind::ByteBpe;
         let config = BertConfig {
             model_type: if byte_bpe { ModelType::Roberta } else { ModelType::Bert },
             vocab_size,
@@ -258,7 +265,7 @@ impl Recipe {
             intermediate_size: model.intermediate_size,
             hidden_act,
             // RoBERTa counts positions from 2.
-            max_position_embeddings: self.tokenizer.max_len + if byte_bpe { 2 } else { 0 },
+            max_position_embeddings: tokenizer.max_len + if byte_bpe { 2 } else { 0 },
             type_vocab_size: if byte_bpe { 1 } else { 2 },
             hidden_dropout_prob: model.hidden_dropout_prob,
             attention_probs_dropout_prob: model.attention_probs_dropout_prob,

@@ -142,7 +142,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             (loaded.config, loaded.model.materialize())
         }
         None => {
-            let mut config = recipe.bert(tokenizer.vocab_size())?;
+            let mut config = recipe.model.bert(&recipe.tokenizer, tokenizer.vocab_size())?;
             config.set_labels(&labels);
             let model = config.init_classifier(labels.len(), &device).materialize();
             (config, model)

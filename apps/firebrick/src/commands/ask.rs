@@ -14,7 +14,7 @@ use firebrick_nlp::{
         classifier::{Prediction, TextClassifier},
         recipe::Recipe,
     },
-    lm,
+    lm, pretraining,
     tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
 };
@@ -104,6 +104,7 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
             let message = "a language model continues texts: `firebrick nlp generate`";
             return Err(Failure::text(USAGE, message));
         }
+        pretraining::recipe::Recipe::TASK => return Err(unfinished()),
         _ => {
             let classifier = TextClassifier::open(&source, &device)?;
             let answers = classifier.predict(&texts, args.batch_size.max(1)).into_iter();
@@ -122,6 +123,13 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     });
     let bad = problems(&table.bad);
     write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+}
+
+/// Of a pre-trained encoder, which has no labels to answer with.
+pub fn unfinished() -> Failure {
+    let message =
+        "this encoder is pre-trained: fine-tune it first, with `model.pretrained` in a recipe";
+    Failure::text(USAGE, message)
 }
 
 /// Rows that could not be read, and why.

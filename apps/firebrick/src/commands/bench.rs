@@ -289,7 +289,10 @@ impl Bench<'_> {
     /// The encoder of the recipe sst2, from random weights.
     fn train_sst2(&self, rows: usize, tokens: usize) -> Outcome {
         let recipe: classification::recipe::Recipe = Opened::named("sst2")?.parse(&[])?;
-        let config = recipe.bert(recipe.tokenizer.vocab_size).context("the recipe sst2")?;
+        let config = recipe
+            .model
+            .bert(&recipe.tokenizer, recipe.tokenizer.vocab_size)
+            .context("the recipe sst2")?;
         let mut step = TrainStep::new(&config, rows, tokens, &self.device);
         self.train(rows * tokens, || step.run())
     }

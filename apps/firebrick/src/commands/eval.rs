@@ -11,7 +11,7 @@ use firebrick_data::{
 use firebrick_metrics::interval::wilson_interval;
 use firebrick_nlp::{
     classification::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate},
-    lm,
+    lm, pretraining,
     tagging::{self, tagger::TextTagger},
     translation::{
         self,
@@ -52,6 +52,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         tagging::recipe::Recipe::TASK => tags(args, &source, global)?,
         translation::recipe::Recipe::TASK => translations(args, &source, global)?,
         lm::recipe::Recipe::TASK => language(args, &source, global)?,
+        pretraining::recipe::Recipe::TASK => return Err(ask::unfinished()),
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;

@@ -1,0 +1,104 @@
+//! A recipe that pre-trains an encoder.
+
+use std::path::PathBuf;
+
+use firebrick_train::{
+    job::check_head,
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    classification::recipe::ModelRecipe,
+    tokenizer::recipe::{TokenizerKind, TokenizerRecipe},
+};
+
+/// Scores that can choose the weights.
+pub const METRICS: &[&str] = &["loss", "accuracy"];
+
+/// Texts without labels, and an encoder that guesses their masked words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Of this format: 1.
+    pub version: u32,
+    pub task: TaskKind,
+    /// Names the run folder: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Everything random is a function of it.
+    #[serde(default)]
+    pub seed: u64,
+    pub data: DataRecipe,
+    #[serde(default)]
+    pub tokenizer: TokenizerRecipe,
+    #[serde(default)]
+    pub model: ModelRecipe,
+    #[serde(default)]
+    pub train: TrainRecipe,
+    #[serde(default)]
+    pub checkpoint: CheckpointRecipe,
+    #[serde(default)]
+    pub eval: EvalRecipe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    MaskedLanguageModelling,
+}
+
+/// `[data]`: known data sets, files of your own, or both together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataRecipe {
+    /// Ids of text classification sets, of which the texts of the training parts are read, and no label.
+    pub datasets: Vec<String>,
+    /// Text files, a text a line, relative to the recipe.
+    pub files: Vec<PathBuf>,
+    /// Part of the texts that chooses the weights.
+    pub valid_fraction: f64,
+    /// Share of a text's tokens that is to be guessed.
+    pub masked: f64,
+}
+
+impl Default for DataRecipe {
+    fn default() -> Self {
+        Self { datasets: vec![], files: vec![], valid_fraction: 0.05, masked: 0.15 }
+    }
+}
+
+impl Check for Recipe {
+    fn check(&self) -> Result<(), RecipeError> {
+        let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
+        check_head(self.version, &self.name)?;
+        if self.data.datasets.is_empty() && self.data.files.is_empty() {
+            return fail("data.files", "is missing (or name `data.datasets`)".into());
+        }
+        if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
+            let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
+            return fail("data.valid_fraction", problem);
+        }
+        if !(self.data.masked > 0.0 && self.data.masked < 1.0) {
+            return fail("data.masked", format!("is {}, not within 0 and 1", self.data.masked));
+        }
+        self.tokenizer.check()?;
+        if self.tokenizer.kind == TokenizerKind::Pretrained {
+            return fail("tokenizer.kind", "is trained here: `wordpiece` or `byte-bpe`".into());
+        }
+        if self.model.pretrained.is_some() || self.model.lora.r > 0 {
+            let key = if self.model.lora.r > 0 { "model.lora" } else { "model.pretrained" };
+            return fail(key, "is for fine-tuning: pre-training begins from scratch".into());
+        }
+        self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;
+        self.train.check()?;
+        self.train.check_layers_run_once()?;
+        self.checkpoint.check()?;
+        self.eval.check()?;
+        self.eval.metric(METRICS).map(|_| ())
+    }
+
+    fn resolve(&mut self) {
+        self.train.resolve();
+    }
+}

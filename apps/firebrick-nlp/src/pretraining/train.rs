@@ -1,0 +1,225 @@
+//! From a recipe to a masked language model's folder, through the one training loop.
+
+use std::{collections::HashSet, fs, path::Path};
+
+use anyhow::{Context, ensure};
+use burn::module::Module;
+use firebrick_core::{
+    arch::bert::{BertConfig, ModelType, save_masked_lm},
+    checkpoint::tensors::{SaveType, write_atomically},
+};
+use firebrick_data::{hash, table::Row};
+use firebrick_train::{
+    fit::{Fitted, Plan, fit},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    origin::Origin,
+    recipe::{RecipeError, TrainRecipe},
+    report::Report,
+    sampler::{Coins, mix},
+};
+
+use super::{
+    masked::{MaskSettings, MaskedLm, MaskedTexts, evaluate},
+    recipe::{METRICS, Recipe},
+};
+use crate::{classification::corpus::read_split, tokenizer::TextTokenizer};
+
+/// Everything before step 0.
+pub struct Prepared {
+    train: Vec<String>,
+    valid: Vec<String>,
+    tokenizer: TextTokenizer,
+    sha256: String,
+}
+
+/// A pre-trained encoder and what was measured of it.
+pub struct Trained {
+    outcome: Outcome,
+    parameters: usize,
+    texts: [usize; 2],
+}
+
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "masked-language-modelling";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
+    }
+
+    /// Texts that occur twice are read once.
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let mut texts = vec![];
+        for id in &self.data.datasets {
+            let table = read_split(&(places.data)(id)?, id, "train")?;
+            texts.extend(table.rows.into_iter().map(|row| row.text));
+        }
+        for file in &self.data.files {
+            let path = places.base.join(file);
+            let text = fs::read_to_string(&path);
+            let text = text.with_context(|| format!("reading {}", path.display()))?;
+            texts.extend(text.lines().map(str::to_string));
+        }
+        let mut seen = HashSet::new();
+        texts.retain(|text| !text.trim().is_empty() && seen.insert(text.clone()));
+        let count = (texts.len() as f64 * self.data.valid_fraction).round() as usize;
+        ensure!(count > 0 && count < texts.len(), "{} texts: too few to be split", texts.len());
+        let mut coins = Coins::new(mix(self.seed, 0x9e7_7a1)); // which texts are set aside
+        let valid = (0..count).map(|_| texts.swap_remove(coins.below(texts.len()))).collect();
+        let tokenizer = self.tokenizer.make(texts.iter().map(String::as_str), None)?;
+        let row = |(row, text): (usize, &String)| Row { row, text: text.clone(), label: None };
+        let rows: Vec<Row> = texts.iter().chain(&valid).enumerate().map(row).collect();
+        Ok(Prepared { sha256: hash::sha256_rows(&rows), train: texts, valid, tokenizer })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
+        train(self, prepared, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        vec![format!("texts: train {}, valid {}", self.train.len(), self.valid.len())]
+    }
+}
+
+impl job::Trained for Trained {
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        let losses = vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?];
+        let valid = &self.outcome.scores["valid"];
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let model = dir.join("model");
+        let report = Report {
+            title: format!("Run {name}"),
+            subtitle: "Every number on this page was measured in this run.".into(),
+            facts: vec![
+                ("validation accuracy".into(), format!("{:.4}", valid["accuracy"])),
+                ("validation perplexity".into(), format!("{:.2}", valid["perplexity"])),
+                ("parameters".into(), self.parameters.to_string()),
+                ("training texts".into(), self.texts[0].to_string()),
+                ("validation texts".into(), self.texts[1].to_string()),
+                ("seconds".into(), format!("{:.0}", self.outcome.counters.seconds)),
+            ],
+            verdict: format!(
+                "Guesses {:.1} % of the masked tokens of texts that it has not seen.",
+                100.0 * valid["accuracy"]
+            ),
+            curves: vec![chart("Loss", "nats a masked token", losses)],
+            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
+            next_steps: vec![(
+                format!("firebrick train RECIPE --set model.pretrained={}", model.display()),
+                "fine-tune it on texts with labels".into(),
+            )],
+            ..Report::default()
+        };
+        Ok(Shown { report, files: vec![] })
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
+    session.needs_whole_model()?;
+    let Prepared { train, valid, tokenizer, .. } = prepared;
+    let Session { device, run, team, max_time, stop, report } = session;
+    let device = device.clone().autodiff();
+    device.seed(recipe.seed);
+    let config = recipe.model.bert(&recipe.tokenizer, tokenizer.vocab_size())?;
+    let masked = |texts: &[String]| {
+        let max_len = recipe.tokenizer.max_len;
+        let ids = texts.iter().map(|text| tokenizer.encode(text, max_len));
+        let settings = mask_settings(recipe, &config, &tokenizer)?;
+        let ordinary = |ids: &Vec<u32>| ids.iter().any(|id| !settings.special.contains(id));
+        MaskedTexts::new(ids.filter(ordinary).collect(), settings.clone())
+    };
+    let [train, valid] = [masked(&train)?, masked(&valid)?];
+    let texts = [&train, &valid].map(firebrick_train::task::Examples::len);
+    let model = MaskedLm { model: config.init_masked_lm(&device).materialize() };
+    let parameters = model.num_params();
+    let plan = Plan {
+        train: &recipe.train,
+        checkpoint: &recipe.checkpoint,
+        metric: recipe.eval.metric(METRICS)?,
+        seed: recipe.seed,
+        max_time,
+        stop,
+        team,
+    };
+    // The same masks each time: what changes is the model.
+    let judge = |model: &MaskedLm| evaluate(model, &valid, recipe.eval.batch_size, recipe.seed);
+    let Fitted { best, end, counters } = fit(model, &train, &plan, run, judge, report)?;
+    if !team.is_first() {
+        return Ok(None);
+    }
+    let scores = Scores::from([("valid".to_string(), judge(&best))]);
+    let task = <Recipe as job::Recipe>::TASK;
+    let origin = Origin {
+        max_len: Some(recipe.tokenizer.max_len),
+        ..Origin::new(task, &recipe.name, &run.info, scores.clone())
+    };
+    save(&best, &config, &tokenizer, &origin, &run.dir().join("model"))?;
+    Ok(Some(Trained { outcome: Outcome { end, counters, scores }, parameters, texts }))
+}
+
+fn mask_settings(
+    recipe: &Recipe,
+    config: &BertConfig,
+    tokenizer: &TextTokenizer,
+) -> anyhow::Result<MaskSettings> {
+    let names: &[&str] = match config.model_type {
+        ModelType::Roberta => &["<s>", "<pad>", "</s>", "<mask>"],
+        ModelType::Bert | ModelType::Distilbert => &["[CLS]", "[PAD]", "[SEP]", "[MASK]"],
+    };
+    let ids = names.iter().map(|name| {
+        tokenizer.token_id(name).with_context(|| format!("the tokenizer has no {name}"))
+    });
+    let special = ids.collect::<anyhow::Result<Vec<u32>>>()?;
+    Ok(MaskSettings {
+        mask_id: special[3],
+        pad_id: tokenizer.pad_id(),
+        vocab_size: config.vocab_size,
+        probability: recipe.data.masked,
+        special,
+    })
+}
+
+/// A folder that `transformers` opens as a masked language model, and that a classification recipe begins from.
+fn save(
+    model: &MaskedLm,
+    config: &BertConfig,
+    tokenizer: &TextTokenizer,
+    origin: &Origin,
+    dir: &Path,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    save_masked_lm(&model.model, config, &dir.join("model.safetensors"), SaveType::F32)?;
+    tokenizer.save(&dir.join("tokenizer.json"))?;
+    let path = dir.join("config.json");
+    let json = serde_json::to_string_pretty(&config.masked_lm_json())?;
+    write_atomically(&path, json.as_bytes())
+        .with_context(|| format!("writing {}", path.display()))?;
+    origin.save(dir, "fill-mask", "An encoder that guesses masked tokens; made to be fine-tuned.")
+}
