@@ -349,6 +349,9 @@ impl Client {
         if !status.is_success() {
             return Err(TrackError::Refused { url: url(), status: status.as_u16(), text: short() });
         }
+        if text.is_empty() {
+            return Ok(Value::Null); // to a file that was sent
+        }
         serde_json::from_str(&text).map_err(|_| TrackError::NotMlflow { url: url(), text: short() })
     }
 

@@ -178,11 +178,11 @@ mod tests {
 
     #[test]
     fn the_word_that_decides_has_the_largest_part() {
-        let text = "the film is dreadful and it is long";
+        let text = "the film is dull and it is on at noon";
         let explained = explainer("sst2").explain(text);
         let largest = explained.words.iter().max_by(|a, b| a.value.total_cmp(&b.value)).unwrap();
-        let span = text.find("dreadful").unwrap();
-        assert!((span..span + 8).contains(&largest.span.start), "{explained:?}");
+        let span = text.find("dull").unwrap();
+        assert!((span..span + 4).contains(&largest.span.start), "{explained:?}");
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! One function a subcommand.
 
+/// A line to stdout, as `println!`, which panics where the reader has gone.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::commands::tell(format_args!("{}\n", format_args!($($text)*)))
+    };
+}
+
 mod ask;
 mod bench;
 mod data;
@@ -74,14 +81,17 @@ fn dispatch(cli: Cli) -> Outcome {
 
 /// Prints a JSON document with `--json`, else the text.
 fn print(global: &Global, json: &serde_json::Value, text: &str) {
+    match global.json {
+        true => say!("{json}"),
+        false => say!("{}", text.trim_end()),
+    }
+}
+
+/// Text to stdout, at once. A reader that has seen enough, as `head` has, ends the command.
+fn tell(text: std::fmt::Arguments) {
     let mut stdout = std::io::stdout().lock();
-    let written = match global.json {
-        true => writeln!(stdout, "{json}"),
-        false => writeln!(stdout, "{}", text.trim_end()),
-    };
-    match written {
-        // The reader has seen enough, as `head` has.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+    match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         written => written.expect("stdout can be written to"),
     }
 }

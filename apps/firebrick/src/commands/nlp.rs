@@ -1,7 +1,7 @@
 //! `firebrick nlp`: text applications.
 
 use std::{
-    io::{BufRead, IsTerminal, Write},
+    io::{BufRead, IsTerminal},
     path::Path,
 };
 
@@ -152,18 +152,18 @@ fn generate(model: &str, prompts: Vec<String>, args: &WriteArgs, global: &Global
     let told = !global.json && prompts.len() == 1 && config.num_beams == 1;
     let texts = writer.write(&prompts, &config, &limits, &mut |_, text| {
         if told {
-            tell(text);
+            super::tell(format_args!("{text}"));
         }
     })?;
     if global.json {
         let rows = prompts.iter().zip(&texts).enumerate();
         let rows =
             rows.map(|(id, (prompt, text))| json!({"id": id, "prompt": prompt, "text": text}));
-        println!("{}", rows.collect::<Value>());
+        say!("{}", rows.collect::<Value>());
     } else if told {
-        println!();
+        say!("");
     } else {
-        texts.iter().for_each(|text| println!("{text}"));
+        texts.iter().for_each(|text| say!("{text}"));
     }
     Ok(())
 }
@@ -209,12 +209,6 @@ fn poem(
     Ok(())
 }
 
-/// A piece of an answer, at once.
-fn tell(text: &str) {
-    print!("{text}");
-    let _ = std::io::stdout().flush();
-}
-
 fn chat(
     model: &str,
     system: Option<String>,
@@ -246,7 +240,7 @@ fn chat(
         let prompt = template.render(&history, true).map_err(anyhow::Error::new)?;
         let told = &mut |_: usize, text: &str| {
             if !global.json {
-                tell(text);
+                super::tell(format_args!("{text}"));
             }
         };
         let text = writer.write(&[&prompt], &config, &limits, told)?.remove(0);
@@ -261,13 +255,13 @@ fn chat(
                 if library.is_some() {
                     said["passages"] = sources.collect();
                 }
-                println!("{said}");
+                say!("{said}");
             }
             false => {
-                println!();
+                say!("");
                 for (number, hit) in (1..).zip(&hits) {
                     let mark = if named.contains(&number) { '*' } else { ' ' };
-                    println!("{mark}[{number}] {}:{}", hit.passage.file, hit.passage.line);
+                    say!("{mark}[{number}] {}:{}", hit.passage.file, hit.passage.line);
                 }
             }
         }

@@ -21,10 +21,10 @@ pub fn run(command: RecipeCommand) -> Outcome {
         RecipeCommand::Ls => {
             for (name, text) in tasks::shipped() {
                 let first = text.lines().next().unwrap_or_default().trim_start_matches("# ");
-                println!("{name:14} {first}");
+                say!("{name:14} {first}");
             }
         }
-        RecipeCommand::Show { name } => print!("{}", shipped(&name)?),
+        RecipeCommand::Show { name } => say!("{}", shipped(&name)?.trim_end()),
         RecipeCommand::Cp { name, file } => {
             let text = shipped(&name)?;
             if file.exists() {
@@ -32,13 +32,13 @@ pub fn run(command: RecipeCommand) -> Outcome {
                 return Err(Failure::text(USAGE, message));
             }
             std::fs::write(&file, text)?;
-            println!("{}", file.display());
+            say!("{}", file.display());
         }
         RecipeCommand::Check { file } => {
             let opened = Opened::file(&file)?;
             with_task!(opened.task()?, R => {
                 let recipe: R = opened.parse(&[])?;
-                println!("{}: sound; task {}, name {}", file.display(), R::TASK, recipe.name());
+                say!("{}: sound; task {}, name {}", file.display(), R::TASK, recipe.name());
             })
         }
         RecipeCommand::Schema => {
@@ -46,15 +46,15 @@ pub fn run(command: RecipeCommand) -> Outcome {
             for task in TASKS {
                 with_task!(*task, R => all.push(schemars::schema_for!(R).to_value()));
             }
-            println!("{}", serde_json::to_string_pretty(&either(all))?);
+            say!("{}", serde_json::to_string_pretty(&either(all))?);
         }
         RecipeCommand::Reference => {
-            print!(
+            say!(
                 "# Recipe keys\n\nPrinted by `firebrick recipe reference` from the types; do not edit.\n\n\
-                 `--set table.key=value` changes a key for one run.\n"
+                 `--set table.key=value` changes a key for one run."
             );
             for task in TASKS {
-                with_task!(*task, R => print!("{}", reference::<R>()));
+                with_task!(*task, R => say!("{}", reference::<R>().trim_end_matches('\n')));
             }
         }
     }

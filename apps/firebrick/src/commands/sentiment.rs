@@ -83,12 +83,12 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
         if !global.json {
             match &explanation {
                 Some(explanation) if colours => {
-                    println!("{said}  {score:.3}  {}", coloured(text, explanation));
+                    say!("{said}  {score:.3}  {}", coloured(text, explanation));
                 }
-                _ => println!("{said}  {score:.3}  {text}"),
+                _ => say!("{said}  {score:.3}  {text}"),
             }
             if let (Some(explanation), false) = (&explanation, colours) {
-                print!("{}", listed(text, explanation));
+                say!("{}", listed(text, explanation).trim_end());
             }
         }
         let mut all = json!({
@@ -105,7 +105,7 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
         answers.push(all);
     }
     if global.json {
-        println!("{}", Value::Array(answers));
+        say!("{}", Value::Array(answers));
     }
     Ok(())
 }

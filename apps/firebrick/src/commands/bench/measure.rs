@@ -144,7 +144,7 @@ impl<'a> Report<'a> {
         if let (Some(line), Value::Object(extra)) = (line.as_object_mut(), self.extra) {
             line.extend(extra);
         }
-        println!("{line}");
+        say!("{line}");
     }
 }
 
