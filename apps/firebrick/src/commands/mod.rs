@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod compress;
 mod data;
 mod doctor;
 mod eval;
@@ -12,6 +13,7 @@ mod models;
 mod nlp;
 mod recipe;
 mod runs;
+mod speed;
 mod start;
 mod sweep;
 mod train;
@@ -59,6 +61,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Data(command) => data::run(command, global),
         Command::Train(args) => train::run(&args, global),
         Command::Sweep(args) => sweep::run(&args, global),
+        Command::Compress(args) => compress::run(&args, global),
         Command::Eval(args) => eval::run(&args, global),
         Command::Predict(args) => ask::predict(&args, global),
         Command::Forward(args) => forward::run(&args, global),

@@ -3,6 +3,8 @@
 //! A byte holds two weights as `level + 8`, which `vpdpbusd` and `vpmaddubsw` take as they are; the 8 is made good by
 //! what a group's sum begins with.
 
+#![expect(clippy::needless_range_loop, reason = "rows, panels and lanes index several arrays")]
+
 #[cfg(target_arch = "x86_64")]
 use super::int8::{first_line, load256, load512, numbers256, numbers512};
 use super::{

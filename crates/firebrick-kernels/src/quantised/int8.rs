@@ -1,5 +1,7 @@
 //! Int8 weights: `y = scale * row scale * sum of whole products + bias`.
 
+#![expect(clippy::needless_range_loop, reason = "rows, panels and lanes index several arrays")]
+
 use super::{Block, Cpu, PANEL, Packed, Rows, packed::line};
 
 /// Sums of `R` rows and `P` panels.
