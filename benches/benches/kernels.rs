@@ -1,5 +1,5 @@
 //! Our kernels against Burn's on flex: exact GELU, 2 M numbers (throughput is in numbers), and convolutions
-//! as in ResNet-50 and wav2vec2 (in multiplications).
+//! as in ResNet-50 and wav2vec2 (in multiplications); whole numbers against floats in BERT's widest layer.
 #![recursion_limit = "256"]
 
 use burn::{
@@ -7,7 +7,8 @@ use burn::{
     tensor::{Distribution, activation, module, ops::ConvOptions},
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use firebrick_core::layers::{activation::Activation, conv::conv2d};
+use firebrick_core::layers::{activation::Activation, conv::conv2d, fused, linear::linear};
+use firebrick_kernels::quantised::{Format, Packed, Range, levels};
 
 fn gelu(c: &mut Criterion) {
     let x = Tensor::<2>::random([1024, 2048], Distribution::Normal(0.0, 1.0), &Device::flex());
@@ -60,5 +61,36 @@ fn convolution(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, gelu, convolution);
+/// One row as a language model writes it, and 128 as BERT reads them.
+fn quantised(c: &mut Criterion) {
+    const INPUTS: usize = 768;
+    const OUTPUTS: usize = 3072;
+    let device = Device::flex();
+    let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let weight = random([OUTPUTS, INPUTS]);
+    let numbers = weight.to_data().try_to_vec::<f32>().expect("f32");
+    let packed = |format| {
+        let w = levels(&numbers, INPUTS, format, Range::MinMax);
+        let bytes = Packed::pack(format, [INPUTS, OUTPUTS], &w.levels, &w.scales);
+        fused::packed(bytes, [INPUTS, OUTPUTS], &device)
+    };
+    let weights = [
+        ("f32", weight.transpose()),
+        ("int8", packed(Format::Int8)),
+        ("int4", packed(Format::Int4 { group: 32 })),
+    ];
+    for rows in [1, 128] {
+        let x = random([rows, INPUTS]);
+        let mut group = c.benchmark_group(format!("linear/{rows}x{INPUTS}x{OUTPUTS}"));
+        group.throughput(Throughput::Elements((rows * INPUTS * OUTPUTS) as u64));
+        for (name, weight) in &weights {
+            group.bench_function(*name, |bench| {
+                bench.iter(|| linear(x.clone(), weight.clone(), None).into_data())
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, gelu, convolution, quantised);
 criterion_main!(benches);

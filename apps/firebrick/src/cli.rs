@@ -68,6 +68,8 @@ pub enum Command {
     Sweep(SweepArgs),
     /// Score a model on labelled rows
     Eval(EvalArgs),
+    /// Make a model smaller, measure what became of it, hold it to a budget
+    Compress(CompressArgs),
     /// Answer every row of a file
     Predict(PredictArgs),
     /// Raw arrays through a model: .npz in, .npz out
@@ -146,11 +148,44 @@ pub struct EvalArgs {
     /// Fail with code 4 unless it holds: --require 'accuracy>=0.9' (repeatable)
     #[arg(long, value_name = "SCORE>=VALUE")]
     pub require: Vec<String>,
+    /// Also answer so many rows one by one: latency, throughput, memory
+    #[arg(long, default_value_t = 0, value_name = "ROWS")]
+    pub latency: usize,
     #[command(flatten)]
     pub columns: ColumnArgs,
     /// Rows per batch
     #[arg(long, default_value_t = 64)]
     pub batch_size: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct CompressArgs {
+    /// Model folder, run folder, or name of a shipped model
+    pub model: String,
+    /// The smaller model goes there; must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Store weights as whole numbers
+    #[arg(long, value_parser = ["int8", "int4"])]
+    pub quantize: Option<String>,
+    /// Take out a share of each layer's feed-forward neurons: --prune neurons=0.5
+    #[arg(long, value_name = "WHAT=SHARE")]
+    pub prune: Option<String>,
+    /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points more
+    /// than it
+    #[arg(long, value_name = "size<=25%,accuracy>=-0.5")]
+    pub budget: Option<String>,
+    /// File with labelled rows, or id of a data set, in place of the validation part of the model's own data
+    #[arg(long, value_name = "PATH-or-ID")]
+    pub data: Option<String>,
+    /// Part of the data that the candidates are measured on
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
+    /// Also measure each weight alone as whole numbers
+    #[arg(long)]
+    pub sensitivity: bool,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
 }
 
 #[derive(Debug, Args)]
@@ -307,7 +342,7 @@ pub enum ModelsCommand {
     Convert {
         source: PathBuf,
         target: PathBuf,
-        #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16"])]
+        #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16", "int8", "int4"])]
         dtype: String,
     },
 }

@@ -248,3 +248,63 @@ fn runs_are_compared_on_a_page() {
         assert!(page.contains(part), "{part}");
     }
 }
+
+#[test]
+fn compression() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rows = "a warm and funny film,1\na dull and lifeless mess,0\n".repeat(10);
+    fs::write(home.join("rows.csv"), format!("text,label\n{rows}")).unwrap();
+    let common = ["--quantize", "int8", "--data", "rows.csv", "--progress", "plain"];
+    let compress = |output: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache"));
+        command.args(["compress", "sst2", "--output", output]).args(common).args(more);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+
+    // The shipped model is f16: whole numbers of eight bits are a little more than half of it.
+    let (code, said) = compress("small", &["--budget", "size<=60%,accuracy>=-5"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = compress("missed", &["--budget", "size<=10%"]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("not <= 10%: missed by 4"), "{said}");
+    let (code, said) = compress("small", &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(!home.join("small.candidates").exists());
+
+    for folder in ["small", "missed"] {
+        let scores = json(&run(home, &["eval", folder, "--json", "--data", "rows.csv"]));
+        assert!(scores["metrics"]["accuracy"].as_f64() > Some(0.9), "{scores}");
+        let answer = run(home, &["nlp", "sentiment", "--model", folder, "a dull mess"]);
+        assert!(answer.contains("negative"), "{answer}");
+        let inspected = run(home, &["models", "inspect", folder]);
+        assert!(inspected.contains("I8"), "{inspected}");
+    }
+    let card = fs::read_to_string(home.join("small/README.md")).unwrap_or_default();
+    assert!(card.contains("## Compression"), "{card}");
+    let origin = json(&fs::read_to_string(home.join("small/firebrick.json")).unwrap());
+    assert_eq!(
+        (&origin["task"], &origin["compression"]["from"]),
+        (&"text-classification".into(), &"sst2".into())
+    );
+
+    // Half of the neurons are gone, in a folder that says so, and that can be made floats again.
+    let (code, said) = compress("pruned", &["--prune", "neurons=0.5"]);
+    assert_eq!(code, Some(0), "{said}");
+    let config = json(&fs::read_to_string(home.join("pruned/config.json")).unwrap());
+    assert_eq!(config["intermediate_size"], 64);
+    run(home, &["models", "convert", "pruned", "floats", "--dtype", "f32"]);
+    run(home, &["eval", "floats", "--data", "rows.csv"]);
+
+    let file = home.join("small/model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(13).position(|window| window == b".weight_scale").unwrap();
+    bytes[at + 8] = b'S';
+    fs::write(&file, bytes).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    let output =
+        command.current_dir(home).args(["eval", "small", "--data", "rows.csv"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+}

@@ -7,6 +7,7 @@ use firebrick_kernels::{
     conv::{self, Conv2d},
     matmul::{Matrix, matmul, matmul_bf16},
     pool::{self, MaxPool},
+    quantised::{self, Packed, Range},
     recurrence::{self, Cell, Gradients, Recurrence},
     transpose::{self, Format},
 };
@@ -28,6 +29,9 @@ fn measure() {
     }
     if "bf16".contains(&filter) {
         bf16();
+    }
+    if "quantised".contains(&filter) {
+        quantised();
     }
     if "conv".contains(&filter) {
         convolutions();
@@ -142,6 +146,47 @@ fn bf16() {
                 });
                 let name = format!("bf16 {rows} x {i} x {o} {layout}");
                 let (bytes, products) = (2.0 * (i * o) as f64, (rows * i * o) as f64);
+                report(&name, time, copies, Some(bytes), Some(products));
+            }
+        }
+    }
+}
+
+/// As [`decode`], and for as many rows as BERT has; beside the product of floats.
+fn quantised() {
+    for (i, o) in [(896, 4864), (768, 768), (768, 3072), (3072, 768), (768, 50257)] {
+        let weight = numbers(i * o);
+        for (name, format) in [
+            ("f32", None),
+            ("int8", Some(quantised::Format::Int8)),
+            ("int4/32", Some(quantised::Format::Int4 { group: 32 })),
+            ("int4/128", Some(quantised::Format::Int4 { group: 128 })),
+        ] {
+            let packed = format.map(|format| {
+                let w = quantised::levels(&weight, i, format, Range::MinMax);
+                Packed::pack(format, [i, o], &w.levels, &w.scales)
+            });
+            let size = packed.as_ref().map_or(4 * i * o, Vec::len);
+            let copies = (250_000_000 / size).clamp(2, 200);
+            let floats = vec![if packed.is_none() { weight.clone() } else { vec![] }; copies];
+            let packed = vec![packed.unwrap_or_default(); copies];
+            for rows in [1, 8, 128, 1024] {
+                let copies = if rows > 8 { 2 } else { copies };
+                let x = numbers(rows * i);
+                let mut out = vec![0.0; rows * o];
+                let time = best(3, || {
+                    for (floats, packed) in floats.iter().zip(&packed).take(copies) {
+                        match format {
+                            None => {
+                                let w = Matrix::new(floats, i, o);
+                                matmul(Matrix::new(&x, rows, i), w, None, &mut out);
+                            }
+                            Some(_) => quantised::matmul(&x, Packed::new(packed), None, &mut out),
+                        }
+                    }
+                });
+                let (bytes, products) = (size as f64, (rows * i * o) as f64);
+                let name = format!("quantised {name} {rows} x {i} x {o}");
                 report(&name, time, copies, Some(bytes), Some(products));
             }
         }

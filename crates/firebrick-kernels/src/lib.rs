@@ -1,6 +1,6 @@
 //! Number-crunching loops on the CPU behind safe slices.
 //!
-//! Every function works on plain `f32` slices, so it is tested without a tensor library. Loops are
+//! Every function works on plain slices, so it is tested without a tensor library. Loops are
 //! written so that the compiler vectorises them; large slices are shared among rayon's threads in
 //! blocks of fixed size, so the result does not depend on the number of threads.
 
@@ -19,6 +19,7 @@ mod matvec;
 pub mod norm;
 pub mod optim;
 pub mod pool;
+pub mod quantised;
 pub mod recurrence;
 pub mod reduce;
 pub mod rope;

@@ -86,11 +86,11 @@ impl TextClassifier {
     /// Writes a folder that `transformers` opens: config, weights, tokenizer, card, origin.
     pub fn save(&self, dir: &Path, origin: &Origin, dtype: SaveType) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        bert::save_classifier(&self.model, &self.config, &dir.join("model.safetensors"), dtype)?;
         let mut config = self.config.to_json();
         if dtype == SaveType::F16 {
             config["torch_dtype"] = "float16".into();
         }
+        bert::save_classifier(&self.model, &self.config, &dir.join("model.safetensors"), dtype)?;
         let texts = [
             ("config.json", serde_json::to_string_pretty(&config)?),
             ("tokenizer_config.json", self.tokenizer_config()?),

@@ -2,7 +2,7 @@
 //!
 //! Those lie in `$BENCH_ROOT/checkpoints`, made by `shared/peers/make_checkpoints.py`.
 
-mod measure;
+pub mod measure;
 
 use std::{
     env, fs,

@@ -26,6 +26,7 @@ use super::{
     Outcome,
     ask::{self, task},
     recipe::Opened,
+    speed::Stopwatch,
 };
 use crate::{
     cli::{EvalArgs, Global},
@@ -79,7 +80,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
 }
 
 /// The recipe that made a model: that of its run, or the shipped one that its folder or its name tells.
-fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Result<Opened> {
+pub fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Result<Opened> {
     let dirs = [PathBuf::from(model), global.runs.join(model)];
     let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
     let opened = match dir {
@@ -119,6 +120,7 @@ fn choose<T>(
 fn classes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = TextClassifier::open(source, &global.device.open()?)?;
     let (data, rows) = rows(args, source, global)?;
+    let watch = Stopwatch::start();
     let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
     if skipped > 0 {
         eprintln!(
@@ -132,10 +134,14 @@ fn classes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, 
             format!("{data}: no row has a label that the model knows"),
         ));
     }
+    let speed = watch.speed(rows.len(), args.latency, |row| {
+        classifier.predict(&[&rows[row].text], 1);
+    });
     let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let confusion: Vec<&[u64]> = judged.confusion.rows().collect();
     let more = json!({
         "unknown_labels": skipped, "accuracy_95": interval, "labels": classifier.labels, "confusion": confusion,
+        "speed": speed,
     });
     let rows = judged.confusion.total() as usize;
     let interval = interval.map(|interval| ("accuracy", interval));
@@ -155,6 +161,7 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
             choose(split, corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let watch = Stopwatch::start();
     let judged = tagger.judge(&sentences, args.batch_size);
     let kinds: BTreeMap<_, _> = judged
         .spans
@@ -167,7 +174,10 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
             (kind, scores)
         })
         .collect();
-    let more = json!({"kinds": kinds});
+    let speed = watch.speed(sentences.len(), args.latency, |row| {
+        tagger.tag(std::slice::from_ref(&sentences[row].tokens), 1);
+    });
+    let more = json!({"kinds": kinds, "speed": speed});
     let (rows, metrics) = (sentences.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
@@ -192,10 +202,16 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
         }
     };
     let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
+    let watch = Stopwatch::start();
     let answers = translator.sentences(&sources, translator.config(), args.batch_size)?;
+    let speed = watch.speed(pairs.len(), args.latency, |row| {
+        // What cannot be answered was told above.
+        let _ = translator.sentences(&sources[row..=row], translator.config(), 1);
+    });
     let judged = Judged::new(answers, &pairs);
     let more = json!({
         "bleu_signature": judged.bleu.signature(), "chrf_signature": judged.chrf.signature(),
+        "speed": speed,
     });
     let (rows, metrics) = (pairs.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, interval: None, more })
@@ -210,8 +226,16 @@ fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored,
     let (data, stream) =
         choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?;
     let settings = recipe.reading();
+    let watch = Stopwatch::start();
     let metrics = lm::evaluate::evaluate(&model, &stream, settings).metrics();
-    Ok(Scored { data, rows: stream.ids.len(), metrics, interval: None, more: Value::Null })
+    let rows = stream.ids.len();
+    // A row is a token; what is read at once is a window.
+    let ids = stream.ids[..settings.window.min(rows)].to_vec();
+    let window = lm::corpus::Stream { ids, characters: 0 };
+    let speed = watch.speed(rows, args.latency, |_| {
+        lm::evaluate::evaluate(&model, &window, settings);
+    });
+    Ok(Scored { data, rows, metrics, interval: None, more: json!({"speed": speed}) })
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.

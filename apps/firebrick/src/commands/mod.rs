@@ -9,6 +9,7 @@ macro_rules! say {
 
 mod ask;
 mod bench;
+mod compress;
 mod data;
 mod doctor;
 mod eval;
@@ -21,6 +22,7 @@ mod recipe;
 mod runs;
 mod search;
 mod sentiment;
+mod speed;
 mod start;
 mod sweep;
 mod train;
@@ -68,6 +70,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Data(command) => data::run(command, global),
         Command::Train(args) => train::run(&args, global),
         Command::Sweep(args) => sweep::run(&args, global),
+        Command::Compress(args) => compress::run(&args, global),
         Command::Eval(args) => eval::run(&args, global),
         Command::Predict(args) => ask::predict(&args, global),
         Command::Forward(args) => forward::run(&args, global),

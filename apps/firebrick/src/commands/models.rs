@@ -2,21 +2,24 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
+use firebrick_compress::folder::write;
 use firebrick_core::{
     arch,
     checkpoint::{
-        Source, folder,
-        tensors::{SaveType, write_atomically},
+        Source,
+        quantise::{self, Plan},
+        tensors::SaveType,
     },
 };
+use firebrick_kernels::quantised::Format;
 use firebrick_nlp::shipped;
 use serde_json::json;
 
 use super::{Outcome, inspect};
 use crate::{
     cli::{Global, ModelsCommand},
-    failure::{BAD_FILE, Failure, USAGE},
+    failure::{Failure, USAGE},
 };
 
 pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
@@ -38,6 +41,8 @@ fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcom
     let (dtype, name) = match dtype {
         "f16" => (SaveType::F16, "float16"),
         "bf16" => (SaveType::Bf16, "bfloat16"),
+        "int8" => (SaveType::Quantised(Plan::new(Format::Int8)), "float32"),
+        "int4" => (SaveType::Quantised(Plan::new(Format::Int4 { group: 32 })), "float32"),
         _ => (SaveType::F32, "float32"),
     };
     if target.exists() && fs::read_dir(target).is_ok_and(|mut dir| dir.next().is_some()) {
@@ -48,53 +53,15 @@ fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcom
     // Everything is read before anything is written.
     let mut config = folder.config()?;
     let model = arch::open(&folder, &device)?;
-    fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
-    model.save(&target.join("model.safetensors"), dtype)?;
+    let plan = match &dtype {
+        SaveType::Quantised(plan) => Some(plan),
+        _ => None,
+    };
+    quantise::set_config(&mut config, plan);
     let object = config.as_object_mut().ok_or_else(|| anyhow!("config.json is not an object"))?;
     let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     object.insert(key.into(), name.into());
-    let text = serde_json::to_string_pretty(&config).context("printing a configuration")?;
-    write_atomically(&target.join("config.json"), text.as_bytes())
-        .with_context(|| format!("writing {}", target.display()))?;
-    copy_companions(source, target)?;
+    write(&folder, target, &config, |file| model.save(file, dtype))?;
     super::print(global, &json!({"target": target}), &target.display().to_string());
-    Ok(())
-}
-
-/// What a model folder holds beside its configuration and weights, and a converted one as well.
-const COMPANIONS: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "source.spm",
-    "target.spm",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "normalizer.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "features.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "firebrick.json",
-    "README.md",
-];
-
-/// Copies the files that a folder holds beside its weights.
-fn copy_companions(source: &Path, target: &Path) -> Outcome {
-    for file in COMPANIONS {
-        let bad = |e| Failure::text(BAD_FILE, format!("{}: {e}", source.display()));
-        if folder::holds(source, file).map_err(bad)? {
-            let from = source.join(file);
-            fs::copy(&from, target.join(file))
-                .with_context(|| format!("copying {}", from.display()))?;
-        }
-    }
     Ok(())
 }

@@ -35,7 +35,7 @@ use crate::{
         dropout::Dropout,
         embedding::Embedding,
         encoder::{EncoderLayer, EncoderLayerConfig},
-        linear::{Linear, linear},
+        linear::Linear,
         mlp::FeedForward,
         norm::LayerNorm,
         position::sinusoids,
@@ -372,7 +372,7 @@ impl Bart {
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
         let logits = match &self.head {
             Some(head) => head.forward(x),
-            None => linear(x, self.target().weight.val().transpose(), None),
+            None => self.target().scores(x, None),
         };
         logits + self.logits_bias.val().unsqueeze()
     }
@@ -394,7 +394,7 @@ impl Stem {
     fn forward(&self, tokens: Tensor<3>, begin: usize) -> Tensor<3> {
         let [_, t, c] = tokens.dims();
         let positions = match &self.positions {
-            Some(table) => table.weight.val().narrow(0, begin + POSITION_OFFSET, t),
+            Some(table) => table.rows(begin + POSITION_OFFSET, t),
             None => sinusoids(begin..begin + t, c, c as f64 / 2.0, &tokens.device()),
         }; // [T, C]
         let x = tokens * self.scale + positions.unsqueeze();

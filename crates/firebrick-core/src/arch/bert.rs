@@ -9,6 +9,7 @@
 //! `B` batch, `T` tokens, `C` channels (`hidden_size`), `F` feed-forward channels, `L` labels.
 
 mod masked_lm;
+mod prune;
 
 use std::{collections::BTreeMap, path::Path};
 

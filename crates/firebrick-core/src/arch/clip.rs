@@ -379,7 +379,8 @@ impl VisionTower {
         let [b, ..] = images.dims();
         let class_token = self.class_token.val().unsqueeze::<3>().repeat_dim(0, b); // [B, 1, C]
         let x = Tensor::cat(vec![class_token, self.patches.forward(images)], 1); // [B, T, C]
-        let x = self.first_norm.forward(x + self.positions.weight.val().unsqueeze());
+        let positions = self.positions.rows(0, self.positions.height());
+        let x = self.first_norm.forward(x + positions.unsqueeze());
         let mask = Mask::default();
         let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, &mask));
         self.norm.forward(token(x, 0))

@@ -200,7 +200,7 @@ impl Gpt2 {
 
     /// `[B, T, C]` -> `[B, T, V]`
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(self.norm.forward(x), self.tokens.weight.val().transpose(), None)
+        self.tokens.scores(self.norm.forward(x), None)
     }
 }
 

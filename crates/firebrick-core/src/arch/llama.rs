@@ -33,7 +33,7 @@ use crate::{
         cache::{Cache, KeyValue},
         dropout::Dropout,
         embedding::Embedding,
-        linear::{Linear, linear},
+        linear::Linear,
         mlp::GatedFeedForward,
         norm::RmsNorm,
         position::{Rope, RopeScaling, rotate},
@@ -304,7 +304,7 @@ impl Llama {
         let x = self.norm.forward(x);
         match &self.head {
             Some(head) => head.forward(x),
-            None => linear(x, self.tokens.weight.val().transpose(), None),
+            None => self.tokens.scores(x, None),
         }
     }
 }

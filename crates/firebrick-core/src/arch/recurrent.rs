@@ -33,7 +33,6 @@ use crate::{
         cache::Cache,
         dropout::Dropout,
         embedding::Embedding,
-        linear::linear,
         rnn::{Mode, Rnn, RnnConfig, State},
     },
 };
@@ -184,7 +183,7 @@ impl Recurrent {
         pad: Option<&Tensor<2, Bool>>,
         states: Vec<State>,
     ) -> (Tensor<3>, Vec<State>) {
-        let [vocabulary, _] = self.tokens.weight.dims();
+        let vocabulary = self.tokens.height();
         let x = self.words.words(self.tokens.forward(ids.clone()), ids, vocabulary);
         let mut x = self.inputs.locked(x); // [B, T, E]
         let mut states = states.into_iter();
@@ -203,7 +202,7 @@ impl Recurrent {
     /// `[B, T, H]` -> `[B, T, V]`
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
         let table = self.output.as_ref().unwrap_or(&self.tokens);
-        linear(x, table.weight.val().transpose(), Some(self.bias.val()))
+        table.scores(x, Some(self.bias.val()))
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
         cache::{Cache, KeyValue},
         dropout::Dropout,
         embedding::Embedding,
-        linear::{Linear, linear},
+        linear::Linear,
         mlp::{FeedForward, GatedFeedForward},
         norm::RmsNorm,
         split::Split,
@@ -335,7 +335,7 @@ impl T5 {
         let x = x * self.scale;
         match &self.head {
             Some(head) => head.forward(x),
-            None => linear(x, self.tokens.weight.val().transpose(), None),
+            None => self.tokens.scores(x, None),
         }
     }
 }
@@ -352,7 +352,7 @@ struct PositionBias {
 impl PositionBias {
     /// For queries at these positions and as many keys, from the first on: `[1, H, Tq, Tk]`
     fn forward(&self, queries: Range<usize>, keys: usize) -> Tensor<4> {
-        let device = self.table.weight.device();
+        let device = self.table.device();
         let tq = queries.len();
         let buckets = queries.flat_map(|query| {
             (0..keys).map(move |key| self.buckets.of(key as i64 - query as i64) as i32)

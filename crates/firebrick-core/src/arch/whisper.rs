@@ -35,7 +35,6 @@ use crate::{
         dropout::Dropout,
         embedding::Embedding,
         encoder::{EncoderLayer, EncoderLayerConfig},
-        linear::linear,
         mlp::FeedForward,
         norm::LayerNorm,
         position::sinusoids,
@@ -292,7 +291,7 @@ impl Whisper {
 
     /// The output layer is the token table: `[B, T, C]` -> `[B, T, V]`
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(x, self.decoder.tokens.weight.val().transpose(), None)
+        self.decoder.tokens.scores(x, None)
     }
 }
 
@@ -313,7 +312,8 @@ impl Encoder {
         let device = features.device();
         let x = Activation::Gelu.forward(self.first_conv.forward(features)); // [B, C, F]
         let x = Activation::Gelu.forward(self.second_conv.forward(x)); // [B, C, S]
-        let x = x.swap_dims(1, 2) + self.positions.weight.val().unsqueeze(); // [B, S, C]
+        let positions = self.positions.rows(0, self.positions.height());
+        let x = x.swap_dims(1, 2) + positions.unsqueeze(); // [B, S, C]
         let mask = Mask::default();
         let kept = self.layers.iter().filter(|_| !self.layer_dropout.skips(&device));
         let x = kept.fold(self.dropout.forward(x), |x, layer| layer.forward(x, &mask));
@@ -359,7 +359,7 @@ impl DecoderStack {
     /// `[B, T]`, the first of them at position `begin` -> `[B, T, C]`
     fn embed(&self, ids: Tensor<2, Int>, begin: usize) -> Tensor<3> {
         let [_, t] = ids.dims();
-        let positions = self.positions.weight.val().narrow(0, begin, t); // [T, C]
+        let positions = self.positions.rows(begin, t); // [T, C]
         self.dropout.forward(self.tokens.forward(ids) + positions.unsqueeze())
     }
 }

@@ -13,6 +13,7 @@ pub mod header;
 pub mod json;
 pub mod lora;
 pub mod names;
+pub mod quantise;
 pub mod tensors;
 pub mod torch;
 mod window;
@@ -78,6 +79,8 @@ impl Source {
             path: self.path("config.json"),
             problem: problem.to_string(),
         })?;
+        quantise::check_config(&config)
+            .map_err(|problem| LoadError::Config { path: self.path("config.json"), problem })?;
         lora::set_architecture(self, &mut config)?;
         Ok(config)
     }

@@ -18,6 +18,7 @@ use burn::{
     prelude::*,
     tensor::{DType, TensorData, bf16},
 };
+use firebrick_kernels::quantised::{Format, Packed, Range};
 use memmap2::Mmap;
 
 use super::{
@@ -25,6 +26,7 @@ use super::{
     decode::{self, Decoded, Order},
     folder, header,
     lora::Overlay,
+    quantise::{self, Plan},
     window::WeightFile,
     write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
@@ -34,12 +36,14 @@ use crate::layers::{fused, split::Split};
 const SAVED_AT_ONCE: usize = 1 << 20;
 
 /// Number type that weights are written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub enum SaveType {
     #[default]
     F32,
     F16,
     Bf16,
+    /// Matrices as whole numbers with scales, the rest in f32.
+    Quantised(Plan),
 }
 
 /// Tensors by name, read one at a time and a block at a time: beside what is returned, a few MiB.
@@ -52,6 +56,7 @@ pub struct Weights {
     overlay: Option<Overlay>,
 }
 
+#[derive(Clone)]
 struct Entry {
     file: usize,
     dtype: header::Dtype,
@@ -60,6 +65,8 @@ struct Entry {
     begin: u64,
     end: u64,
     strides: Option<Vec<usize>>,
+    /// Of a matrix `[O, I]` that lies in the file as levels: how, and where its scales are.
+    levels: Option<Box<(Format, Entry)>>,
 }
 
 enum Storage {
@@ -120,7 +127,7 @@ impl Weights {
                 .map_err(|source| LoadError::Read { path: path.clone(), source })?;
             opened.push(file);
         }
-        Ok(Self { path, entries, bytes: Storage::Files(opened), overlay: None })
+        Self { path, entries, bytes: Storage::Files(opened), overlay: None }.join_quantised()
     }
 
     pub fn embedded(path: &Path, bytes: &'static [u8]) -> Result<Self, LoadError> {
@@ -130,7 +137,48 @@ impl Weights {
         let mut entries = BTreeMap::new();
         add(&mut entries, 0, header);
         let (path, bytes) = (path.to_path_buf(), Storage::Embedded(bytes));
-        Ok(Self { path, entries, bytes, overlay: None })
+        Self { path, entries, bytes, overlay: None }.join_quantised()
+    }
+
+    /// Levels, scales and shape of a quantised matrix are one tensor from here on.
+    fn join_quantised(mut self) -> Result<Self, LoadError> {
+        let scales = self.entries.keys().filter_map(|name| name.strip_suffix("_scale"));
+        let names: Vec<String> = scales.map(str::to_string).collect();
+        for name in names {
+            let [scale, packed, shape] =
+                ["_scale", "_packed", "_shape"].map(|suffix| format!("{name}{suffix}"));
+            let scales = self.entries[&scale].clone();
+            let joined = match (self.entries.get(&name), self.entries.get(&packed)) {
+                (Some(levels), None) if levels.dtype == header::Dtype::I8 => {
+                    int8(levels.clone(), scales)
+                }
+                (None, Some(levels)) if levels.dtype == header::Dtype::I32 => {
+                    let shape = self.entries.get(&shape).cloned();
+                    let shape = shape.map(|shape| self.integers(&shape)).transpose()?;
+                    int4(levels.clone(), scales, shape)
+                }
+                // A float called so, or the half of something that the model will miss.
+                _ => continue,
+            };
+            let joined = joined.map_err(|problem| LoadError::Checkpoint {
+                path: self.path.clone(),
+                problem: format!("tensor {name}: {problem}"),
+            })?;
+            for part in [scale, packed, shape] {
+                self.entries.remove(&part);
+            }
+            self.entries.insert(name, joined);
+        }
+        Ok(self)
+    }
+
+    /// A few whole numbers.
+    fn integers(&self, entry: &Entry) -> Result<Vec<i64>, LoadError> {
+        if entry.dtype != header::Dtype::I64 || entry.shape != [2] {
+            return Ok(vec![]);
+        }
+        let bytes = self.window(entry, 0, 16)?;
+        Ok(bytes.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
     /// The same weights with an adapter's products added, and its own tensors in place of theirs.
@@ -148,6 +196,7 @@ impl Weights {
                 begin: 0,
                 end: 0,
                 strides: None,
+                levels: None,
             };
             self.entries.insert(name.clone(), entry);
         }
@@ -186,7 +235,38 @@ impl Weights {
     }
 
     fn decode(&self, name: &str, order: Order) -> Result<Vec<f32>, LoadError> {
+        match self.packed(name)? {
+            Some(packed) => {
+                let floats = Packed::new(&packed).floats();
+                Ok(match order {
+                    Order::Flat => floats,
+                    Order::Transposed { .. } => turned(bytemuck::cast_slice(&floats), order),
+                })
+            }
+            None => self.decode_entry(name, &self.entries[name], order),
+        }
+    }
+
+    /// The matrix of this name in the order of our kernels, if it lies in the file as levels.
+    fn packed(&self, name: &str) -> Result<Option<Vec<u8>>, LoadError> {
         let entry = &self.entries[name];
+        let Some((format, scales)) = entry.levels.as_deref() else { return Ok(None) };
+        let [outputs, inputs] = [entry.shape[0], entry.shape[1]];
+        let scales = self.decode_entry(name, scales, Order::Flat)?;
+        let bytes = self.window(entry, 0, (entry.end - entry.begin) as usize)?;
+        let packed = match format {
+            Format::Int8 => {
+                Packed::pack(*format, [inputs, outputs], bytemuck::cast_slice(&bytes), &scales)
+            }
+            Format::Int4 { .. } => {
+                let levels = quantise::unpack_halves(&bytes, [outputs, inputs]);
+                Packed::pack(*format, [inputs, outputs], &levels, &scales)
+            }
+        };
+        Ok(Some(packed))
+    }
+
+    fn decode_entry(&self, name: &str, entry: &Entry, order: Order) -> Result<Vec<f32>, LoadError> {
         let count = entry.shape.iter().product();
         let decoded = match &entry.strides {
             None => {
@@ -276,10 +356,47 @@ fn add(entries: &mut BTreeMap<String, Entry>, file: usize, header: header::Heade
             end: header.data_start + tensor.end,
             strides: tensor.strides,
             shape: tensor.shape,
+            levels: None,
         };
         // TensorFlow's names for a norm's parameters survive in old checkpoints.
         let name = tensor.name.replace(".gamma", ".weight").replace(".beta", ".bias");
         entries.insert(name, entry);
+    }
+}
+
+/// A matrix of levels with a scale a row.
+fn int8(levels: Entry, scales: Entry) -> Result<Entry, String> {
+    let fits = match (levels.shape.as_slice(), scales.shape.as_slice()) {
+        ([rows, _], [count] | [count, 1]) => rows == count,
+        _ => false,
+    };
+    match fits && levels.strides.is_none() {
+        true => Ok(Entry { levels: Some(Box::new((Format::Int8, scales))), ..levels }),
+        false => Err(format!("levels {:?} and scales {:?} do not fit", levels.shape, scales.shape)),
+    }
+}
+
+/// A matrix of this shape, eight levels in a word, with a scale for each row and group.
+fn int4(words: Entry, scales: Entry, shape: Option<Vec<i64>>) -> Result<Entry, String> {
+    let sizes = shape.iter().flatten().filter_map(|size| usize::try_from(*size).ok());
+    let shape: Vec<usize> = sizes.collect();
+    let group = match (shape.as_slice(), words.shape.as_slice(), scales.shape.as_slice()) {
+        ([o, i], [rows, columns], [count, groups])
+            if o == rows && o == count && i.div_ceil(8) == *columns && *groups > 0 =>
+        {
+            (i % groups == 0).then(|| i / groups)
+        }
+        _ => None,
+    };
+    match group.filter(|group| *group > 0 && group.is_multiple_of(8) && words.strides.is_none()) {
+        Some(group) => {
+            let levels = Some(Box::new((Format::Int4 { group }, scales)));
+            Ok(Entry { levels, shape, ..words })
+        }
+        None => Err(format!(
+            "words {:?}, scales {:?} and shape {shape:?} do not fit; groups must be of 8, 16, .. inputs",
+            words.shape, scales.shape
+        )),
     }
 }
 
@@ -388,6 +505,17 @@ impl Place {
         D == 2 && self.kinds.last().is_some_and(|kind| linear.contains(&kind.as_str()))
     }
 
+    /// Whether this is a weight that our kernels read packed: a linear layer's, or a table.
+    fn packs<const D: usize>(&self) -> bool {
+        let table = self.kinds.last().is_some_and(|kind| kind == "Struct:Embedding");
+        self.factor::<D>() || D == 2 && table
+    }
+
+    /// Whether this is a matrix of weights, and not of what else a model learns.
+    fn matrix<const D: usize>(&self) -> bool {
+        D == 2 && self.path.last().is_some_and(|name| name.starts_with("weight"))
+    }
+
     /// Whether PyTorch stores this parameter without an axis.
     fn scalar(&self) -> bool {
         self.kinds.last().is_some_and(|kind| kind == "Struct:Scalar")
@@ -447,7 +575,10 @@ impl<F> Filler<'_, F> {
         let field = self.at.field();
         let whole = self.split.whole_shape(&field, param.lazy_shape().to_vec());
         let mut expected = whole.clone();
-        if self.at.transposed::<D>() {
+        // Levels are always `[O, I]`.
+        let quantised = self.weights.entries[name].levels.is_some();
+        let turned = self.at.transposed::<D>() || quantised && self.at.factor::<D>();
+        if turned {
             expected.reverse();
         }
         if self.at.scalar() {
@@ -458,6 +589,16 @@ impl<F> Filler<'_, F> {
             return Err(LoadError::Shape { path, tensor: name.to_string(), found, expected });
         }
         let device = param.lazy_device();
+        if quantised
+            && self.split.is_whole()
+            && self.at.packs::<D>()
+            && self.weights.overlay.is_none()
+            && fused::reads_packed(&device)
+            && let Some(packed) = self.weights.packed(name)?
+        {
+            let shape = whole.try_into().expect("a size for each axis");
+            return Ok(fused::packed::<D>(packed, shape, &device));
+        }
         // Half the memory, and half to read for every token; the products are those of the same numbers as f32.
         if self.split.is_whole()
             && self.at.factor::<D>()
@@ -467,7 +608,7 @@ impl<F> Filler<'_, F> {
             let weight = Tensor::from_data(TensorData::new(numbers, found), (&device, DType::BF16));
             return Ok(if self.at.transposed::<D>() { weight.transpose() } else { weight });
         }
-        let order = match self.at.transposed::<D>() {
+        let order = match turned {
             true => Order::Transposed { rows: found[0], columns: found[1] },
             false => Order::Flat,
         };
@@ -499,7 +640,7 @@ pub fn save_sharded<M: Module>(
     limit: u64,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
-    let mut planner = Planner::new(&name_of);
+    let mut planner = Planner::new(&name_of, dtype);
     model.visit(&mut planner);
     if !planner.nameless.is_empty() {
         return Err(LoadError::Unmatched {
@@ -508,7 +649,7 @@ pub fn save_sharded<M: Module>(
             unused: vec![],
         });
     }
-    planner.write(model, path, dtype, limit)
+    planner.write(model, path, limit)
 }
 
 /// As [`save`] in f32, of a model that several processes hold. All of them call this, and the first one writes: a
@@ -519,9 +660,9 @@ pub fn save_joined<M: Module>(
     split: &Split,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
-    let mut planner = Planner { split: split.clone(), ..Planner::new(&name_of) };
+    let mut planner = Planner { split: split.clone(), ..Planner::new(&name_of, SaveType::F32) };
     model.visit(&mut planner);
-    planner.write(model, path, SaveType::F32, SHARD_LIMIT)
+    planner.write(model, path, SHARD_LIMIT)
 }
 
 /// As [`save`], of the parameters that have a name, in one file.
@@ -531,9 +672,9 @@ pub(super) fn save_named<M: Module>(
     dtype: SaveType,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
-    let mut planner = Planner::new(&name_of);
+    let mut planner = Planner::new(&name_of, dtype);
     model.visit(&mut planner);
-    planner.write(model, path, dtype, u64::MAX)
+    planner.write(model, path, u64::MAX)
 }
 
 /// Writes vectors of numbers by name, each with its length; read back with [`Weights::floats`]. They are asked for in
@@ -545,7 +686,7 @@ pub fn save_vectors<'a>(
 ) -> Result<(), LoadError> {
     let names: Vec<String> = vectors.iter().map(|(name, _)| name.clone()).collect();
     let plan = vectors.into_iter().map(|(name, length)| Planned::floats(name, vec![length]));
-    let mut writer = Writer::new(path, u64::MAX, SaveType::F32, plan.collect())?;
+    let mut writer = Writer::new(path, u64::MAX, &SaveType::F32, plan.collect())?;
     let mut vectors = names.iter().map(String::as_str).map(numbers);
     let written = vectors.try_for_each(|x| writer.put(&x?));
     written
@@ -569,38 +710,41 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 struct Planner<F> {
     at: Place,
     name_of: F,
+    dtype: SaveType,
     split: Split,
     /// Of batch norms; they go first.
     counts: Vec<Planned>,
     plan: Vec<Planned>,
+    /// Of the parameters with a name: what they become if not floats.
+    formats: Vec<Option<Format>>,
     nameless: Vec<String>,
 }
 
 impl<F: Fn(&str) -> Option<String>> Planner<F> {
-    fn new(name_of: F) -> Self {
-        let (at, split) = Default::default();
-        Self { at, name_of, split, counts: vec![], plan: vec![], nameless: vec![] }
+    fn new(name_of: F, dtype: SaveType) -> Self {
+        let (at, split, counts, plan, formats, nameless) = Default::default();
+        Self { at, name_of, dtype, split, counts, plan, formats, nameless }
     }
 
     /// Goes through the model once more, for the numbers.
-    fn write<M: Module>(
-        self,
-        model: &M,
-        path: &Path,
-        dtype: SaveType,
-        limit: u64,
-    ) -> Result<(), LoadError> {
+    fn write<M: Module>(self, model: &M, path: &Path, limit: u64) -> Result<(), LoadError> {
         let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
         let counts = self.counts.len();
         let plan = self.counts.into_iter().chain(self.plan).collect();
         let mut writer = match self.split.rank() {
-            0 => Some(Writer::new(path, limit, dtype, plan)?),
+            0 => Some(Writer::new(path, limit, &self.dtype, plan)?),
             _ => None,
         };
         let mut zeros = (0..counts).map(|_| writer.as_mut().map_or(Ok(()), |w| w.put(&[0.0])));
         zeros.try_for_each(|put| put).map_err(failed)?;
         let (at, skipped, split) = (Place::default(), self.nameless, self.split);
-        let mut collector = Collector { at, skipped, split, writer, result: Ok(()) };
+        let range = match &self.dtype {
+            SaveType::Quantised(plan) => plan.range,
+            _ => Range::MinMax,
+        };
+        let formats = self.formats.into_iter();
+        let mut collector =
+            Collector { at, skipped, split, formats, range, writer, result: Ok(()) };
         model.visit(&mut collector);
         let finish = || collector.writer.map_or(Ok(()), Writer::finish);
         collector.result.and_then(|()| finish()).map_err(failed)
@@ -630,9 +774,24 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
             shape.clear();
         }
         if let Some(norm) = name.strip_suffix("running_var") {
-            let count = Planned { name: format!("{norm}{BATCHES}"), shape: vec![], whole: true };
+            let (name, dtype) = (format!("{norm}{BATCHES}"), Some(header::Dtype::I64));
+            let count = Planned { name, shape: vec![], dtype };
             self.counts.push(count);
         }
+        if let SaveType::Quantised(plan) = &self.dtype
+            && self.at.matrix::<D>()
+        {
+            let mut sizes = [shape[0], shape[1]];
+            if self.at.factor::<D>() && !self.at.transposed::<D>() {
+                sizes.reverse();
+            }
+            if let Some(format) = plan.format(&name, self.at.factor::<D>(), sizes) {
+                self.plan.extend(quantise::planned(&name, format, sizes));
+                self.formats.push(Some(format));
+                return;
+            }
+        }
+        self.formats.push(None);
         self.plan.push(Planned::floats(name, shape));
     }
 }
@@ -643,6 +802,8 @@ struct Collector {
     /// Fields that are not in the plan.
     skipped: Vec<String>,
     split: Split,
+    formats: std::vec::IntoIter<Option<Format>>,
+    range: Range,
     /// `None` where another process writes.
     writer: Option<Writer>,
     result: std::io::Result<()>,
@@ -662,6 +823,7 @@ impl ModuleVisitor for Collector {
         if self.skipped.contains(&field) {
             return;
         }
+        let format = self.formats.next().expect("as many as in the plan");
         let mut tensor = param.val();
         // Whatever became of the file: the others wait.
         if self.split.axis(&field).is_some() {
@@ -674,9 +836,43 @@ impl ModuleVisitor for Collector {
             }
         }
         if let Some(writer) = self.writer.as_mut().filter(|_| self.result.is_ok()) {
-            self.result = put(writer, tensor, self.at.transposed::<D>());
+            self.result = match format {
+                Some(format) => {
+                    put_quantised(writer, by_output(tensor, &self.at), format, self.range)
+                }
+                // Its numbers are `[O, I]` already, the order of all files but GPT-2's.
+                None if fused::is_packed(&tensor) => {
+                    let turned = self.at.factor::<D>() && !self.at.transposed::<D>();
+                    put(writer, fused::unpacked(tensor), turned)
+                }
+                None => put(writer, tensor, self.at.transposed::<D>()),
+            };
         }
     }
+}
+
+/// The numbers of a matrix as `[O, I]`.
+fn by_output<const D: usize>(tensor: Tensor<D>, at: &Place) -> Tensor<2> {
+    if fused::is_packed(&tensor) {
+        return fused::unpacked(tensor);
+    }
+    let dims = tensor.dims();
+    let tensor: Tensor<2> = tensor.reshape([dims[0], dims[1]]);
+    if at.factor::<D>() { tensor.transpose() } else { tensor }
+}
+
+/// Rounds a matrix `[O, I]` to levels.
+fn put_quantised(
+    writer: &mut Writer,
+    matrix: Tensor<2>,
+    format: Format,
+    range: Range,
+) -> std::io::Result<()> {
+    let [_, inputs] = matrix.dims();
+    let data = matrix.detach().into_data().convert_dtype(DType::F32);
+    let floats = data.as_slice::<f32>().expect("just converted to f32");
+    let tensors = quantise::encode(floats, inputs, format, range);
+    tensors.iter().try_for_each(|bytes| writer.put_bytes(bytes))
 }
 
 /// Takes the tensor off its device some rows of the file at a time: a vocabulary's table is a

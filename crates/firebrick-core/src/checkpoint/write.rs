@@ -31,17 +31,17 @@ const BLOCK: usize = 1 << 16;
 pub(super) struct Planned {
     pub name: String,
     pub shape: Vec<usize>,
-    /// Whole numbers, whatever the floats are saved as.
-    pub whole: bool,
+    /// Whatever the floats are saved as.
+    pub dtype: Option<Dtype>,
 }
 
 impl Planned {
     pub fn floats(name: String, shape: Vec<usize>) -> Self {
-        Self { name, shape, whole: false }
+        Self { name, shape, dtype: None }
     }
 
     fn dtype(&self, floats: Dtype) -> Dtype {
-        if self.whole { Dtype::I64 } else { floats }
+        self.dtype.unwrap_or(floats)
     }
 
     fn count(&self) -> usize {
@@ -70,11 +70,11 @@ impl Writer {
     pub fn new(
         path: &Path,
         limit: u64,
-        dtype: SaveType,
+        dtype: &SaveType,
         plan: Vec<Planned>,
     ) -> Result<Self, LoadError> {
         let dtype = match dtype {
-            SaveType::F32 => Dtype::F32,
+            SaveType::F32 | SaveType::Quantised(_) => Dtype::F32,
             SaveType::F16 => Dtype::F16,
             SaveType::Bf16 => Dtype::BF16,
         };
@@ -117,6 +117,20 @@ impl Writer {
         if self.within < count {
             return Ok(());
         }
+        self.next()
+    }
+
+    /// All of the next tensor, as it lies in the file.
+    pub fn put_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let tensor = &self.plan[self.done];
+        let size = tensor.count() * tensor.dtype(self.dtype).size();
+        assert_eq!(bytes.len(), size, "{} has {size} bytes", tensor.name);
+        self.begin()?;
+        self.file.as_mut().expect("begun").write_all(bytes)?;
+        self.next()
+    }
+
+    fn next(&mut self) -> io::Result<()> {
         self.within = 0;
         self.done += 1;
         if self.shards.iter().any(|shard| shard.end == self.done) {
@@ -260,7 +274,7 @@ mod tests {
     }
 
     fn write(path: &Path, limit: u64, dtype: SaveType) -> Vec<String> {
-        let mut writer = Writer::new(path, limit, dtype, plan()).unwrap();
+        let mut writer = Writer::new(path, limit, &dtype, plan()).unwrap();
         for (count, first) in [(6, 0.5), (4, 10.0), (0, 0.0), (1, -3.0)] {
             let floats: Vec<f32> = (0..count).map(|i| first + i as f32).collect();
             // In two parts, where there are enough.
@@ -326,7 +340,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         fs::write(&path, "an older model").unwrap();
-        let mut writer = Writer::new(&path, SHARD_LIMIT, SaveType::F32, plan()).unwrap();
+        let mut writer = Writer::new(&path, SHARD_LIMIT, &SaveType::F32, plan()).unwrap();
         writer.put(&[0.0; 6]).unwrap();
         drop(writer);
         assert_eq!(fs::read(&path).unwrap(), b"an older model");
@@ -334,7 +348,7 @@ mod tests {
 
         let twice = || Planned::floats("w".into(), vec![1]);
         let plan = vec![twice(), twice()];
-        let error = Writer::new(&path, SHARD_LIMIT, SaveType::F32, plan).err().unwrap();
+        let error = Writer::new(&path, SHARD_LIMIT, &SaveType::F32, plan).err().unwrap();
         assert!(error.to_string().contains("two parameters are named \"w\""));
     }
 }

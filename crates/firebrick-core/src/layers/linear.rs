@@ -13,7 +13,7 @@ use super::{fused, split::Split};
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[input, output]`; a checkpoint of PyTorch holds it transposed.
-    weight: Param<Tensor<2>>,
+    pub weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
 }
 
@@ -51,6 +51,17 @@ impl Linear {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
         }
+    }
+
+    /// With these channels out alone.
+    pub fn with_outputs(self, kept: Tensor<1, Int>) -> Self {
+        let bias = self.bias.map(|bias| Param::from_tensor(bias.val().select(0, kept.clone())));
+        Self { weight: Param::from_tensor(self.weight.val().select(1, kept)), bias }
+    }
+
+    /// With these channels in alone.
+    pub fn with_inputs(self, kept: Tensor<1, Int>) -> Self {
+        Self { weight: Param::from_tensor(self.weight.val().select(0, kept)), ..self }
     }
 
     /// Channels out.

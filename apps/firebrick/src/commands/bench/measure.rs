@@ -87,6 +87,11 @@ fn prefer(nice: Option<&str>) {
     }
 }
 
+/// Seconds that this process and its children have run on all processors together; 0 where Linux does not tell.
+pub fn cpu_seconds() -> f64 {
+    cpu().map_or(0.0, |[_, own]| own)
+}
+
 /// Seconds that all processors have been busy, and those of them for this process and its children; Linux only.
 fn cpu() -> Option<[f64; 2]> {
     const HZ: f64 = 100.0; // USER_HZ, the same on every Linux

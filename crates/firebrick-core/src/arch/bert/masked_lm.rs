@@ -19,11 +19,7 @@ use crate::{
         names::{Names, rename},
         tensors::{self, Coverage},
     },
-    layers::{
-        activation::Activation,
-        linear::{Linear, linear},
-        norm::LayerNorm,
-    },
+    layers::{activation::Activation, linear::Linear, norm::LayerNorm},
 };
 
 /// An encoder that says of every token which word may stand there.
@@ -68,7 +64,7 @@ impl BertMaskedLm {
     /// Of vectors from the encoder: `[.., C]` -> `[.., V]`. In training only the masked ones are asked for.
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         let x = self.norm.forward(self.activation.forward(self.dense.forward(hidden)));
-        linear(x, self.encoder.tokens.weight.val().transpose(), Some(self.bias.val()))
+        self.encoder.tokens.scores(x, Some(self.bias.val()))
     }
 }
 

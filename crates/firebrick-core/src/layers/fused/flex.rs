@@ -21,7 +21,7 @@ use firebrick_kernels::{
     softmax,
 };
 
-use super::{AttentionForm, FusedOps, Optional, Split};
+use super::{AttentionForm, FusedOps, Optional, Split, packed};
 
 impl FusedOps for Flex {
     fn fused_activation(x: FlexTensor, f: Activation) -> FlexTensor {
@@ -130,6 +130,11 @@ impl FusedOps for Flex {
     }
 
     fn fused_embedding(table: FlexTensor, ids: FlexTensor) -> FlexTensor {
+        if matches!(table.dtype(), DType::QFloat(_)) {
+            let ids = dense(ids);
+            let shape = ids.shape().dims();
+            return packed::embedding(&table, &ints(&ids), shape);
+        }
         Flex::embedding(table, ids)
     }
 
@@ -499,6 +504,9 @@ impl Optional<Flex> {
 
 /// `x` as rows times `weight`, in `x`'s shape but for the last axis.
 fn product(x: &FlexTensor, weight: &FlexTensor, bias: Option<&[f32]>) -> FlexTensor {
+    if matches!(weight.dtype(), DType::QFloat(_)) {
+        return packed::product(x, weight, bias);
+    }
     let [i, o] = weight.shape().dims();
     let mut shape = x.shape();
     let last = shape.num_dims() - 1;

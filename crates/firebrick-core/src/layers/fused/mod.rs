@@ -7,6 +7,7 @@
 mod autodiff;
 mod conv;
 mod flex;
+mod packed;
 mod recurrence;
 mod rerun;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use rerun::{Rerun, RerunOps, rerun};
 pub use conv::{
     ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
 };
+pub use packed::{PackedOps, is_packed, packed, reads_packed, unpacked};
 pub use recurrence::{RecurrenceForm, RecurrenceOps, recurrence};
 
 /// What a backend must bring for the functions below.
@@ -174,7 +176,7 @@ pub fn leave<const D: usize>(x: Tensor<D>, split: Split) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_leave(x.into_dispatch(), split))
 }
 
-/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
+/// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16 or packed.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_linear(
         x.into_dispatch(),
@@ -183,7 +185,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) 
     ))
 }
 
-/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16.
+/// `x weight`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also in bf16 or packed.
 pub fn product<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_product(x.into_dispatch(), weight.into_dispatch()))
 }
@@ -289,7 +291,7 @@ pub fn cross_entropy(
     ))
 }
 
-/// Rows of a table, `[V, C]` and `[B, T]` -> `[B, T, C]`.
+/// Rows of a table, also a packed one: `[V, C]` and `[B, T]` -> `[B, T, C]`.
 pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::fused_embedding(table.into_dispatch(), ids.into_dispatch()))
 }

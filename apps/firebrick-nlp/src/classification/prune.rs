@@ -1,0 +1,72 @@
+//! Which feed-forward neurons a classifier can do without, and the classifier without them.
+
+use std::path::Path;
+
+use anyhow::ensure;
+use burn::tensor::Device;
+use firebrick_compress::{folder, prune};
+use firebrick_core::{
+    arch::bert,
+    checkpoint::{Source, quantise, tensors::SaveType},
+};
+use firebrick_data::table::Row;
+use firebrick_train::task::{Examples, Task};
+
+use super::{batch::TextExamples, classifier::TextClassifier, task::Classify, train::examples};
+
+/// Rows that the neurons are judged by; more do not change which are kept by much.
+const ROWS: usize = 1024;
+const BATCH: usize = 32;
+
+/// Writes `source` without the share `neurons` of each layer's neurons: those whose loss, on rows that the model was
+/// trained on, would be felt least. Without `rows`, those with the smallest weights.
+pub fn without_neurons(
+    source: &Source,
+    neurons: f64,
+    rows: &[Row],
+    device: &Device,
+    target: &Path,
+) -> anyhow::Result<()> {
+    let device = device.clone().autodiff();
+    device.seed(0);
+    let classifier = TextClassifier::open(source, &device)?;
+    let effects = effects(&classifier, rows, &device);
+    let kept = prune::most_important(&effects, neurons);
+    let width = kept.first().map_or(0, Vec::len);
+    ensure!(width > 0, "no neuron would be left of {}", classifier.config.intermediate_size);
+    let model = classifier.model.with_neurons(&kept);
+    let mut config = source.config()?;
+    let key = if config.get("hidden_dim").is_some() { "hidden_dim" } else { "intermediate_size" };
+    config[key] = width.into();
+    quantise::set_config(&mut config, None);
+    folder::write(source, target, &config, |file| {
+        bert::save_classifier(&model, &classifier.config, file, SaveType::F32)
+    })
+}
+
+/// By layer and neuron.
+fn effects(classifier: &TextClassifier, rows: &[Row], device: &Device) -> Vec<Vec<f32>> {
+    let TextClassifier { model, tokenizer, labels, max_len, .. } = classifier;
+    let rows = &rows[..rows.len().min(ROWS)];
+    let examples = examples(rows, labels, tokenizer, *max_len);
+    if examples.is_empty() {
+        return model.neuron_sizes();
+    }
+    let mut data = TextExamples::new(examples, labels.len(), 0.0);
+    data.pad_id = tokenizer.pad_id();
+    let mut total: Vec<Vec<f32>> = vec![];
+    let task = Classify { model: model.clone(), r_drop: 0.0 };
+    let order: Vec<usize> = (0..data.len()).collect();
+    for (seed, indices) in order.chunks(BATCH).enumerate() {
+        let gradients = task.loss(data.batch(indices, seed as u64, device)).backward();
+        let effects = task.model.neuron_effects(&gradients);
+        if total.is_empty() {
+            total = effects;
+            continue;
+        }
+        for (total, effect) in total.iter_mut().flatten().zip(effects.iter().flatten()) {
+            *total += effect;
+        }
+    }
+    total
+}

@@ -1,0 +1,69 @@
+//! Model folders that are made from others.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use firebrick_core::checkpoint::{LoadError, Source, folder, tensors::write_atomically};
+use serde_json::Value;
+
+/// What a model folder holds beside its configuration and weights, and one that is made from it as well.
+const COMPANIONS: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "source.spm",
+    "target.spm",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "normalizer.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "features.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "firebrick.json",
+    "README.md",
+];
+
+/// Longest of them.
+const LIMIT: u64 = 256 << 20;
+
+/// A folder with this configuration, the weights that `save` writes, and the other files of `source`.
+pub fn write(
+    source: &Source,
+    target: &Path,
+    config: &Value,
+    save: impl FnOnce(&Path) -> Result<(), LoadError>,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
+    save(&target.join("model.safetensors"))?;
+    let text = serde_json::to_string_pretty(config).context("printing a configuration")?;
+    put(target, "config.json", text.as_bytes())?;
+    for file in COMPANIONS {
+        if let Some(bytes) = source.optional(file, LIMIT)? {
+            put(target, file, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn put(folder: &Path, file: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let path = folder.join(file);
+    write_atomically(&path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Bytes of a model's weights as they lie there.
+pub fn weight_bytes(source: &Source) -> anyhow::Result<u64> {
+    let Source::Folder(dir) = source else {
+        return Ok(source.read("model.safetensors", LIMIT)?.len() as u64);
+    };
+    let files = folder::weight_files(dir).with_context(|| dir.display().to_string())?;
+    let sizes = files.iter().map(|file| Ok(fs::metadata(file)?.len()));
+    sizes.sum::<std::io::Result<u64>>().with_context(|| dir.display().to_string())
+}

@@ -1,0 +1,350 @@
+//! Weights as whole numbers in a file: which become so, and under which names.
+//!
+//! The names and layouts are those of compressed-tensors, <https://github.com/vllm-project/compressed-tensors>: a
+//! matrix `[O, I]` is `weight` (I8) and `weight_scale` (`[O, 1]`), or for four bits `weight_packed` (I32, eight
+//! numbers each, `level + 8`, the first in the lowest bits), `weight_scale` (`[O, G]`) and `weight_shape`. Matrices are
+//! always `[O, I]`, GPT-2's too.
+
+use std::collections::BTreeSet;
+
+use firebrick_kernels::quantised::{Format, Levels, Range, levels};
+use serde_json::{Value, json};
+
+use super::{header::Dtype, write::Planned};
+
+/// Numbers below which a matrix stays as it is: its scales and names would be most of what is saved.
+const SMALL: usize = 1024;
+
+/// Which weights become whole numbers, and how. What does not is written as f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Of linear layers, where the inputs are whole groups; other matrices, as tables of words, become int8.
+    pub linear: Format,
+    pub range: Range,
+    /// Names of weights that become int8 whatever `linear` is.
+    pub int8: BTreeSet<String>,
+    /// Names of weights that stay floats.
+    pub floats: BTreeSet<String>,
+}
+
+impl Plan {
+    /// All weights, with the scales that cut nothing off.
+    pub fn new(linear: Format) -> Self {
+        let range = match linear {
+            Format::Int8 => Range::MinMax,
+            // With fifteen levels the best range is some tenths smaller than the largest weight.
+            Format::Int4 { .. } => Range::Mse,
+        };
+        Self { linear, range, int8: BTreeSet::new(), floats: BTreeSet::new() }
+    }
+
+    /// What becomes of the matrix of this name, `[O, inputs]`; `None` leaves it.
+    pub(super) fn format(
+        &self,
+        name: &str,
+        linear: bool,
+        [outputs, inputs]: [usize; 2],
+    ) -> Option<Format> {
+        if outputs * inputs < SMALL || self.floats.contains(name) {
+            return None;
+        }
+        let fits = match self.linear {
+            Format::Int8 => true,
+            Format::Int4 { group } => inputs.is_multiple_of(group),
+        };
+        let format = if linear && fits { self.linear } else { Format::Int8 };
+        Some(if self.int8.contains(name) { Format::Int8 } else { format })
+    }
+
+    /// `quantization_config` of `config.json`.
+    pub fn config(&self) -> Value {
+        let token = json!({
+            "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true,
+        });
+        let int8 = json!({
+            "num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false,
+        });
+        let (name, linear) = match self.linear {
+            Format::Int8 => ("int-quantized", int8.clone()),
+            Format::Int4 { group } => {
+                let weights = json!({
+                    "num_bits": 4, "type": "int", "symmetric": true, "strategy": "group",
+                    "group_size": group, "dynamic": false,
+                });
+                ("mixed-precision", weights)
+            }
+        };
+        json!({
+            "quant_method": METHOD,
+            "format": name,
+            "quantization_status": "compressed",
+            "config_groups": {
+                "group_0": {"targets": ["Linear"], "weights": linear, "input_activations": token},
+                "group_1": {"targets": ["Embedding"], "weights": int8},
+            },
+            "ignore": self.floats.iter().map(|name| name.trim_end_matches(".weight")).collect::<Vec<_>>(),
+        })
+    }
+}
+
+const METHOD: &str = "compressed-tensors";
+
+/// Writes what the weights beside it are into a `config.json`.
+pub fn set_config(config: &mut Value, plan: Option<&Plan>) {
+    if let Some(object) = config.as_object_mut() {
+        object.remove("quantization_config");
+        if let Some(plan) = plan {
+            object.insert("quantization_config".into(), plan.config());
+        }
+    }
+}
+
+/// Refuses the layouts of others, whose tensors would only be told to fit nothing.
+pub(super) fn check_config(config: &Value) -> Result<(), String> {
+    match config.pointer("/quantization_config/quant_method").and_then(Value::as_str) {
+        None | Some(METHOD) => Ok(()),
+        Some(other) => Err(format!(
+            "quantization_config.quant_method is {}; only {METHOD} is supported",
+            super::json::quoted(other)
+        )),
+    }
+}
+
+/// The tensors of a quantised matrix `[O, I]`, in the order of [`encode`].
+pub(super) fn planned(name: &str, format: Format, [outputs, inputs]: [usize; 2]) -> Vec<Planned> {
+    let groups = format.groups(inputs);
+    let tensor = |suffix, dtype, shape: &[usize]| Planned {
+        name: format!("{name}{suffix}"),
+        shape: shape.to_vec(),
+        dtype: Some(dtype),
+    };
+    match format {
+        Format::Int8 => vec![
+            tensor("", Dtype::I8, &[outputs, inputs]),
+            tensor("_scale", Dtype::F32, &[outputs, groups]),
+        ],
+        Format::Int4 { .. } => vec![
+            tensor("_packed", Dtype::I32, &[outputs, inputs.div_ceil(8)]),
+            tensor("_scale", Dtype::F32, &[outputs, groups]),
+            tensor("_shape", Dtype::I64, &[2]),
+        ],
+    }
+}
+
+/// The bytes of the tensors of [`planned`].
+pub(super) fn encode(weights: &[f32], inputs: usize, format: Format, range: Range) -> Vec<Vec<u8>> {
+    let Levels { levels, scales } = levels(weights, inputs, format, range);
+    let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    match format {
+        Format::Int8 => vec![bytemuck::cast_slice(&levels).to_vec(), scales],
+        Format::Int4 { .. } => {
+            let shape = [weights.len() / inputs, inputs].map(|size| size as i64);
+            let shape = shape.iter().flat_map(|size| size.to_le_bytes()).collect();
+            vec![pack_halves(&levels, inputs), scales, shape]
+        }
+    }
+}
+
+/// Levels `[O, I]` two a byte, each row filled up to whole words of 32 bits.
+fn pack_halves(levels: &[i8], inputs: usize) -> Vec<u8> {
+    let stride = 4 * inputs.div_ceil(8);
+    let mut bytes = vec![0; levels.len() / inputs * stride];
+    for (levels, bytes) in levels.chunks_exact(inputs).zip(bytes.chunks_exact_mut(stride)) {
+        for (i, level) in levels.iter().enumerate() {
+            bytes[i / 2] |= ((*level + 8) as u8) << (i % 2 * 4);
+        }
+    }
+    bytes
+}
+
+/// The opposite of [`pack_halves`].
+pub(super) fn unpack_halves(bytes: &[u8], [outputs, inputs]: [usize; 2]) -> Vec<i8> {
+    let stride = 4 * inputs.div_ceil(8);
+    let rows = bytes.chunks_exact(stride.max(1)).take(outputs);
+    let level = |row: &[u8], i: usize| (row[i / 2] >> (i % 2 * 4) & 15) as i8 - 8;
+    rows.flat_map(|row| (0..inputs).map(move |i| level(row, i))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        module::{Module, Param},
+        prelude::*,
+        tensor::{Distribution, Tolerance},
+    };
+
+    use super::*;
+    use crate::{
+        checkpoint::{
+            LoadError,
+            tensors::{Coverage, SaveType, Weights, fill, save},
+        },
+        layers::{embedding::Embedding, fused, linear::Linear},
+    };
+
+    /// One of each kind of matrix.
+    #[derive(Module, Debug)]
+    struct Model {
+        tokens: Embedding,
+        up: Linear,
+        /// Read as it lies, by no kernel of ours.
+        table: Table,
+    }
+
+    #[derive(Module, Debug)]
+    struct Table {
+        weight_ih: Param<Tensor<2>>,
+    }
+
+    impl Model {
+        fn new(device: &Device) -> Self {
+            let table = Tensor::random([40, 64], Distribution::Normal(0.0, 1.0), device);
+            Self {
+                tokens: Embedding::new(70, 64, 1.0, device),
+                up: Linear::new(64, 48, 0.1, device),
+                table: Table { weight_ih: Param::from_tensor(table) },
+            }
+        }
+
+        fn forward(&self, device: &Device) -> Tensor<3> {
+            let ids = Tensor::<1, Int>::arange(0..70, device).reshape([2, 35]);
+            let x = self.tokens.forward(ids);
+            let y = self.up.forward(x.clone()).matmul(Tensor::ones([1, 48, 64], device)) * 0.02;
+            let y = self.tokens.scores(x + y, None);
+            y + self.table.weight_ih.val().sum().reshape([1, 1, 1]) * 0.01
+        }
+    }
+
+    fn name(field: &str) -> Option<String> {
+        Some(field.to_string())
+    }
+
+    fn load(path: &std::path::Path, device: &Device) -> Result<Model, LoadError> {
+        let all = Coverage { ignored: &[], fresh: &[] };
+        fill(Model::new(device), &Weights::open_file(path)?, &all, name)
+    }
+
+    /// A model read back says nearly what it said before, on a device with kernels and on one without; and saved
+    /// once more it is the same file.
+    #[track_caller]
+    fn check(format: Format, tolerance: f32) {
+        let device = Device::flex();
+        let model = Model::new(&device);
+        let dir = tempfile::tempdir().unwrap();
+        let [path, again, floats] = ["one", "two", "three"].map(|name| dir.path().join(name));
+        let plan = Plan { range: Range::MinMax, ..Plan::new(format) };
+        save(&model, &path, SaveType::Quantised(plan.clone()), name).unwrap();
+        let read = load(&path, &device).unwrap();
+        let expected = model.forward(&device).into_data();
+        let scale = 64f32; // what the scores' largest are, about
+        let close = Tolerance::absolute(scale * tolerance);
+        read.forward(&device).into_data().assert_approx_eq::<f32>(&expected, close);
+
+        let trained = load(&path, &device.clone().autodiff()).unwrap().valid();
+        trained.forward(&device).into_data().assert_approx_eq::<f32>(&expected, close);
+
+        save(&read, &again, SaveType::Quantised(plan), name).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+        save(&read, &floats, SaveType::F32, name).unwrap();
+        let unpacked = load(&floats, &device).unwrap().forward(&device).into_data();
+        trained
+            .forward(&device)
+            .into_data()
+            .assert_approx_eq::<f32>(&unpacked, Tolerance::absolute(1e-3));
+    }
+
+    #[test]
+    fn what_is_saved_as_levels_is_read_back() {
+        check(Format::Int8, 0.02);
+        check(Format::Int4 { group: 32 }, 0.02);
+    }
+
+    #[test]
+    fn gpt2_has_its_weights_by_output_too() {
+        use crate::arch::AnyModel;
+        use crate::arch::gpt2::{Gpt2Config, Gpt2LmHead};
+        let device = Device::flex();
+        let config = Gpt2Config { n_embd: 64, ..Gpt2Config::tiny() };
+        let model = Gpt2LmHead { model: config.init(&device), config: config.clone() };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.safetensors");
+        let text = config.to_json().to_string();
+        std::fs::write(dir.path().join("config.json"), text).unwrap();
+        let ids = || Tensor::<1, Int>::arange(0..20, &device).reshape([2, 10]);
+        let expected = model.model.forward(ids(), None).into_data();
+        for format in [Format::Int8, Format::Int4 { group: 32 }] {
+            model.save(&file, SaveType::Quantised(Plan::new(format))).unwrap();
+            let weights = Weights::open_file(&file).unwrap();
+            assert_eq!(weights.shape("transformer.h.0.attn.c_attn.weight"), Some(&[192, 64][..]));
+            let source = crate::checkpoint::Source::folder(dir.path());
+            let read = Gpt2LmHead::load(&source, &device).unwrap();
+            let found = read.model.forward(ids(), None).into_data();
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.05));
+        }
+    }
+
+    #[test]
+    fn tensors_that_do_not_fit_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let device = Device::flex();
+        for format in [Format::Int8, Format::Int4 { group: 32 }] {
+            save(&Model::new(&device), &path, SaveType::Quantised(Plan::new(format)), name)
+                .unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let text = String::from_utf8_lossy(&bytes[8..2000]).into_owned();
+            // Another name for the scales; other shapes of the same size; a scale that is not finite.
+            for (from, to) in [
+                ("up.weight_scale", "up.weight_scold"),
+                ("[70,64]", "[64,70]"),
+                ("[48,1]", "[1,48]"),
+                ("[48,2]", "[2,48]"),
+            ] {
+                if let Some(at) = text.find(from) {
+                    let mut bytes = bytes.clone();
+                    bytes[8 + at..][..from.len()].copy_from_slice(to.as_bytes());
+                    std::fs::write(&path, bytes).unwrap();
+                    let error = load(&path, &device).unwrap_err().to_string();
+                    assert!(error.contains("weight"), "{from}: {error}");
+                }
+            }
+        }
+        assert!(fused::reads_packed(&device));
+    }
+
+    /// By hand: `level + 8`, the first of eight in the lowest bits of its word.
+    #[test]
+    fn halves_lie_as_compressed_tensors_packs_them() {
+        let levels = [-8, 7, 0, 1, 2, 3, 4, 5, -1, 6];
+        let bytes = pack_halves(&levels, 10);
+        let words: Vec<u32> =
+            bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+        assert_eq!(words, [0xdcba_98f0, 0x0000_00e7]);
+        assert_eq!(unpack_halves(&bytes, [1, 10]), levels);
+    }
+
+    #[test]
+    fn a_plan_names_what_becomes_of_a_weight() {
+        let mut plan = Plan::new(Format::Int4 { group: 64 });
+        let big = [64, 128];
+        assert_eq!(plan.format("w", true, big), Some(Format::Int4 { group: 64 }));
+        assert_eq!(plan.format("w", true, [128, 96]), Some(Format::Int8)); // no whole groups
+        assert_eq!(plan.format("table", false, big), Some(Format::Int8));
+        assert_eq!(plan.format("w", true, [2, 64]), None); // small
+        plan.int8.insert("w".into());
+        assert_eq!(plan.format("w", true, big), Some(Format::Int8));
+        plan.floats.insert("w".into());
+        assert_eq!(plan.format("w", true, big), None);
+    }
+
+    #[test]
+    fn other_methods_are_named() {
+        let config = json!({"quantization_config": {"quant_method": "gptq"}});
+        assert!(check_config(&config).unwrap_err().contains("\"gptq\""));
+        let mut config = json!({"model_type": "bert"});
+        set_config(&mut config, Some(&Plan::new(Format::Int8)));
+        assert_eq!(check_config(&config), Ok(()));
+        set_config(&mut config, None);
+        assert_eq!(config, json!({"model_type": "bert"}));
+    }
+}
