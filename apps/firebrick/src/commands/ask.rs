@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_core::{
+    arch::bcresnet,
+    checkpoint::{Source, tensors::write_atomically},
+};
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
 use firebrick_nlp::{
     classification::{
@@ -18,10 +21,14 @@ use firebrick_nlp::{
     tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
 };
+use firebrick_speech::classification::{
+    classifier::SoundClassifier, recipe::Recipe as SoundRecipe,
+};
 use firebrick_train::{job::Recipe as _, origin::Origin};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::{Outcome, media};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -97,6 +104,9 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     if task == tagging::recipe::Recipe::TASK {
         return predict_tags(args, &TextTagger::open(&source, &device)?);
     }
+    if task == SoundRecipe::TASK {
+        return predict_sounds(args, &SoundClassifier::open(&source, &device)?);
+    }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
     let answers: Vec<Value> = match task {
@@ -112,12 +122,8 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         _ => {
             let classifier = TextClassifier::open(&source, &device)?;
             let answers = classifier.predict(&texts, args.batch_size.max(1)).into_iter();
-            let answer = |answer: Prediction| {
-                let scores = classifier.labels.iter().cloned();
-                let scores: serde_json::Map<String, Value> =
-                    scores.zip(answer.scores.iter().map(|p| json!(p))).collect();
-                json!({"label": classifier.labels[answer.label], "scores": scores})
-            };
+            let answer =
+                |answer: Prediction| labelled(&classifier.labels, answer.label, &answer.scores);
             answers.map(answer).collect()
         }
     };
@@ -127,6 +133,37 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     });
     let bad = problems(&table.bad);
     write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+}
+
+/// The best label and the probabilities of all.
+fn labelled(labels: &[String], best: usize, scores: &[f32]) -> Value {
+    let scores = labels.iter().cloned().zip(scores.iter().map(|p| json!(p)));
+    let scores: serde_json::Map<String, Value> = scores.collect();
+    json!({"label": labels[best], "scores": scores})
+}
+
+/// Files that are read before they are answered together, so that a folder of any size needs no more memory.
+const FILES: usize = 256;
+
+fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier) -> Outcome {
+    let mut answers = vec![];
+    for part in media::find(&args.input)?.chunks(FILES) {
+        let read = part.par_iter().map(|(_, path)| media::samples(path, classifier.sample_rate()));
+        let read: Vec<_> = read.collect();
+        let sounds: Vec<&[f32]> = read.iter().flatten().map(Vec::as_slice).collect();
+        let mut said = classifier.predict(&sounds, args.batch_size).into_iter();
+        for ((id, _), samples) in part.iter().zip(&read) {
+            let answer = match samples {
+                Err(problem) => Err(problem.to_string()),
+                Ok(_) => {
+                    let said = said.next().expect("one for each that was read");
+                    Ok(labelled(&classifier.labels, said.label, &said.scores))
+                }
+            };
+            answers.push((id.clone(), answer));
+        }
+    }
+    media::write_answers(&args.input, answers, args.output.as_deref())
 }
 
 /// Rows that could not be read, and why.
@@ -204,6 +241,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
+        bcresnet::MODEL_TYPE => SoundRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK
         }

@@ -8,7 +8,7 @@ use firebrick_data::{
     manifest,
     table::{Columns, ReadOptions, Row, read},
 };
-use firebrick_metrics::interval::wilson_interval;
+use firebrick_metrics::{confusion::Confusion, interval::wilson_interval};
 use firebrick_nlp::{
     classification::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate},
     lm,
@@ -19,6 +19,7 @@ use firebrick_nlp::{
         translator::{Judged, Translator},
     },
 };
+use firebrick_speech::{classification as sound, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
 use serde_json::{Value, json};
 
@@ -52,6 +53,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         tagging::recipe::Recipe::TASK => tags(args, &source, global)?,
         translation::recipe::Recipe::TASK => translations(args, &source, global)?,
         lm::recipe::Recipe::TASK => language(args, &source, global)?,
+        sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -119,26 +121,61 @@ fn classes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, 
     let classifier = TextClassifier::open(source, &global.device.open()?)?;
     let (data, rows) = rows(args, source, global)?;
     let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
+    of_classes(data, &classifier.labels, &judged.confusion, metrics, skipped)
+}
+
+/// Scores of any classifier; `skipped` rows have labels that it does not know.
+fn of_classes(
+    data: String,
+    labels: &[String],
+    confusion: &Confusion,
+    metrics: Metrics,
+    skipped: usize,
+) -> Result<Scored, Failure> {
     if skipped > 0 {
-        eprintln!(
-            "{skipped} rows have a label that the model does not know ({})",
-            classifier.labels.join(", ")
-        );
+        let known = labels.join(", ");
+        eprintln!("{skipped} rows have a label that the model does not know ({known})");
     }
-    if skipped == rows.len() {
+    if confusion.total() == 0 {
         return Err(Failure::text(
             BAD_FILE,
             format!("{data}: no row has a label that the model knows"),
         ));
     }
-    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
-    let confusion: Vec<&[u64]> = judged.confusion.rows().collect();
+    let interval = wilson_interval(confusion.correct(), confusion.total());
+    let counts: Vec<&[u64]> = confusion.rows().collect();
     let more = json!({
-        "unknown_labels": skipped, "accuracy_95": interval, "labels": classifier.labels, "confusion": confusion,
+        "unknown_labels": skipped, "accuracy_95": interval, "labels": labels, "confusion": counts,
     });
-    let rows = judged.confusion.total() as usize;
+    let rows = confusion.total() as usize;
     let interval = interval.map(|interval| ("accuracy", interval));
     Ok(Scored { data, rows, metrics, interval, more })
+}
+
+/// Recordings in folders by class, or those of the recipe's data.
+fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let classifier = sound::classifier::SoundClassifier::open(source, &global.device.open()?)?;
+    let rate = classifier.sample_rate();
+    let (data, found) = match &args.data {
+        Some(path) => {
+            let entries = recordings::class_folders(&PathBuf::from(path))?;
+            let (found, problems) = recordings::load(&entries, rate)?;
+            if let Some(first) = problems.first() {
+                let count = problems.len();
+                eprintln!("{path}: {count} recordings could not be read; the first: {first}");
+            }
+            (path.clone(), found)
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: sound::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = sound::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let (judged, skipped) = classifier.judge(&found, args.batch_size.max(1));
+    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
 }
 
 /// Sentences of a JSON lines file, or of the recipe's data.

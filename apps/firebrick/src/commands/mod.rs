@@ -8,10 +8,12 @@ mod eval;
 mod forward;
 mod inspect;
 mod ladder;
+mod media;
 mod models;
 mod nlp;
 mod recipe;
 mod runs;
+mod speech;
 mod start;
 mod sweep;
 mod train;
@@ -67,6 +69,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Runs(command) => runs::run(command, global),
         Command::Bench(args) => bench::run(&args, global),
         Command::Nlp(command) => nlp::run(command, global),
+        Command::Speech(command) => speech::run(command, global),
     }
 }
 
