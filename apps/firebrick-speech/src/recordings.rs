@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    fmt::Display,
     fs,
     path::{Path, PathBuf},
 };
@@ -166,11 +165,6 @@ pub fn drop_leaks<'a>(
     let before = train.len();
     train.retain(|recording| !others.contains(&sha256_samples(&recording.samples)));
     before - train.len()
-}
-
-/// `12 recordings: 3 in the folder`, for remarks.
-pub fn counted(count: usize, what: impl Display) -> Option<String> {
-    (count > 0).then(|| format!("{count} recordings {what}"))
 }
 
 #[cfg(test)]

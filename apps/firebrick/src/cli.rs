@@ -376,12 +376,39 @@ pub enum NlpCommand {
 pub enum SpeechCommand {
     /// Which word is it? In a longer recording: which words, and when
     Keyword(KeywordArgs),
+    /// Write down what is said: by a model of your own, or a Whisper checkpoint
+    Transcribe(TranscribeArgs),
     /// Where in a recording somebody speaks
     Voice {
         /// Recordings; `-` is standard input
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct TranscribeArgs {
+    /// Recordings; `-` is standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Model folder, run folder or shipped model
+    #[arg(long, default_value = "an4")]
+    pub model: String,
+    /// SubRip subtitles
+    #[arg(long, conflicts_with = "vtt")]
+    pub srt: bool,
+    /// WebVTT subtitles
+    #[arg(long)]
+    pub vtt: bool,
+    /// Of the speech, in place of what Whisper hears: en, de, zh, ..
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
+    /// Into English (Whisper)
+    #[arg(long)]
+    pub translate: bool,
+    /// Listen to silence, too
+    #[arg(long)]
+    pub no_vad: bool,
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,10 @@ macro_rules! with_task {
                 type $R = firebrick_speech::classification::recipe::Recipe;
                 $body
             }
+            <firebrick_speech::recognition::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_speech::recognition::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -41,6 +45,7 @@ pub const TASKS: &[&str] = &[
     tagging::recipe::Recipe::TASK,
     lm::recipe::Recipe::TASK,
     speech::classification::recipe::Recipe::TASK,
+    speech::recognition::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.

@@ -20,6 +20,7 @@ pub mod locate;
 pub mod manifest;
 pub mod normalise;
 pub mod quote;
+pub mod redundancy;
 pub mod split;
 pub mod table;
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
-    arch::bcresnet,
+    arch::{bcresnet, deep_speech},
     checkpoint::{Source, tensors::write_atomically},
 };
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
@@ -21,8 +21,11 @@ use firebrick_nlp::{
     tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
 };
-use firebrick_speech::classification::{
-    classifier::SoundClassifier, recipe::Recipe as SoundRecipe,
+use firebrick_speech::{
+    classification::{classifier::SoundClassifier, recipe::Recipe as SoundRecipe},
+    recognition::recipe::Recipe as SpeechRecipe,
+    transcribe::Transcriber,
+    whisper::Options,
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
 use rayon::prelude::*;
@@ -107,6 +110,9 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     if task == SoundRecipe::TASK {
         return predict_sounds(args, &SoundClassifier::open(&source, &device)?);
     }
+    if task == SpeechRecipe::TASK {
+        return predict_speech(args, &Transcriber::open(&source, &device)?, global);
+    }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
     let answers: Vec<Value> = match task {
@@ -162,6 +168,22 @@ fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier) -> Outcome {
             };
             answers.push((id.clone(), answer));
         }
+    }
+    media::write_answers(&args.input, answers, args.output.as_deref())
+}
+
+fn predict_speech(args: &PredictArgs, transcriber: &Transcriber, global: &Global) -> Outcome {
+    let options = Options { seed: global.seed.unwrap_or(0), ..Options::default() };
+    let mut answers = vec![];
+    for (id, path) in media::find(&args.input)? {
+        let answer = match media::samples(&path, transcriber.sample_rate()) {
+            Err(problem) => Err(problem.to_string()),
+            Ok(samples) => {
+                let said = transcriber.write(&samples, &options, true, &mut |_| ())?;
+                Ok(json!({"text": said.text(), "language": said.language}))
+            }
+        };
+        answers.push((id, answer));
     }
     media::write_answers(&args.input, answers, args.output.as_deref())
 }
@@ -242,6 +264,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
         bcresnet::MODEL_TYPE => SoundRecipe::TASK,
+        deep_speech::MODEL_TYPE | "whisper" => SpeechRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK
         }

@@ -19,7 +19,7 @@ use firebrick_nlp::{
         translator::{Judged, Translator},
     },
 };
-use firebrick_speech::{classification as sound, recordings};
+use firebrick_speech::{classification as sound, recognition, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
 use serde_json::{Value, json};
 
@@ -54,6 +54,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         translation::recipe::Recipe::TASK => translations(args, &source, global)?,
         lm::recipe::Recipe::TASK => language(args, &source, global)?,
         sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
+        recognition::recipe::Recipe::TASK => speech(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -234,6 +235,34 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
         "bleu_signature": judged.bleu.signature(), "chrf_signature": judged.chrf.signature(),
     });
     let (rows, metrics) = (pairs.len(), judged.metrics());
+    Ok(Scored { data, rows, metrics, interval: None, more })
+}
+
+/// Recordings of a JSON lines file with their words, or those of the recipe's data.
+fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let recognizer = recognition::recognizer::Recognizer::open(source, &global.device.open()?)?;
+    let rate = recognizer.sample_rate();
+    let (data, found) = match &args.data {
+        Some(path) => {
+            let entries = recognition::corpus::own(&PathBuf::from(path))?;
+            let (found, problems) = recordings::load(&entries, rate)?;
+            if let Some(first) = problems.first() {
+                let count = problems.len();
+                eprintln!("{path}: {count} recordings could not be read; the first: {first}");
+            }
+            (path.clone(), found)
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: recognition::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = recognition::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = recognizer.judge(&found, args.batch_size);
+    let more = json!({"words": judged.words.of, "word_errors": judged.words.errors});
+    let (rows, metrics) = (found.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
 

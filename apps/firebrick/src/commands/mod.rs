@@ -17,6 +17,7 @@ mod speech;
 mod start;
 mod sweep;
 mod train;
+mod transcribe;
 mod translate;
 
 use std::io::Write;

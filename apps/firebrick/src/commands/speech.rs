@@ -13,7 +13,7 @@ use firebrick_speech::{
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, media};
+use super::{Outcome, media, transcribe};
 use crate::{
     cli::{Global, KeywordArgs, SpeechCommand},
     failure::{Failure, USAGE},
@@ -23,6 +23,7 @@ use crate::{
 pub fn run(command: SpeechCommand, global: &Global) -> Outcome {
     match command {
         SpeechCommand::Keyword(args) => keyword(&args, global),
+        SpeechCommand::Transcribe(args) => transcribe::run(&args, global),
         SpeechCommand::Voice { files } => voices(&files, global),
     }
 }
