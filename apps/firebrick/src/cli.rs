@@ -87,6 +87,9 @@ pub enum Command {
     /// Text applications
     #[command(subcommand)]
     Nlp(NlpCommand),
+    /// Applications that listen
+    #[command(subcommand)]
+    Speech(SpeechCommand),
 }
 
 #[derive(Debug, Args)]
@@ -205,7 +208,7 @@ pub struct ColumnArgs {
 pub struct PredictArgs {
     /// Model folder, run folder, or name of a shipped model
     pub model: String,
-    /// JSON lines, CSV, TSV or a text file (one text a line)
+    /// JSON lines, CSV, TSV or a text file (one text a line); a recording, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// JSON lines go there instead of stdout
@@ -465,6 +468,70 @@ pub enum NlpCommand {
         #[arg(long)]
         text: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SpeechCommand {
+    /// Which word is it? In a longer recording: which words, and when
+    Keyword(KeywordArgs),
+    /// Write down what is said: by a model of your own, or a Whisper checkpoint
+    Transcribe(TranscribeArgs),
+    /// Where in a recording somebody speaks
+    Voice {
+        /// Recordings; `-` is standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TranscribeArgs {
+    /// Recordings; `-` is standard input
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Model folder, run folder or shipped model
+    #[arg(long, default_value = "an4")]
+    pub model: String,
+    /// SubRip subtitles
+    #[arg(long, conflicts_with = "vtt")]
+    pub srt: bool,
+    /// WebVTT subtitles
+    #[arg(long)]
+    pub vtt: bool,
+    /// Of the speech, in place of what Whisper hears: en, de, zh, ..
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
+    /// Into English (Whisper)
+    #[arg(long)]
+    pub translate: bool,
+    /// Listen to silence, too
+    #[arg(long)]
+    pub no_vad: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KeywordArgs {
+    /// Recordings; `-` is standard input
+    #[arg(required_unless_present = "raw")]
+    pub files: Vec<PathBuf>,
+    /// Model folder, run folder or shipped model
+    #[arg(long, default_value = "commands")]
+    pub model: String,
+    /// Listen to standard input for as long as it lasts: 16-bit mono samples at this rate, without a header
+    #[arg(long, value_name = "HZ", conflicts_with = "files")]
+    pub raw: Option<u32>,
+    /// Seconds from look to look
+    #[arg(long, default_value_t = 0.1, value_name = "S")]
+    pub every: f64,
+    /// Looks whose scores are averaged
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub smooth: usize,
+    /// Average score that a word must have
+    #[arg(long, default_value_t = 0.8, value_name = "P")]
+    pub threshold: f32,
+    /// Seconds after a word in which no other counts
+    #[arg(long, default_value_t = 0.8, value_name = "S")]
+    pub refractory: f64,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use std::{
 
 use firebrick_core::checkpoint::Source;
 use firebrick_data::locate::Roots;
-use firebrick_nlp::{data, shipped};
+use firebrick_nlp::data;
 use firebrick_train::job::Places;
 
 use crate::failure::{Failure, USAGE};
@@ -58,19 +58,28 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
             return Err(Failure::text(USAGE, message));
         }
     }
-    if let Some(source) = shipped::model(name) {
+    if let Some(source) = shipped(name) {
         return Ok(source);
     }
     if path.exists() {
         return Ok(Source::folder(path)); // the loader says what is missing there
     }
-    let names = shipped::names().collect::<Vec<_>>().join(", ");
+    let names = shipped_names().collect::<Vec<_>>().join(", ");
     Err(Failure::text(
         USAGE,
         format!(
             "no model `{name}`: name a model folder, a run folder, or one of the shipped {names}"
         ),
     ))
+}
+
+/// Names of the models inside the program, over all applications.
+pub fn shipped_names() -> impl Iterator<Item = &'static str> {
+    firebrick_nlp::shipped::names().chain(firebrick_speech::shipped::names())
+}
+
+fn shipped(name: &str) -> Option<Source> {
+    firebrick_nlp::shipped::model(name).or_else(|| firebrick_speech::shipped::model(name))
 }
 
 /// Something optional that is not here; the message says how to get it.

@@ -1,6 +1,7 @@
 //! The tasks that a recipe can name, over all applications.
 
 use firebrick_nlp::{classification, lm, pretraining, tagging, translation};
+use firebrick_speech as speech;
 use firebrick_train::job::Recipe;
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
@@ -27,6 +28,14 @@ macro_rules! with_task {
                 type $R = firebrick_nlp::pretraining::recipe::Recipe;
                 $body
             }
+            <firebrick_speech::classification::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_speech::classification::recipe::Recipe;
+                $body
+            }
+            <firebrick_speech::recognition::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_speech::recognition::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -40,11 +49,13 @@ pub const TASKS: &[&str] = &[
     tagging::recipe::Recipe::TASK,
     lm::recipe::Recipe::TASK,
     pretraining::recipe::Recipe::TASK,
+    speech::classification::recipe::Recipe::TASK,
+    speech::recognition::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.
 pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
-    firebrick_nlp::recipes::SHIPPED.iter().copied()
+    firebrick_nlp::recipes::SHIPPED.iter().chain(speech::recipes::SHIPPED).copied()
 }
 
 #[cfg(test)]

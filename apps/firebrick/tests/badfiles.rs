@@ -31,6 +31,8 @@ const KINDS: &[&str] = &[
     "recipe",
     "pickle",
     "gguf",
+    "wav",
+    "audio",
 ];
 
 #[test]
@@ -146,6 +148,10 @@ fn command(
             if strict {
                 add(&["--strict"]);
             }
+            arguments.push(file);
+        }
+        "wav" | "audio" => {
+            add(&["speech", "voice"]);
             arguments.push(file);
         }
         "archive" => {

@@ -59,6 +59,10 @@ pub enum DataError {
     #[error("{} {detail}", shown(path))]
     Unsupported { path: PathBuf, detail: String },
 
+    /// A value in the file lies outside its domain.
+    #[error("{} {detail}", shown(path))]
+    BadValue { path: PathBuf, detail: String },
+
     #[error("{} has no column {column}; its columns are {}", shown(path),
         quoted_list(found.iter().map(String::as_str)))]
     MissingColumn { path: PathBuf, column: String, found: Vec<String> },
@@ -122,7 +126,7 @@ impl DataError {
             Self::NotHere { .. } => "NotHere",
             Self::FileCount { .. } => "Mismatch",
             Self::Exists { .. } => "Exists",
-            Self::BadOption { .. } => "BadValue",
+            Self::BadValue { .. } | Self::BadOption { .. } => "BadValue",
         }
     }
 }

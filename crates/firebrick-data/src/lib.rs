@@ -2,12 +2,14 @@
 //!
 //! The order of use is the order of the modules: [`manifest`] knows the data sets, [`locate`] finds and unpacks them,
 //! [`table`] reads rows from a file, [`conllu`] reads tagged sentences, [`clean`] drops what cannot be learned from,
-//! [`leaks`] compares the parts, [`split`] makes parts where there are none, [`hash`] names what was read.
+//! [`leaks`] compares the parts, [`split`] makes parts where there are none, [`hash`] names what was read; [`audio`]
+//! reads recordings and makes frames of them.
 //!
 //! Everything from outside is hostile until read: each reader has limits, and refuses or sets aside with the line and
 //! the reason. Nothing here prints, reads the environment or touches the network. No Burn.
 
 pub mod archive;
+pub mod audio;
 pub mod clean;
 pub mod conllu;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod locate;
 pub mod manifest;
 pub mod normalise;
 pub mod quote;
+pub mod redundancy;
 pub mod split;
 pub mod table;
 

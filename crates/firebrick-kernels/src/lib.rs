@@ -11,6 +11,7 @@ pub mod attention;
 pub mod conv;
 mod cpu;
 pub mod cross_entropy;
+pub mod ctc;
 pub mod dropout;
 pub mod embedding;
 mod math;

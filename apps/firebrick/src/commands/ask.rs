@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_core::{
+    arch::{bcresnet, deep_speech},
+    checkpoint::{Source, tensors::write_atomically},
+};
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
 use firebrick_nlp::{
     classification::{
@@ -18,10 +21,17 @@ use firebrick_nlp::{
     tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
 };
+use firebrick_speech::{
+    classification::{classifier::SoundClassifier, recipe::Recipe as SoundRecipe},
+    recognition::recipe::Recipe as SpeechRecipe,
+    transcribe::Transcriber,
+    whisper::Options,
+};
 use firebrick_train::{job::Recipe as _, origin::Origin};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::{Outcome, media};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -92,6 +102,12 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     if task == tagging::recipe::Recipe::TASK {
         return predict_tags(args, &TextTagger::open(&source, &device)?);
     }
+    if task == SoundRecipe::TASK {
+        return predict_sounds(args, &SoundClassifier::open(&source, &device)?);
+    }
+    if task == SpeechRecipe::TASK {
+        return predict_speech(args, &Transcriber::open(&source, &device)?, global);
+    }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
     let answers: Vec<Value> = match task {
@@ -108,12 +124,8 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         _ => {
             let classifier = TextClassifier::open(&source, &device)?;
             let answers = classifier.predict(&texts, args.batch_size.max(1)).into_iter();
-            let answer = |answer: Prediction| {
-                let scores = classifier.labels.iter().cloned();
-                let scores: serde_json::Map<String, Value> =
-                    scores.zip(answer.scores.iter().map(|p| json!(p))).collect();
-                json!({"label": classifier.labels[answer.label], "scores": scores})
-            };
+            let answer =
+                |answer: Prediction| labelled(&classifier.labels, answer.label, &answer.scores);
             answers.map(answer).collect()
         }
     };
@@ -130,6 +142,53 @@ pub fn unfinished() -> Failure {
     let message =
         "this encoder is pre-trained: fine-tune it first, with `model.pretrained` in a recipe";
     Failure::text(USAGE, message)
+}
+
+/// The best label and the probabilities of all.
+fn labelled(labels: &[String], best: usize, scores: &[f32]) -> Value {
+    let scores = labels.iter().cloned().zip(scores.iter().map(|p| json!(p)));
+    let scores: serde_json::Map<String, Value> = scores.collect();
+    json!({"label": labels[best], "scores": scores})
+}
+
+/// Files that are read before they are answered together, so that a folder of any size needs no more memory.
+const FILES: usize = 256;
+
+fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier) -> Outcome {
+    let mut answers = vec![];
+    for part in media::find(&args.input)?.chunks(FILES) {
+        let read = part.par_iter().map(|(_, path)| media::samples(path, classifier.sample_rate()));
+        let read: Vec<_> = read.collect();
+        let sounds: Vec<&[f32]> = read.iter().flatten().map(Vec::as_slice).collect();
+        let mut said = classifier.predict(&sounds, args.batch_size).into_iter();
+        for ((id, _), samples) in part.iter().zip(&read) {
+            let answer = match samples {
+                Err(problem) => Err(problem.to_string()),
+                Ok(_) => {
+                    let said = said.next().expect("one for each that was read");
+                    Ok(labelled(&classifier.labels, said.label, &said.scores))
+                }
+            };
+            answers.push((id.clone(), answer));
+        }
+    }
+    media::write_answers(&args.input, answers, args.output.as_deref())
+}
+
+fn predict_speech(args: &PredictArgs, transcriber: &Transcriber, global: &Global) -> Outcome {
+    let options = Options { seed: global.seed.unwrap_or(0), ..Options::default() };
+    let mut answers = vec![];
+    for (id, path) in media::find(&args.input)? {
+        let answer = match media::samples(&path, transcriber.sample_rate()) {
+            Err(problem) => Err(problem.to_string()),
+            Ok(samples) => {
+                let said = transcriber.write(&samples, &options, true, &mut |_| ())?;
+                Ok(json!({"text": said.text(), "language": said.language}))
+            }
+        };
+        answers.push((id, answer));
+    }
+    media::write_answers(&args.input, answers, args.output.as_deref())
 }
 
 /// Rows that could not be read, and why.
@@ -207,6 +266,8 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
+        bcresnet::MODEL_TYPE => SoundRecipe::TASK,
+        deep_speech::MODEL_TYPE | "whisper" => SpeechRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK
         }

@@ -8,7 +8,7 @@ use firebrick_data::{
     manifest,
     table::{Columns, ReadOptions, Row, read},
 };
-use firebrick_metrics::interval::wilson_interval;
+use firebrick_metrics::{confusion::Confusion, interval::wilson_interval};
 use firebrick_nlp::{
     classification::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate},
     lm, pretraining,
@@ -19,6 +19,7 @@ use firebrick_nlp::{
         translator::{Judged, Translator},
     },
 };
+use firebrick_speech::{classification as sound, recognition, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
 use serde_json::{Value, json};
 
@@ -54,6 +55,8 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         translation::recipe::Recipe::TASK => translations(args, &source, global)?,
         lm::recipe::Recipe::TASK => language(args, &source, global)?,
         pretraining::recipe::Recipe::TASK => return Err(ask::unfinished()),
+        sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
+        recognition::recipe::Recipe::TASK => speech(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -122,30 +125,66 @@ fn classes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, 
     let (data, rows) = rows(args, source, global)?;
     let watch = Stopwatch::start();
     let (judged, metrics, skipped) = evaluate(&classifier, &rows, args.batch_size.max(1));
+    let speed = watch.speed(rows.len(), args.latency, |row| {
+        classifier.predict(&[&rows[row].text], 1);
+    });
+    let mut scored = of_classes(data, &classifier.labels, &judged.confusion, metrics, skipped)?;
+    scored.more["speed"] = speed;
+    Ok(scored)
+}
+
+/// Scores of any classifier; `skipped` rows have labels that it does not know.
+fn of_classes(
+    data: String,
+    labels: &[String],
+    confusion: &Confusion,
+    metrics: Metrics,
+    skipped: usize,
+) -> Result<Scored, Failure> {
     if skipped > 0 {
-        eprintln!(
-            "{skipped} rows have a label that the model does not know ({})",
-            classifier.labels.join(", ")
-        );
+        let known = labels.join(", ");
+        eprintln!("{skipped} rows have a label that the model does not know ({known})");
     }
-    if skipped == rows.len() {
+    if confusion.total() == 0 {
         return Err(Failure::text(
             BAD_FILE,
             format!("{data}: no row has a label that the model knows"),
         ));
     }
-    let speed = watch.speed(rows.len(), args.latency, |row| {
-        classifier.predict(&[&rows[row].text], 1);
-    });
-    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
-    let confusion: Vec<&[u64]> = judged.confusion.rows().collect();
+    let interval = wilson_interval(confusion.correct(), confusion.total());
+    let counts: Vec<&[u64]> = confusion.rows().collect();
     let more = json!({
-        "unknown_labels": skipped, "accuracy_95": interval, "labels": classifier.labels, "confusion": confusion,
-        "speed": speed,
+        "unknown_labels": skipped, "accuracy_95": interval, "labels": labels, "confusion": counts,
     });
-    let rows = judged.confusion.total() as usize;
+    let rows = confusion.total() as usize;
     let interval = interval.map(|interval| ("accuracy", interval));
     Ok(Scored { data, rows, metrics, interval, more })
+}
+
+/// Recordings in folders by class, or those of the recipe's data.
+fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let classifier = sound::classifier::SoundClassifier::open(source, &global.device.open()?)?;
+    let rate = classifier.sample_rate();
+    let (data, found) = match &args.data {
+        Some(path) => {
+            let entries = recordings::class_folders(&PathBuf::from(path))?;
+            let (found, problems) = recordings::load(&entries, rate)?;
+            if let Some(first) = problems.first() {
+                let count = problems.len();
+                eprintln!("{path}: {count} recordings could not be read; the first: {first}");
+            }
+            (path.clone(), found)
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: sound::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = sound::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let (judged, skipped) = classifier.judge(&found, args.batch_size.max(1));
+    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
 }
 
 /// Sentences of a JSON lines file, or of the recipe's data.
@@ -214,6 +253,34 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
         "speed": speed,
     });
     let (rows, metrics) = (pairs.len(), judged.metrics());
+    Ok(Scored { data, rows, metrics, interval: None, more })
+}
+
+/// Recordings of a JSON lines file with their words, or those of the recipe's data.
+fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let recognizer = recognition::recognizer::Recognizer::open(source, &global.device.open()?)?;
+    let rate = recognizer.sample_rate();
+    let (data, found) = match &args.data {
+        Some(path) => {
+            let entries = recognition::corpus::own(&PathBuf::from(path))?;
+            let (found, problems) = recordings::load(&entries, rate)?;
+            if let Some(first) = problems.first() {
+                let count = problems.len();
+                eprintln!("{path}: {count} recordings could not be read; the first: {first}");
+            }
+            (path.clone(), found)
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: recognition::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = recognition::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = recognizer.judge(&found, args.batch_size);
+    let more = json!({"words": judged.words.of, "word_errors": judged.words.errors});
+    let (rows, metrics) = (found.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
 

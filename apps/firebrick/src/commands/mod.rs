@@ -16,16 +16,19 @@ mod eval;
 mod forward;
 mod inspect;
 mod ladder;
+mod media;
 mod models;
 mod nlp;
 mod recipe;
 mod runs;
 mod search;
 mod sentiment;
+mod speech;
 mod speed;
 mod start;
 mod sweep;
 mod train;
+mod transcribe;
 mod translate;
 
 use std::io::Write;
@@ -79,6 +82,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Runs(command) => runs::run(command, global),
         Command::Bench(args) => bench::run(&args, global),
         Command::Nlp(command) => nlp::run(command, global),
+        Command::Speech(command) => speech::run(command, global),
     }
 }
 

@@ -13,19 +13,19 @@ use firebrick_core::{
     },
 };
 use firebrick_kernels::quantised::Format;
-use firebrick_nlp::shipped;
 use serde_json::json;
 
 use super::{Outcome, inspect};
 use crate::{
     cli::{Global, ModelsCommand},
     failure::{Failure, USAGE},
+    places,
 };
 
 pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
     match command {
         ModelsCommand::Ls => {
-            let names: Vec<&str> = shipped::names().collect();
+            let names: Vec<&str> = places::shipped_names().collect();
             super::print(global, &json!(names), &names.join("\n"));
             Ok(())
         }

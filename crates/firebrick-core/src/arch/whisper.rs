@@ -451,6 +451,18 @@ impl WhisperForConditionalGeneration {
         Ok(Self { config, model })
     }
 
+    /// The state of a text over the sound `features`, `[B, M, F]`, before its first token. A clone of it begins another
+    /// text over the same sound.
+    pub fn listen(&self, features: Tensor<3>) -> Cache {
+        self.over(self.model.encode(features), self.config.max_target_positions)
+    }
+
+    fn over(&self, source: Tensor<3>, longest: usize) -> Cache {
+        let layers = &self.model.decoder.layers;
+        let memory = layers.iter().map(|layer| layer.source_attention.memory(source.clone()));
+        Cache::new(layers.len(), longest).with_memory(memory.collect(), None)
+    }
+
     /// The sound as the model hears it, `[B, S, C]`.
     fn source(&self, inputs: &Inputs) -> Result<Tensor<3>, InputError> {
         let (bands, frames) = (self.config.num_mel_bins, 2 * self.config.max_source_positions);
@@ -501,10 +513,7 @@ impl Decoder for WhisperForConditionalGeneration {
         };
         let longest = config.longest(prompt[0].len());
         check_length(longest - 1, self.config.max_target_positions)?; // the last is not read
-        let layers = &self.model.decoder.layers;
-        let memory = layers.iter().map(|layer| layer.source_attention.memory(source.clone()));
-        let cache = Cache::new(layers.len(), longest).with_memory(memory.collect(), None);
-        Ok((prompt, cache))
+        Ok((prompt, self.over(source, longest)))
     }
 
     fn reads_source(&self) -> bool {

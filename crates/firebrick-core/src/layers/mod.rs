@@ -4,6 +4,7 @@ pub mod activation;
 pub mod attention;
 pub mod cache;
 pub mod conv;
+pub mod ctc;
 pub mod dropout;
 pub mod embedding;
 pub mod encoder;

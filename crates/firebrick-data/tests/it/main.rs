@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod archives;
 #[cfg(test)]
+mod audio;
+#[cfg(test)]
 mod conllu;
 #[cfg(test)]
 mod fetching;

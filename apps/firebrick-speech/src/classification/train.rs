@@ -1,0 +1,175 @@
+//! From a recipe to a model folder, through the one training loop.
+
+use std::path::Path;
+
+use burn::module::Module;
+use firebrick_core::checkpoint::tensors::SaveType;
+use firebrick_data::audio::mel::Mel;
+use firebrick_train::{
+    fit::{End, Fitted, Plan, fit},
+    job::{self, Outcome, Places, Scores, Session, Shown},
+    origin::Origin,
+    recipe::{RecipeError, TrainRecipe},
+};
+
+use super::{
+    classifier::SoundClassifier,
+    corpus::{self, Corpus},
+    recipe::{METRICS, Recipe},
+    report,
+    task::{Classify, Judged, SoundExamples},
+};
+
+/// Everything before step 0.
+pub struct Prepared {
+    pub corpus: Corpus,
+}
+
+/// A trained model and what was measured of it.
+pub struct Trained {
+    pub outcome: Outcome,
+    pub classifier: SoundClassifier,
+    pub corpus: Corpus,
+    pub valid: Judged,
+    /// On the test part, once, when the run finished.
+    pub test: Option<Judged>,
+}
+
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "audio-classification";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
+    }
+
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let corpus = corpus::load(&self.data, self.features.sample_rate, self.seed, places)?;
+        Ok(Prepared { corpus })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
+        train(self, prepared.corpus, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.corpus.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let corpus = &self.corpus;
+        let mut parts =
+            vec![format!("train {}", corpus.train.len()), format!("valid {}", corpus.valid.len())];
+        parts.extend(corpus.test.as_ref().map(|test| format!("test {}", test.len())));
+        let mut remarks = vec![
+            format!("recordings: {}", parts.join(", ")),
+            format!("{} classes: {}", corpus.labels.len(), corpus.labels.join(", ")),
+        ];
+        if corpus.leaking > 0 {
+            let count = corpus.leaking;
+            remarks.push(format!("train: dropped {count} recordings that another part has, too"));
+        }
+        if let Some(first) = corpus.unreadable.first() {
+            let count = corpus.unreadable.len();
+            remarks.push(format!("{count} recordings could not be read; the first: {first}"));
+        }
+        remarks
+    }
+
+    fn ledger(&self) -> String {
+        let line = |problem: &String| format!("{}\n", serde_json::json!({"unreadable": problem}));
+        self.corpus.unreadable.iter().map(line).collect()
+    }
+}
+
+impl job::Trained for Trained {
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        report::show(dir, self)
+    }
+}
+
+fn train(recipe: &Recipe, corpus: Corpus, session: Session) -> anyhow::Result<Option<Trained>> {
+    session.needs_whole_model()?;
+    let Session { device, run, team, max_time, stop, report } = session;
+    let device = device.clone().autodiff();
+    device.seed(recipe.seed);
+    let config = recipe.network(corpus.labels.len());
+    let preprocessor = recipe.preprocessor();
+    let mel = Mel::new(&preprocessor.mel);
+    let model = Classify {
+        model: config.init(&device).materialize(),
+        label_smoothing: recipe.train.label_smoothing,
+    };
+    let examples = SoundExamples {
+        recordings: &corpus.train,
+        labels: &corpus.labels,
+        augment: &recipe.augment,
+        preprocessor: &preprocessor,
+        mel: mel.clone(),
+    };
+    let classifier = |model: &Classify| SoundClassifier {
+        config: config.clone(),
+        model: model.model.clone(),
+        preprocessor: preprocessor.clone(),
+        mel: mel.clone(),
+        labels: corpus.labels.clone(),
+    };
+    let plan = Plan {
+        train: &recipe.train,
+        checkpoint: &recipe.checkpoint,
+        metric: recipe.eval.metric(METRICS)?,
+        seed: recipe.seed,
+        max_time,
+        stop,
+        team,
+    };
+    let rows = recipe.eval.batch_size;
+    let evaluate = |model: &Classify| classifier(model).judge(&corpus.valid, rows).0.metrics();
+    let Fitted { best, end, counters } = fit(model, &examples, &plan, run, evaluate, report)?;
+    if !team.is_first() {
+        return Ok(None);
+    }
+
+    let classifier = classifier(&best);
+    let (valid, _) = classifier.judge(&corpus.valid, rows);
+    let mut scores = Scores::from([("valid".to_string(), valid.metrics())]);
+    let test = match (&corpus.test, end) {
+        (Some(recordings), End::Finished | End::EarlyStop) => {
+            let (judged, _) = classifier.judge(recordings, rows);
+            scores.insert("test".into(), judged.metrics());
+            Some(judged)
+        }
+        _ => None,
+    };
+    let task = <Recipe as job::Recipe>::TASK;
+    let origin = Origin {
+        labels: corpus.labels.clone(),
+        ..Origin::new(task, &recipe.name, &run.info, scores.clone())
+    };
+    classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
+    let outcome = Outcome { end, counters, scores };
+    Ok(Some(Trained { outcome, classifier, corpus, valid, test }))
+}

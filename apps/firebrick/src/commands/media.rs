@@ -1,0 +1,72 @@
+//! What commands share that answer recordings.
+
+use std::{
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use firebrick_core::checkpoint::tensors::write_atomically;
+use firebrick_data::{
+    audio::read::{Limits, from_stream, read, recordings},
+    error::DataError,
+};
+use serde_json::{Value, json};
+
+use super::Outcome;
+use crate::failure::{BAD_FILE, Failure};
+
+/// The recordings of a file or a folder with their ids: paths relative to the folder, or the file's name.
+pub fn find(input: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let id = |path: &Path| {
+        let inner = match input.is_dir() {
+            true => path.strip_prefix(input).unwrap_or(path).as_os_str(),
+            false => path.file_name().unwrap_or_default(),
+        };
+        inner.to_string_lossy().into_owned()
+    };
+    Ok(recordings(input)?.into_iter().map(|path| (id(&path), path)).collect())
+}
+
+/// A recording's samples at `rate` Hz; `-` is standard input.
+pub fn samples(path: &Path, rate: u32) -> Result<Vec<f32>, DataError> {
+    match path.as_os_str() == "-" {
+        true => from_stream(std::io::stdin(), Path::new("stdin"), rate, &Limits::default()),
+        false => read(path, rate, &Limits::default()),
+    }
+}
+
+/// Writes an answer or an error for each id, JSON lines in order, to `output` or stdout. Errors make the command fail at
+/// its end.
+pub fn write_answers(
+    input: &Path,
+    answers: Vec<(String, Result<Value, String>)>,
+    output: Option<&Path>,
+) -> Outcome {
+    let mut text = vec![];
+    let bad = answers.iter().filter(|(_, answer)| answer.is_err()).count();
+    let all = answers.len();
+    for (id, answer) in answers {
+        let mut line = json!({"id": id});
+        match answer {
+            Ok(Value::Object(fields)) => line.as_object_mut().expect("just made").extend(fields),
+            Ok(other) => line["answer"] = other,
+            Err(problem) => line["error"] = problem.into(),
+        }
+        serde_json::to_writer(&mut text, &line).context("writing an answer")?;
+        text.push(b'\n');
+    }
+    match output {
+        Some(path) => {
+            write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
+        }
+        None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
+    }
+    match bad {
+        0 => Ok(()),
+        bad => {
+            let message = format!("{}: {bad} of {all} files could not be read", input.display());
+            Err(Failure::text(BAD_FILE, message))
+        }
+    }
+}

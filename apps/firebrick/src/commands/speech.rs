@@ -1,0 +1,143 @@
+//! `firebrick speech`: applications that listen.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use firebrick_data::audio::{resample::Resampler, voice};
+use firebrick_speech::{
+    classification::classifier::SoundClassifier,
+    keyword::{Heard, Spotter, Trigger},
+};
+use serde_json::{Value, json};
+
+use super::{Outcome, media, transcribe};
+use crate::{
+    cli::{Global, KeywordArgs, SpeechCommand},
+    failure::{Failure, USAGE},
+    places,
+};
+
+pub fn run(command: SpeechCommand, global: &Global) -> Outcome {
+    match command {
+        SpeechCommand::Keyword(args) => keyword(&args, global),
+        SpeechCommand::Transcribe(args) => transcribe::run(&args, global),
+        SpeechCommand::Voice { files } => voices(&files, global),
+    }
+}
+
+/// Recordings up to so many times what the model sees are one word.
+const ONE_WORD: f64 = 2.0;
+
+fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
+    let trigger = Trigger {
+        every: args.every,
+        smooth: args.smooth,
+        threshold: args.threshold,
+        refractory: args.refractory,
+    };
+    trigger.check().map_err(|problem| Failure::text(USAGE, format!("--{problem}")))?;
+    let source = places::model(&args.model, &global.runs)?;
+    let classifier = SoundClassifier::open(&source, &global.device.open()?)?;
+    if let Some(rate) = args.raw {
+        return live(&classifier, trigger, rate, global);
+    }
+    let seen = classifier.preprocessor.seconds.unwrap_or_default();
+    let mut all = vec![];
+    for file in &args.files {
+        let samples = media::samples(file, classifier.sample_rate())?;
+        let seconds = samples.len() as f64 / f64::from(classifier.sample_rate());
+        if seconds <= ONE_WORD * seen {
+            let answer = classifier.predict(&[&samples], 1).remove(0);
+            let (label, score) = (&classifier.labels[answer.label], answer.scores[answer.label]);
+            if !global.json {
+                println!("{label}  {score:.3}  {}", file.display());
+            }
+            all.push(json!({"file": file, "label": label, "score": score}));
+            continue;
+        }
+        let mut spotter = Spotter::new(&classifier, trigger);
+        // Some seconds at a time, so that a long recording's words are told while it is listened to.
+        for part in samples.chunks(10 * classifier.sample_rate() as usize) {
+            for heard in spotter.push(part) {
+                tell(&heard, file, global);
+                all.push(as_json(&heard, file));
+            }
+        }
+    }
+    if global.json {
+        println!("{}", Value::Array(all));
+    }
+    Ok(())
+}
+
+/// 16-bit samples from standard input, for as long as they come.
+fn live(classifier: &SoundClassifier, trigger: Trigger, rate: u32, global: &Global) -> Outcome {
+    let rates = 1000..=384_000;
+    if !rates.contains(&rate) {
+        return Err(Failure::text(USAGE, format!("--raw {rate} is not within {rates:?} Hz")));
+    }
+    let mut spotter = Spotter::new(classifier, trigger);
+    let wanted = classifier.sample_rate();
+    let mut resampler = (rate != wanted).then(|| Resampler::new(rate, wanted));
+    let mut stdin = std::io::stdin().lock();
+    let (mut bytes, mut held) = (vec![0; rate as usize / 10 * 2], 0);
+    let file = Path::new("-");
+    loop {
+        let read = stdin.read(&mut bytes[held..]).context("reading stdin")?;
+        if read == 0 {
+            return Ok(());
+        }
+        held += read;
+        let whole = held - held % 2;
+        let samples: Vec<f32> = bytes[..whole]
+            .chunks_exact(2)
+            .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0)
+            .collect();
+        bytes.copy_within(whole..held, 0);
+        held -= whole;
+        let samples = match &mut resampler {
+            None => samples,
+            Some(resampler) => {
+                let mut output = vec![];
+                resampler.push(&samples, &mut output);
+                output
+            }
+        };
+        for heard in spotter.push(&samples) {
+            match global.json {
+                true => println!("{}", as_json(&heard, file)),
+                false => tell(&heard, file, global),
+            }
+        }
+    }
+}
+
+fn tell(heard: &Heard, file: &Path, global: &Global) {
+    if !global.json {
+        println!("{:9.2} s  {}  {:.3}  {}", heard.at, heard.label, heard.score, file.display());
+    }
+}
+
+fn as_json(heard: &Heard, file: &Path) -> Value {
+    json!({"file": file, "at": heard.at, "label": heard.label, "score": heard.score})
+}
+
+fn voices(files: &[PathBuf], global: &Global) -> Outcome {
+    let (mut list, mut text) = (vec![], String::new());
+    for file in files {
+        let samples = media::samples(file, voice::RATE)?;
+        let seconds = |samples: usize| samples as f64 / f64::from(voice::RATE);
+        let segments = voice::segments(&samples, &voice::Options::default());
+        let parts: Vec<[f64; 2]> =
+            segments.into_iter().map(|part| [seconds(part.start), seconds(part.end)]).collect();
+        for [begin, end] in &parts {
+            text.push_str(&format!("{begin:9.2} - {end:.2} s  {}\n", file.display()));
+        }
+        list.push(json!({"file": file, "seconds": seconds(samples.len()), "segments": parts}));
+    }
+    super::print(global, &json!(list), &text);
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Recordings from files of one's own: learned, scored, asked; and what the shipped models hear.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+fn output(home: &Path, args: &[&str], stdin: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache")).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn run(home: &Path, args: &[&str]) -> String {
+    let output = output(home, args, b"");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Tones one after the other, 0.3 s each at 8 kHz, as 16-bit samples.
+fn tones(hertz: &[f32], seed: usize) -> Vec<u8> {
+    let sample = |(tone, i): (f32, usize)| {
+        let turn = std::f32::consts::TAU * (tone + seed as f32) * i as f32 / 8000.0;
+        ((turn.sin() * 8000.0) as i16).to_le_bytes()
+    };
+    let all = hertz.iter().flat_map(|tone| (0..2400).map(move |i| (*tone, i)));
+    all.flat_map(sample).collect()
+}
+
+fn write_wav(path: &Path, samples: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut bytes =
+        b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data"
+            .to_vec();
+    bytes.extend((samples.len() as u32).to_le_bytes());
+    bytes.extend(samples);
+    fs::write(path, bytes).unwrap();
+}
+
+const LOW: f32 = 400.0;
+const HIGH: f32 = 1800.0;
+
+const FEATURES: &str =
+    "[features]\nsample_rate = 8000\nn_fft = 128\nwin_length = 128\nhop_length = 80\nn_mels = 16\n";
+
+fn recipe(home: &Path, task: &str, tables: &str, steps: usize) {
+    let train = format!(
+        "[train]\nmax_steps = {steps}\nwarmup_steps = 2\nbatch_size = 8\nlearning_rate = 1e-2\n"
+    );
+    let text =
+        format!("version = 1\ntask = \"{task}\"\nname = \"mine\"\n{tables}{FEATURES}{train}");
+    fs::write(home.join("mine.toml"), text).unwrap();
+    run(home, &["recipe", "check", "mine.toml"]);
+    run(home, &["train", "mine.toml", "--progress", "none"]);
+    for file in
+        ["model/config.json", "model/preprocessor_config.json", "model/README.md", "report.html"]
+    {
+        assert!(home.join("runs/mine").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn words_in_folders() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    for i in 0..12 {
+        for (label, tone) in [("low", LOW), ("high", HIGH)] {
+            let part = if i < 8 { "train" } else { "valid" };
+            let path = format!("{part}/{label}/{i}.wav");
+            write_wav(&home.join(path), &tones(&[tone], 7 * i));
+        }
+    }
+    let tables = "[data]\ntrain = \"train\"\nvalid = \"valid\"\nseconds = 0.4\n\
+                  [model]\nhidden_size = 4\ndepths = [1, 1, 1, 1]\nsub_bands = 2\n";
+    recipe(home, "audio-classification", tables, 30);
+    assert!(home.join("runs/mine/plots/spectrograms.svg").exists());
+    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid"]));
+    assert_eq!((&scores["rows"], &scores["metrics"]["accuracy"]), (&8.into(), &1.0.into()));
+
+    // A folder is walked; what cannot be read has its error in place of an answer.
+    fs::write(home.join("valid/low/broken.wav"), "RIFF").unwrap();
+    let said = output(home, &["predict", "mine", "--input", "valid"], b"");
+    assert_eq!(said.status.code(), Some(5));
+    let lines: Vec<Value> = String::from_utf8(said.stdout).unwrap().lines().map(json).collect();
+    assert_eq!(lines.len(), 9);
+    assert_eq!(lines[0]["id"], "high/10.wav");
+    assert_eq!(lines[0]["label"], "high");
+    let broken = lines.iter().find(|line| line["id"] == "low/broken.wav").unwrap();
+    assert!(broken["error"].as_str().unwrap().contains("ends too early"), "{broken}");
+
+    // Words in a long recording, from a file and from a pipe.
+    let silence = vec![0u8; 8000];
+    let stream =
+        [silence.clone(), tones(&[HIGH], 3), silence.clone(), tones(&[LOW], 3), silence].concat();
+    write_wav(&home.join("long.wav"), &stream);
+    let heard = json(&run(
+        home,
+        &["speech", "keyword", "--json", "--model", "mine", "--threshold", "0.6", "long.wav"],
+    ));
+    let heard: Vec<&str> =
+        heard.as_array().unwrap().iter().map(|h| h["label"].as_str().unwrap()).collect();
+    assert!(heard.contains(&"high") && heard.contains(&"low"), "{heard:?}");
+    let raw = ["speech", "keyword", "--model", "mine", "--threshold", "0.6", "--raw", "8000"];
+    let piped = output(home, &raw, &stream);
+    assert_eq!(String::from_utf8(piped.stdout).unwrap().lines().count(), heard.len());
+}
+
+#[test]
+fn words_written_down() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    for (part, count) in [("train", 16), ("valid", 6)] {
+        let mut lines = String::new();
+        for i in 0..count {
+            let words: Vec<(&str, f32)> = (0..3)
+                .map(|w| if (i >> w) % 2 == 0 { ("low", LOW) } else { ("high", HIGH) })
+                .collect();
+            let (text, tone): (Vec<&str>, Vec<f32>) = words.into_iter().unzip();
+            write_wav(&home.join(format!("{part}{i}.wav")), &tones(&tone, 5 * i + count));
+            lines.push_str(&format!(
+                "{{\"audio\": \"{part}{i}.wav\", \"text\": \"{}\"}}\n",
+                text.join(" ")
+            ));
+        }
+        fs::write(home.join(format!("{part}.jsonl")), lines).unwrap();
+    }
+    let tables = "[data]\ntrain = \"train.jsonl\"\nvalid = \"valid.jsonl\"\nunits = \"words\"\n\
+                  [model]\nconv_channels = 4\nhidden_size = 8\nnum_hidden_layers = 1\n[decode]\norder = 2\n";
+    recipe(home, "speech-recognition", tables, 8);
+    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.jsonl"]));
+    assert_eq!((&scores["rows"], &scores["words"]), (&6.into(), &18.into()));
+    let srt = run(home, &["speech", "transcribe", "--srt", "--model", "mine", "valid1.wav"]);
+    assert!(srt.is_empty() || srt.starts_with("1\n00:00:00,000 --> 00:00:00,900\n"), "{srt}");
+    let said = run(home, &["predict", "mine", "--input", "valid1.wav"]);
+    assert!(json(said.trim())["text"].is_string(), "{said}");
+    let refused = output(
+        home,
+        &["speech", "transcribe", "--model", "mine", "--translate", "valid1.wav"],
+        b"",
+    );
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn voice_is_found() {
+    let home = tempfile::tempdir().unwrap();
+    let silence = vec![0u8; 16_000];
+    write_wav(&home.path().join("silence.wav"), &silence);
+    let found = json(&run(home.path(), &["speech", "voice", "--json", "silence.wav"]));
+    assert_eq!(found[0]["segments"], Value::Array(vec![]));
+    let missing = output(home.path(), &["speech", "voice", "nothing.wav"], b"");
+    assert_eq!(missing.status.code(), Some(5));
+}

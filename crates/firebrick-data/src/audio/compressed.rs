@@ -1,0 +1,60 @@
+//! FLAC, MP3, Ogg Vorbis and AAC, by symphonia.
+
+use std::io;
+
+use symphonia::core::{
+    codecs::audio::AudioDecoderOptions,
+    errors::Error,
+    formats::{TrackType, probe::Hint},
+    io::{MediaSource, MediaSourceStream},
+};
+
+use super::read::Sink;
+use crate::error::DataError;
+
+/// Reads the recording into `sink`.
+pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<(), DataError> {
+    let source = MediaSourceStream::new(source, Default::default());
+    let mut hint = Hint::new();
+    if let Some(ending) = sink.name.extension().and_then(|ending| ending.to_str()) {
+        hint.with_extension(ending);
+    }
+    let probe = symphonia::default::get_probe();
+    let format = probe.probe(&hint, source, Default::default(), Default::default());
+    let mut format = format.map_err(|error| problem(error, sink))?;
+    let track = format.default_track(TrackType::Audio);
+    let track = track.ok_or_else(|| sink.unsupported("it has no sound"))?;
+    let (id, parameters) = (track.id, track.codec_params.as_ref());
+    let parameters = parameters.and_then(|parameters| parameters.audio());
+    let parameters = parameters.ok_or_else(|| sink.unsupported("its sound has no codec"))?;
+    let codecs = symphonia::default::get_codecs();
+    let decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default());
+    let mut decoder = decoder.map_err(|error| problem(error, sink))?;
+
+    let mut samples: Vec<f32> = vec![];
+    while let Some(packet) = format.next_packet().map_err(|error| problem(error, sink))? {
+        if packet.track_id != id {
+            continue;
+        }
+        let decoded = decoder.decode(&packet).map_err(|error| problem(error, sink))?;
+        let spec = decoded.spec();
+        sink.begin(spec.rate(), spec.channels().count())?;
+        decoded.copy_to_vec_interleaved(&mut samples);
+        sink.push(&samples)?;
+    }
+    Ok(())
+}
+
+fn problem(error: Error, sink: &Sink) -> DataError {
+    match error {
+        Error::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            sink.truncated("in the midst of its sound")
+        }
+        Error::IoError(source) => DataError::Read { path: sink.name.to_owned(), source },
+        Error::DecodeError(detail) => sink.bad(format!("is damaged: {detail}")),
+        Error::LimitError(detail) => {
+            DataError::TooLarge { path: sink.name.to_owned(), detail: detail.into() }
+        }
+        error => sink.unsupported(error),
+    }
+}
