@@ -53,7 +53,7 @@ fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
             let answer = classifier.predict(&[&samples], 1).remove(0);
             let (label, score) = (&classifier.labels[answer.label], answer.scores[answer.label]);
             if !global.json {
-                println!("{label}  {score:.3}  {}", file.display());
+                say!("{label}  {score:.3}  {}", file.display());
             }
             all.push(json!({"file": file, "label": label, "score": score}));
             continue;
@@ -68,7 +68,7 @@ fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
         }
     }
     if global.json {
-        println!("{}", Value::Array(all));
+        say!("{}", Value::Array(all));
     }
     Ok(())
 }
@@ -108,7 +108,7 @@ fn live(classifier: &SoundClassifier, trigger: Trigger, rate: u32, global: &Glob
         };
         for heard in spotter.push(&samples) {
             match global.json {
-                true => println!("{}", as_json(&heard, file)),
+                true => say!("{}", as_json(&heard, file)),
                 false => tell(&heard, file, global),
             }
         }
@@ -117,7 +117,7 @@ fn live(classifier: &SoundClassifier, trigger: Trigger, rate: u32, global: &Glob
 
 fn tell(heard: &Heard, file: &Path, global: &Global) {
     if !global.json {
-        println!("{:9.2} s  {}  {:.3}  {}", heard.at, heard.label, heard.score, file.display());
+        say!("{:9.2} s  {}  {:.3}  {}", heard.at, heard.label, heard.score, file.display());
     }
 }
 

@@ -29,16 +29,16 @@ pub fn run(args: &TranscribeArgs, global: &Global) -> Outcome {
         let samples = media::samples(file, transcriber.sample_rate())?;
         let mut tell = |segment: &Segment| {
             if plain {
-                println!("{}", segment.text);
+                say!("{}", segment.text);
             }
         };
         let said = transcriber.write(&samples, &options, !args.no_vad, &mut tell)?;
         if global.json {
             // All together, below.
         } else if args.srt {
-            print!("{}", srt(&said.segments));
+            say!("{}", srt(&said.segments).trim_end());
         } else if args.vtt {
-            print!("{}", vtt(&said.segments));
+            say!("{}", vtt(&said.segments).trim_end());
         }
         let segment = |s: &Segment| json!({"begin": s.begin, "end": s.end, "text": s.text});
         all.push(json!({
@@ -47,7 +47,7 @@ pub fn run(args: &TranscribeArgs, global: &Global) -> Outcome {
         }));
     }
     if global.json {
-        println!("{}", Value::Array(all));
+        say!("{}", Value::Array(all));
     }
     Ok(())
 }
