@@ -7,7 +7,7 @@ use firebrick_core::device::DeviceSpec;
 
 use crate::progress::Style;
 
-/// Trains, evaluates, compresses and runs text models in one binary, without Python.
+/// Trains, evaluates, compresses and runs text and picture models in one binary, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "firebrick", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -84,6 +84,9 @@ pub enum Command {
     /// Text applications
     #[command(subcommand)]
     Nlp(NlpCommand),
+    /// Picture applications
+    #[command(subcommand)]
+    Vision(VisionCommand),
 }
 
 #[derive(Debug, Args)]
@@ -166,7 +169,7 @@ pub struct ColumnArgs {
 pub struct PredictArgs {
     /// Model folder, run folder, or name of a shipped model
     pub model: String,
-    /// JSON lines, CSV, TSV or a text file (one text a line)
+    /// JSON lines, CSV, TSV or a text file (one text a line); a picture or a folder of pictures
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// JSON lines go there instead of stdout
@@ -366,6 +369,40 @@ pub enum NlpCommand {
         tokenizer: PathBuf,
         #[arg(long)]
         text: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VisionCommand {
+    /// What is on a picture?
+    Classify {
+        /// Picture files: BMP, GIF, JPEG, PNG, PNM, TIFF, WebP
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Model folder, run folder or shipped model
+        #[arg(long)]
+        model: String,
+    },
+    /// Which road sign is it? German signs, cut out of the picture
+    Signs {
+        /// Picture files
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Model folder, run folder or shipped model
+        #[arg(long, default_value = "gtsrb")]
+        model: String,
+    },
+    /// A calibrated probability, or an abstention, for a medical picture; no medical device
+    Medical {
+        /// Picture files
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// pneumonia (chest X-rays of children), brain-mri (tumours), or a model of your own with a `[decision]`
+        #[arg(long, default_value = "pneumonia")]
+        model: String,
+        /// Write the picture with what speaks for the answer on it (Grad-CAM); one picture only
+        #[arg(long, value_name = "OUT.png")]
+        heatmap: Option<PathBuf>,
     },
 }
 

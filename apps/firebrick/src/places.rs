@@ -8,7 +8,7 @@ use std::{
 
 use firebrick_core::checkpoint::Source;
 use firebrick_data::locate::Roots;
-use firebrick_nlp::{data, shipped};
+use firebrick_nlp::data;
 use firebrick_train::job::Places;
 
 use crate::failure::{Failure, USAGE};
@@ -43,6 +43,16 @@ pub fn of_recipe(base: &Path) -> Places<'_> {
     Places { base, data: data_set, model: pretrained }
 }
 
+/// Names of the shipped models of all applications.
+pub fn shipped_names() -> impl Iterator<Item = &'static str> {
+    firebrick_nlp::shipped::names().chain(firebrick_vision::shipped::names())
+}
+
+/// A shipped model by name.
+pub fn shipped(name: &str) -> Option<Source> {
+    firebrick_nlp::shipped::model(name).or_else(|| firebrick_vision::shipped::model(name))
+}
+
 /// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.
 pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
     let path = Path::new(name);
@@ -58,13 +68,13 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
             return Err(Failure::text(USAGE, message));
         }
     }
-    if let Some(source) = shipped::model(name) {
+    if let Some(source) = shipped(name) {
         return Ok(source);
     }
     if path.exists() {
         return Ok(Source::folder(path)); // the loader says what is missing there
     }
-    let names = shipped::names().collect::<Vec<_>>().join(", ");
+    let names = shipped_names().collect::<Vec<_>>().join(", ");
     Err(Failure::text(
         USAGE,
         format!(

@@ -2,6 +2,7 @@
 
 use firebrick_nlp::{classification, lm, tagging, translation};
 use firebrick_train::job::Recipe;
+use firebrick_vision::classification as pictures;
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
 macro_rules! with_task {
@@ -23,6 +24,10 @@ macro_rules! with_task {
                 type $R = firebrick_nlp::lm::recipe::Recipe;
                 $body
             }
+            <firebrick_vision::classification::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::classification::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -35,11 +40,13 @@ pub const TASKS: &[&str] = &[
     translation::recipe::Recipe::TASK,
     tagging::recipe::Recipe::TASK,
     lm::recipe::Recipe::TASK,
+    pictures::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.
 pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
-    firebrick_nlp::recipes::SHIPPED.iter().copied()
+    let all = [firebrick_nlp::recipes::SHIPPED, firebrick_vision::recipes::SHIPPED];
+    all.into_iter().flatten().copied()
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ const KINDS: &[&str] = &[
     "recipe",
     "pickle",
     "gguf",
+    "image",
+    "npz",
+    "npy",
 ];
 
 #[test]
@@ -146,6 +149,14 @@ fn command(
             if strict {
                 add(&["--strict"]);
             }
+            arguments.push(file);
+        }
+        "image" => {
+            add(&["vision", "classify", "--model", "gtsrb"]);
+            arguments.push(file);
+        }
+        "npz" | "npy" => {
+            add(&["data", "check"]);
             arguments.push(file);
         }
         "archive" => {

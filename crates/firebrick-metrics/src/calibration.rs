@@ -69,6 +69,44 @@ impl AddAssign for Calibration {
     }
 }
 
+/// What logits are to be divided by so that their softmax is calibrated: the temperature of the lowest mean cross entropy
+/// (Guo et al. 2017, section 4.2), within 0.05 and 20. 1 without examples.
+///
+/// ```
+/// use firebrick_metrics::calibration::temperature;
+///
+/// // Always sure by the same margin, right in 3 of 4 cases: the softmax should say 0.75.
+/// let logits = vec![vec![0.0, 5.0]; 4];
+/// let t = temperature(&logits, &[1, 1, 1, 0]);
+/// assert!((1.0 / (1.0 + (-5.0 / t).exp()) - 0.75).abs() < 1e-4);
+/// ```
+pub fn temperature(logits: &[Vec<f32>], truths: &[usize]) -> f64 {
+    let loss = |log_t: f64| {
+        let t = log_t.exp();
+        let of_one = |(row, truth): (&Vec<f32>, &usize)| {
+            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|x| (f64::from(x - most) / t).exp()).sum();
+            sum.ln() - f64::from(row[*truth] - most) / t
+        };
+        logits.iter().zip(truths).map(of_one).sum::<f64>()
+    };
+    if logits.is_empty() {
+        return 1.0;
+    }
+    // The loss is convex in 1 / t, so it has one valley: golden section search.
+    let golden = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = (0.05f64.ln(), 20f64.ln());
+    while high - low > 1e-6 {
+        let (a, b) = (high - golden * (high - low), low + golden * (high - low));
+        if loss(a) < loss(b) {
+            high = b;
+        } else {
+            low = a;
+        }
+    }
+    ((low + high) / 2.0).exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,5 @@
-//! Counts in, numbers out: accuracy, precision, recall, F1, spans, perplexity, calibration error, confidence intervals.
+//! Counts in, numbers out: accuracy, precision, recall, F1, spans, perplexity, ROC, calibration error,
+//! confidence intervals.
 //!
 //! Every metric is a struct of counts with `+=` and methods that divide, so batches, files and machines can be scored
 //! apart and added up. Each names the reference tool it agrees with.
@@ -11,4 +12,5 @@ pub mod chrf;
 pub mod confusion;
 pub mod interval;
 pub mod perplexity;
+pub mod roc;
 pub mod tagging;

@@ -16,6 +16,7 @@ mod start;
 mod sweep;
 mod train;
 mod translate;
+mod vision;
 
 use std::io::Write;
 
@@ -67,6 +68,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Runs(command) => runs::run(command, global),
         Command::Bench(args) => bench::run(&args, global),
         Command::Nlp(command) => nlp::run(command, global),
+        Command::Vision(command) => vision::run(command, global),
     }
 }
 

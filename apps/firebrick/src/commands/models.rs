@@ -10,19 +10,19 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
-use firebrick_nlp::shipped;
 use serde_json::json;
 
 use super::{Outcome, inspect};
 use crate::{
     cli::{Global, ModelsCommand},
     failure::{BAD_FILE, Failure, USAGE},
+    places,
 };
 
 pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
     match command {
         ModelsCommand::Ls => {
-            let names: Vec<&str> = shipped::names().collect();
+            let names: Vec<&str> = places::shipped_names().collect();
             super::print(global, &json!(names), &names.join("\n"));
             Ok(())
         }
