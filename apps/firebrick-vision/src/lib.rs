@@ -1,1 +1,8 @@
 //! Vision applications: pictures into training, models into answers about pictures.
+#![recursion_limit = "256"]
+
+pub mod classification;
+pub mod heatmap;
+pub mod recipes;
+pub mod shipped;
+pub mod signs;

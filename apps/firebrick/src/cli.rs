@@ -8,7 +8,7 @@ use firebrick_train::track::Server;
 
 use crate::progress::Style;
 
-/// Trains, evaluates, compresses and runs text models in one binary, without Python.
+/// Trains, evaluates, compresses and runs text and picture models in one binary, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "firebrick", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -90,6 +90,9 @@ pub enum Command {
     /// Applications that listen
     #[command(subcommand)]
     Speech(SpeechCommand),
+    /// Picture applications
+    #[command(subcommand)]
+    Vision(VisionCommand),
 }
 
 #[derive(Debug, Args)]
@@ -208,7 +211,7 @@ pub struct ColumnArgs {
 pub struct PredictArgs {
     /// Model folder, run folder, or name of a shipped model
     pub model: String,
-    /// JSON lines, CSV, TSV or a text file (one text a line); a recording, or a folder of them
+    /// JSON lines, CSV, TSV or a text file (one text a line); a picture, a recording, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// JSON lines go there instead of stdout
@@ -552,6 +555,40 @@ pub struct SentimentArgs {
 fn probability(text: &str) -> Result<f32, String> {
     let p: f32 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     (0.0..=1.0).contains(&p).then_some(p).ok_or_else(|| format!("{p} is not within 0 and 1"))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VisionCommand {
+    /// What is on a picture?
+    Classify {
+        /// Picture files: BMP, GIF, JPEG, PNG, PNM, TIFF, WebP
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Model folder, run folder or shipped model
+        #[arg(long)]
+        model: String,
+    },
+    /// Which road sign is it? German signs, cut out of the picture
+    Signs {
+        /// Picture files
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Model folder, run folder or shipped model
+        #[arg(long, default_value = "gtsrb")]
+        model: String,
+    },
+    /// A calibrated probability, or an abstention, for a medical picture; no medical device
+    Medical {
+        /// Picture files
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// pneumonia (chest X-rays of children), brain-mri (tumours), or a model of your own with a `[decision]`
+        #[arg(long, default_value = "pneumonia")]
+        model: String,
+        /// Write the picture with what speaks for the answer on it (Grad-CAM); one picture only
+        #[arg(long, value_name = "OUT.png")]
+        heatmap: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

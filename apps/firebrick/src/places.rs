@@ -43,6 +43,16 @@ pub fn of_recipe(base: &Path) -> Places<'_> {
     Places { base, data: data_set, model: pretrained }
 }
 
+/// Names of the shipped models of all applications.
+pub fn shipped_names() -> impl Iterator<Item = &'static str> {
+    firebrick_nlp::shipped::names().chain(firebrick_vision::shipped::names())
+}
+
+/// A shipped model by name.
+pub fn shipped(name: &str) -> Option<Source> {
+    firebrick_nlp::shipped::model(name).or_else(|| firebrick_vision::shipped::model(name))
+}
+
 /// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.
 pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
     let path = Path::new(name);

@@ -3,6 +3,7 @@
 use firebrick_nlp::{classification, lm, pretraining, tagging, translation};
 use firebrick_speech as speech;
 use firebrick_train::job::Recipe;
+use firebrick_vision::classification as pictures;
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
 macro_rules! with_task {
@@ -36,6 +37,10 @@ macro_rules! with_task {
                 type $R = firebrick_speech::recognition::recipe::Recipe;
                 $body
             }
+            <firebrick_vision::classification::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::classification::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -51,11 +56,14 @@ pub const TASKS: &[&str] = &[
     pretraining::recipe::Recipe::TASK,
     speech::classification::recipe::Recipe::TASK,
     speech::recognition::recipe::Recipe::TASK,
+    pictures::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.
 pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
     firebrick_nlp::recipes::SHIPPED.iter().chain(speech::recipes::SHIPPED).copied()
+    let all = [firebrick_nlp::recipes::SHIPPED, firebrick_vision::recipes::SHIPPED];
+    all.into_iter().flatten().copied()
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ const KINDS: &[&str] = &[
     "gguf",
     "wav",
     "audio",
+    "image",
+    "npz",
+    "npy",
 ];
 
 #[test]
@@ -152,6 +155,14 @@ fn command(
         }
         "wav" | "audio" => {
             add(&["speech", "voice"]);
+            arguments.push(file);
+        }
+        "image" => {
+            add(&["vision", "classify", "--model", "gtsrb"]);
+            arguments.push(file);
+        }
+        "npz" | "npy" => {
+            add(&["data", "check"]);
             arguments.push(file);
         }
         "archive" => {

@@ -125,6 +125,72 @@ fn language_modelling() {
 }
 
 #[test]
+fn image_classification() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    // Squares that are lighter on one side, none like another.
+    let picture = |i: usize, lighter: usize| {
+        let pixel = |at: usize| {
+            let side = at % 16 / 8;
+            let noise = (at * 31 + i * 17) * 7919 % 97;
+            [(noise + if side == lighter { 150 } else { 0 }) as u8; 3]
+        };
+        let pixels: Vec<u8> = (0..16 * 16).flat_map(pixel).collect();
+        [b"P6\n16 16\n255\n".as_slice(), &pixels].concat()
+    };
+    for (part, numbers) in [("pictures", 0..24), ("others", 30..40)] {
+        for (lighter, label) in ["left", "right"].iter().enumerate() {
+            let folder = home.join(part).join(label);
+            fs::create_dir_all(&folder).unwrap();
+            for i in numbers.clone() {
+                fs::write(folder.join(format!("{i:02}.ppm")), picture(i, lighter)).unwrap();
+            }
+        }
+    }
+    let tables = "[data]\ntrain = \"pictures\"\nvalid = \"others\"\nsize = [16, 16]\n\
+                  [augment]\ntranslate = 0.1\nmixup = 0.2\n\
+                  [model]\nembedding_size = 8\nhidden_sizes = [8, 16]\n\
+                  [decision]\npositive = \"right\"\n";
+    recipe(home, "image-classification", tables);
+    assert!(home.join("runs/mine/model/preprocessor_config.json").exists());
+    assert!(home.join("runs/mine/plots/batch.png").exists());
+
+    let answers = run(home, &["predict", "mine", "--input", "pictures"]);
+    let first = json(answers.lines().next().unwrap());
+    assert_eq!((answers.lines().count(), &first["id"]), (48, &"left/00.ppm".into()));
+    assert!(first["scores"]["left"].is_number() && first["label"].is_string(), "{first}");
+    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "others"]));
+    assert!(scores["metrics"]["auc"].is_number() && scores["rows"] == 20, "{scores}");
+    let answer = json(&run(
+        home,
+        &[
+            "vision",
+            "medical",
+            "others/left/30.ppm",
+            "--model",
+            "mine",
+            "--heatmap",
+            "heat.png",
+            "--json",
+        ],
+    ));
+    assert!(answer[0]["probability"].is_number() && home.join("heat.png").exists(), "{answer}");
+
+    // A picture that cannot be read is told, and the others are answered.
+    fs::write(home.join("pictures/left/00.ppm"), b"P6\n16 16\n255\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    let output = command
+        .current_dir(home)
+        .args(["predict", "mine", "--input", "pictures", "--output", "answers.jsonl"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let answers = fs::read_to_string(home.join("answers.jsonl")).unwrap();
+    let lines: Vec<Value> = answers.lines().map(json).collect();
+    assert!(lines.len() == 48 && lines[0]["error"].is_string() && lines[1]["label"].is_string());
+}
+
+#[test]
 fn shipped_taggers_answer() {
     let home = tempfile::tempdir().unwrap();
     let ask = |model: &str, text: &str| {

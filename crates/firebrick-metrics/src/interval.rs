@@ -1,7 +1,7 @@
 //! How far a measured fraction may be from the true one.
 
 /// 97.5 % quantile of the normal distribution: two-sided 95 %.
-const Z: f64 = 1.959_963_984_540_054;
+pub(crate) const Z: f64 = 1.959_963_984_540_054;
 
 /// Wilson score interval of `correct / total` at 95 % confidence, both ends in `[0, 1]`.
 ///

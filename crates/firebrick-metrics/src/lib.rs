@@ -1,4 +1,4 @@
-//! Counts in, numbers out: accuracy, precision, recall, F1, spans, perplexity, calibration error, confidence
+//! Counts in, numbers out: accuracy, precision, recall, F1, spans, perplexity, ROC, calibration error, confidence
 //! intervals, word error rate.
 //!
 //! Every metric is a struct of counts with `+=` and methods that divide, so batches, files and machines can be scored
@@ -13,4 +13,5 @@ pub mod confusion;
 pub mod edit;
 pub mod interval;
 pub mod perplexity;
+pub mod roc;
 pub mod tagging;

@@ -112,6 +112,9 @@ impl Shown {
         if let Some((labels, counts)) = &self.report.confusion {
             put(&dir.join("plots/confusion.svg"), &confusion_svg(labels, counts))?;
         }
+        for picture in &self.report.pictures {
+            put(&dir.join("plots").join(format!("{}.png", picture.name)), &picture.png)?;
+        }
         for (file, text) in &self.files {
             put(&dir.join(file), text)?;
         }
@@ -122,9 +125,9 @@ impl Shown {
 }
 
 /// Writes a file and the folders above it.
-pub fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+pub fn put(path: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
     fs::create_dir_all(path.parent().context("a file lies in a folder")?)
-        .and_then(|()| write_atomically(path, text.as_bytes()))
+        .and_then(|()| write_atomically(path, content.as_ref()))
         .with_context(|| format!("writing {}", path.display()))
 }
 

@@ -18,14 +18,26 @@ pub struct Origin {
     /// Tokens of a text that are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_len: Option<usize>,
-    /// What the log-probabilities are divided by, so that a confidence is how often it is right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
+    pub decision: Option<Decision>,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
     /// Measured by the run that made the model.
     pub metrics: Scores,
+}
+
+/// How a model of two classes decides, where that is not for the likelier one. Chosen on validation data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The label that is looked for.
+    pub positive: String,
+    /// Share of the positive validation rows that are to be found.
+    pub sensitivity: f64,
+    /// A row is positive whose probability of being so is this or more.
+    pub threshold: f64,
+    /// Probabilities between these are too close to the threshold to be relied on.
+    pub abstain: [f64; 2],
 }
 
 impl Origin {
@@ -35,7 +47,7 @@ impl Origin {
             task: task.into(),
             labels: vec![],
             max_len: None,
-            temperature: None,
+            decision: None,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

@@ -14,7 +14,7 @@ use burn::{
 };
 use firebrick_core::{
     arch::{
-        AnyModel, bert, gpt2::Gpt2LmHead, recurrent::RecurrentForCausalLm,
+        AnyModel, bert, gpt2::Gpt2LmHead, image::Head, recurrent::RecurrentForCausalLm,
         resnet::ResNetForImageClassification, t5::T5ForConditionalGeneration,
         wav2vec2::Wav2Vec2ForCtc,
     },
@@ -198,14 +198,15 @@ fn resnet() {
         Family {
             folder: "resnet",
             load: |source, device| {
-                ResNetForImageClassification::load(source, device).unwrap().model
+                ResNetForImageClassification::load(source, Head::Own, device).unwrap().model
             },
             loss: |model, x| {
                 let logits = model.forward(x.floats("pixel_values"));
                 cross_entropy(logits, x.ints("labels"), None, 0.0)
             },
             save: |model, source, path| {
-                let other = ResNetForImageClassification::load(source, &Device::flex()).unwrap();
+                let other =
+                    ResNetForImageClassification::load(source, Head::Own, &Device::flex()).unwrap();
                 ResNetForImageClassification { model, ..other }.save(path, SaveType::F32).unwrap();
             },
         },

@@ -59,7 +59,7 @@ impl Explainer {
     /// In the text that says nothing, the unknown token stands for every word: recipes with `token_dropout` teach a
     /// model that it says nothing.
     pub fn explain(&self, text: &str) -> Explanation {
-        let TextClassifier { model, tokenizer, temperature, max_len, .. } = &self.classifier;
+        let TextClassifier { model, tokenizer, max_len, .. } = &self.classifier;
         let device = model.devices().into_iter().next().expect("a model has parameters");
         let spans = tokenizer.encode_spans(text, *max_len);
         let nothing = |(id, span): &(u32, Range<usize>)| match span.is_empty() {
@@ -82,7 +82,7 @@ impl Explainer {
         let answers = answers.try_into_vec::<f32>().expect("just converted to f32");
         let (of_text, of_nothing) = answers.split_at(answers.len() / 2);
         let label = super::task::argmax(of_text);
-        let mut scores: Vec<f32> = of_text.iter().map(|log_p| log_p.exp()).collect();
+        let scores: Vec<f32> = of_text.iter().map(|log_p| log_p.exp()).collect();
         let odds = |log_p: &[f32]| {
             let others = log_p.iter().enumerate().filter(|(class, _)| *class != label);
             f64::from(log_p[label]) - others.map(|(_, p)| f64::from(*p).exp()).sum::<f64>().ln()
@@ -107,7 +107,6 @@ impl Explainer {
         let parts: Vec<f64> = parts.into_data().iter::<f64>().collect();
 
         let explained: f64 = parts.iter().sum();
-        firebrick_metrics::calibration::temper(&mut scores, *temperature);
         Explanation {
             prediction: Prediction { label, scores },
             words: words(&spans, &parts),

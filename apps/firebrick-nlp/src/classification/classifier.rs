@@ -11,7 +11,6 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
-use firebrick_metrics::calibration::temper;
 use firebrick_train::origin::Origin;
 
 use super::task::{argmax, scores};
@@ -24,8 +23,6 @@ pub struct TextClassifier {
     pub tokenizer: TextTokenizer,
     pub labels: Vec<String>,
     pub max_len: usize,
-    /// Of its probabilities: 1 where nobody measured a better one.
-    pub temperature: f64,
 }
 
 /// One text's answer.
@@ -55,8 +52,6 @@ impl TextClassifier {
             .as_ref()
             .and_then(|origin| origin.max_len)
             .map_or(longest, |max| max.min(longest));
-        let measured = origin.as_ref().and_then(|origin| origin.temperature);
-        let temperature = measured.filter(|t| (0.05..=20.0).contains(t)).unwrap_or(1.0);
         let mut labels = loaded.config.labels();
         if labels.is_empty() {
             labels = origin.map_or_else(Vec::new, |origin| origin.labels);
@@ -66,7 +61,7 @@ impl TextClassifier {
             labels = (0..loaded.model.labels()).map(|i| format!("LABEL_{i}")).collect();
         }
         let LoadedClassifier { config, model, .. } = loaded;
-        Ok(Self { config, model, tokenizer, labels, max_len, temperature })
+        Ok(Self { config, model, tokenizer, labels, max_len })
     }
 
     /// Answers in the order of the texts.
@@ -76,10 +71,7 @@ impl TextClassifier {
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         scores(&self.model, &ids, self.tokenizer.pad_id(), batch_size)
             .into_iter()
-            .map(|mut scores| {
-                temper(&mut scores, self.temperature);
-                Prediction { label: argmax(&scores), scores }
-            })
+            .map(|scores| Prediction { label: argmax(&scores), scores })
             .collect()
     }
 

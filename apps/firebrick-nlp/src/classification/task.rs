@@ -5,10 +5,7 @@ use firebrick_core::{
     arch::bert::BertClassifier,
     layers::loss::{log_softmax, soft_cross_entropy, softmax},
 };
-use firebrick_metrics::{
-    calibration::{Calibration, temper},
-    confusion::Confusion,
-};
+use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
 use firebrick_train::{fit::Metrics, sampler, task::Task};
 
 use super::batch::{Example, TextBatch};
@@ -70,12 +67,6 @@ impl Judged {
             loss -= f64::from(p[example.label].max(1e-30)).ln();
         }
         Self { loss: loss / examples.len().max(1) as f64, scores, confusion, calibration }
-    }
-
-    /// The same answers, told with the confidence of another temperature.
-    pub fn tempered(mut self, temperature: f64, examples: &[Example], classes: usize) -> Self {
-        self.scores.iter_mut().for_each(|p| temper(p, temperature));
-        Self::new(self.scores, examples, classes)
     }
 
     pub fn metrics(&self) -> Metrics {

@@ -209,15 +209,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     if !team.is_first() {
         return Ok(None);
     }
-    let raw = judge(&best, &valid);
-    let labelled = raw.scores.iter().zip(&valid).map(|(p, row)| (p.as_slice(), row.label));
-    let temperature = temperature(labelled);
-    let valid = raw.tempered(temperature, &valid, labels.len());
+    let said = judge(&best, &valid).scores;
+    let answers = said.iter().zip(&valid).map(|(p, row)| (p.as_slice(), row.label));
+    let best = Classify { model: best.model.tempered(temperature(answers)), ..best };
+    let valid = judge(&best, &valid);
     let test = match (&corpus.test, end) {
-        (Some(rows), End::Finished | End::EarlyStop) => {
-            let rows = encode(rows);
-            Some(judge(&best, &rows).tempered(temperature, &rows, labels.len()))
-        }
+        (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
         _ => None,
     };
     let mut metrics = Scores::from([("valid".to_string(), valid.metrics())]);
@@ -226,7 +223,6 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let origin = Origin {
         labels: labels.clone(),
         max_len: Some(max_len),
-        temperature: Some(temperature),
         ..Origin::new(task, &recipe.name, &run.info, metrics.clone())
     };
     if let Some(lora) = &lora {
@@ -239,7 +235,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             .with_context(|| format!("writing {}", dir.display()))?;
     }
     let model = best.model.materialize(); // an adapter is merged
-    let classifier = TextClassifier { config, model, tokenizer, labels, max_len, temperature };
+    let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
     classifier.save(&run.dir().join("model"), &origin, SaveType::F32)?;
     let outcome = Outcome { end, counters, scores: metrics };
     Ok(Some(Trained { outcome, classifier, corpus, valid, test }))
@@ -293,9 +289,7 @@ pub fn evaluate(
     let examples = examples(rows, &classifier.labels, &classifier.tokenizer, classifier.max_len);
     let skipped = rows.len() - examples.len();
     let pad = classifier.tokenizer.pad_id();
-    let classes = classifier.labels.len();
-    let judged = judge(&classifier.model, &examples, classes, pad, batch_size);
-    let judged = judged.tempered(classifier.temperature, &examples, classes);
+    let judged = judge(&classifier.model, &examples, classifier.labels.len(), pad, batch_size);
     let metrics = judged.metrics();
     (judged, metrics, skipped)
 }

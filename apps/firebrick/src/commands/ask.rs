@@ -28,10 +28,11 @@ use firebrick_speech::{
     whisper::Options,
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
+use firebrick_vision::classification as pictures;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Outcome, media};
+use super::{Outcome, media, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -69,12 +70,22 @@ pub fn write_answers(
 ) -> Outcome {
     let error = |(row, problem): &(usize, String)| (*row, json!({"id": row, "error": problem}));
     let lines: BTreeMap<usize, Value> = bad.iter().map(error).chain(answers).collect();
+    write_lines(input, &lines.into_values().collect::<Vec<_>>(), bad.len(), output, array)
+}
+
+/// As [`write_answers`] of lines in their order, `bad` of which are errors.
+pub fn write_lines(
+    input: &Path,
+    lines: &[Value],
+    bad: usize,
+    output: Option<&Path>,
+    array: bool,
+) -> Outcome {
     let mut text = Vec::new();
     if array {
-        let lines: Vec<&Value> = lines.values().collect();
         serde_json::to_writer(&mut text, &lines).context("writing the answers")?;
     } else {
-        for line in lines.values() {
+        for line in lines {
             serde_json::to_writer(&mut text, line).context("writing an answer")?;
             text.push(b'\n');
         }
@@ -85,7 +96,7 @@ pub fn write_answers(
         }
         None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
     }
-    match bad.len() {
+    match bad {
         0 => Ok(()),
         bad => {
             let (path, all) = (input.display(), lines.len());
@@ -107,6 +118,9 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     }
     if task == SpeechRecipe::TASK {
         return predict_speech(args, &Transcriber::open(&source, &device)?, global);
+    }
+    if task == pictures::recipe::Recipe::TASK {
+        return vision::predict(args, &source, &device);
     }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
@@ -271,6 +285,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK
         }
+        "resnet" | "mobilenet_v2" | "convnext" | "vit" => pictures::recipe::Recipe::TASK,
         _ => Recipe::TASK,
     })
 }

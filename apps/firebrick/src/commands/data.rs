@@ -2,21 +2,24 @@
 
 mod drift;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use firebrick_data::{
     archive,
     clean::{CleanRules, clean},
+    error::DataError,
+    image::{Colour, decode},
     leaks::{self, LeakRules},
     ledger::Ledger,
     locate::{self, Found},
     manifest::{self, manifest},
+    npz,
     quote::quoted,
     table::{LabelKind, Row, Table, read},
 };
 use firebrick_nlp::classification::corpus;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Outcome, ask};
 use crate::{
@@ -36,6 +39,11 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
                 &folder.display().to_string(),
             );
             Ok(())
+        }
+        DataCommand::Show { target, .. } | DataCommand::Check { target, .. }
+            if described(&target) =>
+        {
+            describe(&PathBuf::from(target), global)
         }
         DataCommand::Show { target, columns } => show(&target, &columns, global),
         DataCommand::Check { target, columns, strict, integer_labels, ledger } => {
@@ -71,6 +79,41 @@ fn ls(global: &Global) -> Outcome {
     }
     super::print(global, &json!(list), &table.to_string());
     Ok(())
+}
+
+/// Whether a target is a file of arrays or a picture, which have no rows.
+fn described(target: &str) -> bool {
+    let path = Path::new(target);
+    let arrays = path.extension().is_some_and(|e| e == "npz" || e == "npy");
+    manifest::data_set(target).is_none() && (arrays || decode::is_picture(path))
+}
+
+/// Sizes and kinds of what the file holds, all of which is read.
+fn describe(path: &Path, global: &Global) -> Outcome {
+    let (about, text) = match decode::is_picture(path) {
+        true => picture(path)?,
+        false => arrays(path)?,
+    };
+    super::print(global, &about, &text);
+    Ok(())
+}
+
+fn picture(path: &Path) -> Result<(Value, String), DataError> {
+    let picture = decode::read(path, Colour::Rgb)?;
+    let (width, height) = (picture.width, picture.height);
+    Ok((json!({"width": width, "height": height}), format!("picture, {width} x {height} pixels")))
+}
+
+fn arrays(path: &Path) -> Result<(Value, String), DataError> {
+    let arrays = npz::read(path)?;
+    let line = |(name, array): (&String, &npz::Array)| {
+        format!("{}  {} {:?}\n", quoted(name), array.dtype, array.shape)
+    };
+    let one = |(name, array): (&String, &npz::Array)| {
+        (name.clone(), json!({"shape": array.shape, "dtype": array.dtype}))
+    };
+    let about = arrays.iter().map(one).collect::<serde_json::Map<_, _>>();
+    Ok((json!({"arrays": about}), arrays.iter().map(line).collect()))
 }
 
 /// The parts of a known set, or the one part of a file.

@@ -21,6 +21,7 @@ use firebrick_nlp::{
 };
 use firebrick_speech::{classification as sound, recognition, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
+use firebrick_vision::classification as pictures;
 use serde_json::{Value, json};
 
 use super::{
@@ -57,6 +58,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         pretraining::recipe::Recipe::TASK => return Err(ask::unfinished()),
         sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
         recognition::recipe::Recipe::TASK => speech(args, &source, global)?,
+        pictures::recipe::Recipe::TASK => images(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -303,6 +305,48 @@ fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored,
         lm::evaluate::evaluate(&model, &window, settings);
     });
     Ok(Scored { data, rows, metrics, interval: None, more: json!({"speed": speed}) })
+}
+
+/// Pictures by path, or those of the recipe's data.
+fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let classifier = pictures::classifier::PictureClassifier::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let (data, samples) = match &args.data {
+        Some(path) => {
+            let read = pictures::recipe::DataRecipe {
+                size: classifier.processor.size,
+                filter: classifier.processor.filter,
+                grey: classifier.classifier.config.num_channels() == 1,
+                ..Default::default()
+            };
+            let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
+            let part = split.unwrap_or(last);
+            let samples =
+                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
+            (path.clone(), samples)
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = classifier.judge(&samples, args.batch_size.max(1));
+    let rows = judged.confusion.total() as usize;
+    if rows == 0 {
+        let message = format!("{data}: no picture has a label that the model knows");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    let mut more = pictures::report::intervals(&judged);
+    more["labels"] = json!(classifier.labels);
+    more["confusion"] = judged.confusion.rows().collect();
+    more["unknown_labels"] = json!(samples.len() - rows);
+    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
+    let interval = interval.map(|interval| ("accuracy", interval));
+    Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.

@@ -30,6 +30,7 @@ mod sweep;
 mod train;
 mod transcribe;
 mod translate;
+mod vision;
 
 use std::io::Write;
 
@@ -83,6 +84,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Bench(args) => bench::run(&args, global),
         Command::Nlp(command) => nlp::run(command, global),
         Command::Speech(command) => speech::run(command, global),
+        Command::Vision(command) => vision::run(command, global),
     }
 }
 

@@ -514,6 +514,11 @@ impl BertClassifier {
         self.classifier.forward(self.dropout.forward(x)) // [B, L]
     }
 
+    /// With logits divided by `temperature`, which calibrates the probabilities and changes no answer.
+    pub fn tempered(self, temperature: f64) -> Self {
+        Self { classifier: self.classifier.scaled(1.0 / temperature), ..self }
+    }
+
     /// `L`
     pub fn labels(&self) -> usize {
         self.classifier.width()

@@ -18,13 +18,14 @@ use serde_json::Value;
 
 use super::{
     AnyModel, Output, architecture,
+    image::{Head, fill},
     inputs::{InputError, Inputs},
 };
 use crate::{
     checkpoint::{
         LoadError, Source, config,
         names::{Names, rename},
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, SaveType},
     },
     layers::{
         activation::Activation,
@@ -124,7 +125,7 @@ impl ConvNextConfig {
     }
 
     /// The smallest image that leaves a position for the last stage.
-    fn smallest(&self) -> [usize; 2] {
+    pub(super) fn smallest(&self) -> [usize; 2] {
         self.patch_size.map(|side| side << (self.num_stages - 1))
     }
 
@@ -190,15 +191,24 @@ pub struct ConvNext {
     patches_norm: LayerNorm,
     stages: Vec<Stage>,
     norm: LayerNorm,
-    classifier: Linear,
+    pub(super) classifier: Linear,
 }
 
 impl ConvNext {
     /// `[B, num_channels, H, W]` -> logits `[B, L]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        self.classify(self.features(x))
+    }
+
+    /// The last maps: `[B, num_channels, H, W]` -> `[B, C, H', W']`
+    pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.patches_norm.channels_first(self.patches.forward(x)); // [B, C, H / 4, W / 4]
-        let x = self.stages.iter().fold(x, |x, stage| stage.forward(x)); // [B, C, H / 32, W / 32]
-        self.classifier.forward(self.norm.forward(global_average(x)))
+        self.stages.iter().fold(x, |x, stage| stage.forward(x)) // [B, C, H / 32, W / 32]
+    }
+
+    /// What the last maps say: `[B, C, H', W']` -> logits `[B, L]`
+    pub fn classify(&self, features: Tensor<4>) -> Tensor<2> {
+        self.classifier.forward(self.norm.forward(global_average(features)))
     }
 }
 
@@ -273,13 +283,11 @@ pub struct ConvNextForImageClassification {
 }
 
 impl ConvNextForImageClassification {
-    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
+    pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
         let (config, labels) = source
             .config_as(|value| Ok((ConvNextConfig::from_json(value)?, config::labels(value)?)))?;
-        let model = config.init(labels, device);
-        let weights = source.weights()?;
-        let coverage = Coverage { ignored: &[], fresh: &[] };
-        let model = tensors::fill(model, &weights, &coverage, |field| rename(NAMES, field))?;
+        let model = config.init(head.labels(labels), device);
+        let model = fill(source, model, head, &[], |field| rename(NAMES, field))?;
         Ok(Self { config, model })
     }
 }

@@ -14,13 +14,14 @@ use serde_json::Value;
 
 use super::{
     AnyModel, Output, architecture,
+    image::{Head, fill},
     inputs::{InputError, Inputs},
 };
 use crate::{
     checkpoint::{
         LoadError, Source, config,
         names::{Names, rename},
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, SaveType},
     },
     layers::{
         activation::Activation,
@@ -268,7 +269,7 @@ pub struct MobileNetV2 {
     layers: Vec<Layer>,
     output: ConvNorm,
     dropout: Dropout,
-    classifier: Linear,
+    pub(super) classifier: Linear,
     #[module(skip)]
     step: Step,
 }
@@ -276,9 +277,19 @@ pub struct MobileNetV2 {
 impl MobileNetV2 {
     /// `[B, num_channels, H, W]` -> logits `[B, L]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        self.classify(self.features(x))
+    }
+
+    /// The last maps: `[B, num_channels, H, W]` -> `[B, C, H', W']`
+    pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.stem.forward(x, self.step); // [B, C, H / 2, W / 2]
         let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, self.step)); // [B, C, H / 32, W / 32]
-        let x = global_average(self.step.active(&self.output, x)); // [B, C]
+        self.step.active(&self.output, x)
+    }
+
+    /// What the last maps say: `[B, C, H', W']` -> logits `[B, L]`
+    pub fn classify(&self, features: Tensor<4>) -> Tensor<2> {
+        let x = global_average(features); // [B, C]
         self.classifier.forward(self.dropout.forward(x))
     }
 }
@@ -343,14 +354,12 @@ pub struct MobileNetV2ForImageClassification {
 }
 
 impl MobileNetV2ForImageClassification {
-    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
+    pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
         let (config, labels) = source.config_as(|value| {
             Ok((MobileNetV2Config::from_json(value)?, config::labels(value)?))
         })?;
-        let model = config.init(labels, device);
-        let weights = source.weights()?;
-        let coverage = Coverage { ignored: &[], fresh: &[] };
-        let model = tensors::fill(model, &weights, &coverage, |field| rename(NAMES, field))?;
+        let model = config.init(head.labels(labels), device);
+        let model = fill(source, model, head, &[], |field| rename(NAMES, field))?;
         Ok(Self { config, model })
     }
 }

@@ -10,6 +10,7 @@ pub mod clip;
 pub mod convnext;
 pub mod deep_speech;
 pub mod gpt2;
+pub mod image;
 pub mod inputs;
 pub mod llama;
 pub mod mobilenet_v2;
@@ -32,6 +33,7 @@ use crate::{
     generate::Decoder,
 };
 
+use image::Head;
 use inputs::{InputError, Inputs};
 
 /// Name and numbers of one output.
@@ -67,16 +69,16 @@ const FAMILIES: &[(&str, Open)] = &[
     ("mistral", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
     ("qwen2", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
     ("qwen3", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
-    ("vit", |s, d| boxed(vit::VitForImageClassification::load(s, d))),
+    ("vit", |s, d| boxed(vit::VitForImageClassification::load(s, Head::Own, d))),
     ("yolos", |s, d| boxed(yolos::YolosForObjectDetection::load(s, d))),
     ("audio-spectrogram-transformer", |s, d| boxed(ast::AstForAudioClassification::load(s, d))),
     ("videomae", |s, d| boxed(videomae::VideoMaeForVideoClassification::load(s, d))),
     ("clip", |s, d| boxed(clip::ClipModel::load(s, d))),
     ("t5", |s, d| boxed(t5::T5ForConditionalGeneration::load(s, d))),
     ("whisper", |s, d| boxed(whisper::WhisperForConditionalGeneration::load(s, d))),
-    ("convnext", |s, d| boxed(convnext::ConvNextForImageClassification::load(s, d))),
-    ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, d))),
-    ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, d))),
+    ("convnext", |s, d| boxed(convnext::ConvNextForImageClassification::load(s, Head::Own, d))),
+    ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, Head::Own, d))),
+    ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, Head::Own, d))),
     (recurrent::MODEL_TYPE, |s, d| boxed(recurrent::RecurrentForCausalLm::load(s, d))),
     (bcresnet::MODEL_TYPE, |s, d| boxed(bcresnet::FirebrickBcResNet::load(s, d))),
     (deep_speech::MODEL_TYPE, |s, d| boxed(deep_speech::FirebrickDeepSpeech::load(s, d))),

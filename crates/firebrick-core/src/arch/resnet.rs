@@ -14,13 +14,14 @@ use serde_json::Value;
 
 use super::{
     AnyModel, Output, architecture,
+    image::{Head, fill},
     inputs::{InputError, Inputs},
 };
 use crate::{
     checkpoint::{
         LoadError, Source, config,
         names::{Names, rename},
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, SaveType},
     },
     layers::{
         activation::Activation,
@@ -182,7 +183,7 @@ fn convolution(
 pub struct ResNet {
     stem: ConvNorm,
     stages: Vec<Stage>,
-    classifier: Linear,
+    pub(super) classifier: Linear,
     #[module(skip)]
     activation: Activation,
 }
@@ -190,11 +191,20 @@ pub struct ResNet {
 impl ResNet {
     /// `[B, num_channels, H, W]` -> logits `[B, L]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        self.classify(self.features(x))
+    }
+
+    /// The last maps: `[B, num_channels, H, W]` -> `[B, C, H', W']`
+    pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.stem.forward(x, After::activation(self.activation)); // [B, C, H / 2, W / 2]
         let x = max_pool(x, 3, 2, 1); // [B, C, H / 4, W / 4]
         let layers = self.stages.iter().flat_map(|stage| &stage.layers);
-        let x = layers.fold(x, |x, layer| layer.forward(x));
-        self.classifier.forward(global_average(x))
+        layers.fold(x, |x, layer| layer.forward(x))
+    }
+
+    /// What the last maps say: `[B, C, H', W']` -> logits `[B, L]`
+    pub fn classify(&self, features: Tensor<4>) -> Tensor<2> {
+        self.classifier.forward(global_average(features))
     }
 }
 
@@ -248,13 +258,11 @@ pub struct ResNetForImageClassification {
 }
 
 impl ResNetForImageClassification {
-    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
+    pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
         let (config, labels) = source
             .config_as(|value| Ok((ResNetConfig::from_json(value)?, config::labels(value)?)))?;
-        let model = config.init(labels, device);
-        let weights = source.weights()?;
-        let coverage = Coverage { ignored: &[], fresh: &[] };
-        let model = tensors::fill(model, &weights, &coverage, |field| rename(NAMES, field))?;
+        let model = config.init(head.labels(labels), device);
+        let model = fill(source, model, head, &[], |field| rename(NAMES, field))?;
         Ok(Self { config, model })
     }
 }

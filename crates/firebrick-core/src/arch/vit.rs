@@ -19,13 +19,14 @@ use serde_json::Value;
 
 use super::{
     AnyModel, Output, architecture,
+    image::{Head, fill},
     inputs::{InputError, Inputs},
 };
 use crate::{
     checkpoint::{
         LoadError, Source, config,
         names::{Names, rename},
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, SaveType},
     },
     layers::{
         activation::Activation,
@@ -254,7 +255,7 @@ pub struct Vit {
     dropout: Dropout,
     layers: Vec<EncoderLayer>,
     norm: LayerNorm,
-    classifier: Linear,
+    pub(super) classifier: Linear,
 }
 
 impl Vit {
@@ -313,10 +314,10 @@ pub struct VitForImageClassification {
 }
 
 impl VitForImageClassification {
-    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
+    pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
         let config = source.config_as(VitConfig::from_json)?;
-        let coverage = Coverage { ignored: IGNORED, fresh: &[] };
-        let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
+        let config = VitConfig { num_labels: head.labels(config.num_labels), ..config };
+        let model = fill(source, config.init(device), head, IGNORED, name)?;
         Ok(Self { config, model })
     }
 }

@@ -64,6 +64,12 @@ impl Linear {
         Self { weight: Param::from_tensor(self.weight.val().select(0, kept)), ..self }
     }
 
+    /// Everything that comes out times `factor`.
+    pub fn scaled(self, factor: f64) -> Self {
+        let times = |bias: Param<Tensor<1>>| bias.map(|bias| bias * factor);
+        Self { weight: self.weight.map(|weight| weight * factor), bias: self.bias.map(times) }
+    }
+
     /// Channels out.
     pub fn width(&self) -> usize {
         self.weight.dims()[1]

@@ -1,7 +1,7 @@
 //! The report page: sections in order of importance, figures and tables numbered.
 
 use super::{
-    Example, Report, escape,
+    Example, Picture, Report, base64, escape,
     parallel::{Trials, parallel_svg},
     plots::{STYLE, Size, chart, description, matrix, percent},
     shorten,
@@ -14,8 +14,7 @@ const EXAMPLE_CHARS: usize = 400;
 const CONFUSIONS: usize = 10;
 
 /// Says to the browser itself that nothing may be loaded or run.
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 pub(super) fn page(report: &Report) -> String {
     let mut page = Page::default();
@@ -25,6 +24,7 @@ pub(super) fn page(report: &Report) -> String {
     page.confusion(report.confusion.as_ref());
     page.examples(&report.wrong, &report.right);
     page.samples(&report.samples);
+    page.pictures(&report.pictures);
     page.data(&report.data_notes);
     page.recipe(&report.recipe_toml);
     page.next_steps(&report.next_steps);
@@ -239,6 +239,26 @@ impl Page {
             let (head, text) = (escape(head), escape(text));
             self.body += &format!(
                 "<p class=\"sample\"><b>{head}</b></p>\n<pre tabindex=\"0\">{text}</pre>\n"
+            );
+        }
+    }
+
+    fn pictures(&mut self, pictures: &[Picture]) {
+        if pictures.is_empty() {
+            return;
+        }
+        self.section("Pictures");
+        for picture in pictures {
+            self.figures += 1;
+            let caption = escape(&picture.caption);
+            self.body += &format!(
+                "<figure>\n<img class=\"picture\" alt=\"{caption}\" width=\"{}\" height=\"{}\" \
+                 src=\"data:image/png;base64,{}\">\n\
+                 <figcaption><b>Figure {}.</b> {caption}</figcaption>\n</figure>\n",
+                picture.width,
+                picture.height,
+                base64(&picture.png),
+                self.figures,
             );
         }
     }

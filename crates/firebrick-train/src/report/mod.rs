@@ -35,6 +35,8 @@ pub struct Report {
     /// What the model writes: prompt or source, text.
     #[serde(default)]
     pub samples: Vec<(String, String)>,
+    #[serde(default)]
+    pub pictures: Vec<Picture>,
     /// What was done to the data: rows dropped by reason, leaks between the splits.
     pub data_notes: Vec<(String, String)>,
     pub recipe_toml: String,
@@ -53,6 +55,18 @@ pub struct Example {
     pub confidence: f64,
     /// Row number in the data, from 0.
     pub row: usize,
+}
+
+/// A picture, and what it shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Picture {
+    /// Of its file, without `.png`.
+    pub name: String,
+    pub caption: String,
+    /// In pixels.
+    pub width: usize,
+    pub height: usize,
+    pub png: Vec<u8>,
 }
 
 /// One HTML5 document: no script, no network, styles and pictures inside.
@@ -132,9 +146,30 @@ fn trim(number: &str) -> String {
     }
 }
 
+/// Bytes as text (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for part in bytes.chunks(3) {
+        let bits = part.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits = bits << (8 * (3 - part.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= part.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_of_the_rfc() {
+        let found = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|t| base64(t.as_bytes()));
+        assert_eq!(found, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+    }
 
     #[test]
     fn escapes_markup_and_what_xml_forbids() {

@@ -1,0 +1,223 @@
+//! How labelled pictures lie on disk: a folder for each class, a table of files, arrays, and GTSRB's folders.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use firebrick_data::{
+    image::{
+        Colour, Picture,
+        decode::{self, is_picture},
+        resize::resize,
+    },
+    npz::{self, Array},
+    table::{Columns, ReadOptions, read},
+};
+use rayon::prelude::*;
+
+use super::recipe::DataRecipe;
+
+/// A picture with what is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The file's path relative to its folder, or the row of an array.
+    pub id: String,
+    /// As the data set writes it.
+    pub label: String,
+    /// Pictures of one thing have one, where the data says so.
+    pub group: Option<String>,
+    /// At the recipe's size.
+    pub picture: Picture,
+}
+
+/// Parts by their names: `train`, `valid`, `test`; one that does not tell is `train`.
+pub type Parts = BTreeMap<&'static str, Vec<Sample>>;
+
+/// Deepest folder that is looked into.
+const DEPTH: usize = 16;
+
+/// Most pictures of a part.
+const FILES: usize = 1_000_000;
+
+/// A file that is to be read, and what is known of it.
+struct File {
+    path: PathBuf,
+    id: String,
+    label: String,
+    group: Option<String>,
+}
+
+fn load(files: Vec<File>, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
+    let sample = |File { path, id, label, group }: File| {
+        let picture = decode::read(&path, data.colour())?;
+        Ok(Sample { id, label, group, picture: sized(&picture, data) })
+    };
+    files.into_par_iter().map(sample).collect()
+}
+
+fn sized(picture: &Picture, data: &DataRecipe) -> Picture {
+    let [rows, columns] = data.size;
+    resize(picture, columns, rows, data.filter)
+}
+
+/// Pictures of a user's path: a folder, an `.npz` file, or a table.
+pub fn own(path: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
+    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    match ending.as_str() {
+        _ if path.is_dir() => Ok([("train", folders(path, data)?)].into()),
+        "npz" => arrays(path, data),
+        _ => Ok([("train", table(path, data)?)].into()),
+    }
+}
+
+/// Pictures under `path`, in the order of their names, those in folders too.
+pub fn pictures(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    walk(path, DEPTH, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    ensure!(depth > 0, "{}: folders within folders, deeper than {DEPTH}", folder.display());
+    let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("listing {}", folder.display()))?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() {
+            walk(&path, depth - 1, found)?;
+        } else if is_picture(&path) {
+            found.push(path);
+            ensure!(found.len() <= FILES, "{}: more than {FILES} pictures", folder.display());
+        }
+    }
+    Ok(())
+}
+
+/// `path` below `folder` with `/` between its parts.
+pub fn relative(path: &Path, folder: &Path) -> String {
+    let parts = path.strip_prefix(folder).unwrap_or(path).components();
+    let parts: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// A folder for each class; its name is the label.
+fn folders(path: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
+    let file = |found: PathBuf| {
+        let id = relative(&found, path);
+        let label = id.split_once('/').map(|(label, _)| label.to_string());
+        let label = label.with_context(|| {
+            format!("{}: lies in no class's folder of {}", found.display(), path.display())
+        })?;
+        Ok(File { path: found, id, label, group: None })
+    };
+    let files: Vec<File> = pictures(path)?.into_iter().map(file).collect::<anyhow::Result<_>>()?;
+    ensure!(!files.is_empty(), "{}: no picture in it", path.display());
+    load(files, data)
+}
+
+/// The columns `file`, relative to the table's folder, and `label`.
+fn table(path: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
+    let options = ReadOptions::new(Columns::named("file", Some("label")));
+    let rows = read(path, &options)?.usable(path)?.rows;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file = |row: firebrick_data::table::Row| File {
+        path: folder.join(&row.text),
+        id: row.text,
+        label: row.label.unwrap_or_default(),
+        group: None,
+    };
+    load(rows.into_iter().map(file).collect(), data)
+}
+
+/// `train_images` and `train_labels`, `val_`, `test_`; or `images` and `labels`.
+pub fn arrays(path: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
+    let arrays = npz::read(path)?;
+    let names = [("train_", "train"), ("val_", "valid"), ("test_", "test"), ("", "train")];
+    let mut parts = Parts::new();
+    for (prefix, part) in names {
+        let array = |name: &str| arrays.get(&format!("{prefix}{name}"));
+        if let (Some(images), Some(labels)) = (array("images"), array("labels")) {
+            let at = |problem: String| format!("{}: {prefix}images: {problem}", path.display());
+            let labels =
+                labels.integers().with_context(|| at("labels are no whole numbers".into()))?;
+            let pictures = unpacked(images).map_err(|problem| anyhow::anyhow!(at(problem)))?;
+            let (n, m) = (pictures.len(), labels.len());
+            ensure!(n == m, at(format!("{n} pictures and {m} labels")));
+            let sample = |(row, (picture, label)): (usize, (Picture, i64))| Sample {
+                id: row.to_string(),
+                label: label.to_string(),
+                group: None,
+                picture: sized(&picture.into_colour(data.colour()), data),
+            };
+            let numbered = pictures.into_iter().zip(labels).enumerate().collect::<Vec<_>>();
+            parts.insert(part, numbered.into_par_iter().map(sample).collect());
+        }
+    }
+    if parts.is_empty() {
+        let found: Vec<&str> = arrays.keys().map(String::as_str).collect();
+        bail!(
+            "{}: neither images and labels nor train_images and train_labels; there are {}",
+            path.display(),
+            found.join(", ")
+        );
+    }
+    Ok(parts)
+}
+
+/// Pictures of an array `[N, H, W]` or `[N, H, W, 1 or 3]` of bytes.
+pub fn unpacked(images: &Array) -> Result<Vec<Picture>, String> {
+    let wrong =
+        || format!("{} of shape {:?}, where bytes [N, H, W] are due", images.dtype, images.shape);
+    let bytes = images.bytes().ok_or_else(wrong)?;
+    let (height, width, colour) = match *images.shape.as_slice() {
+        [_, h, w] | [_, h, w, 1] => (h, w, Colour::Grey),
+        [_, h, w, 3] => (h, w, Colour::Rgb),
+        _ => return Err(wrong()),
+    };
+    if width == 0 || height == 0 {
+        return Err(wrong());
+    }
+    let size = height * width * colour.channels();
+    let picture = |pixels: &[u8]| Picture { width, height, colour, pixels: pixels.to_vec() };
+    Ok(bytes.chunks_exact(size).map(picture).collect())
+}
+
+/// The German traffic sign benchmark: labels are class numbers, groups are tracks, which are of one sign each.
+pub fn gtsrb(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
+    let training = folder.join("Final_Training/Images");
+    let mut files = vec![];
+    for path in pictures(&training)? {
+        // 00014/00003_00012.ppm: class, track, picture.
+        let id = relative(&path, &training);
+        let parts = id.split_once('/').and_then(|(class, file)| {
+            let track = file.split_once('_')?.0;
+            Some((class.parse::<u32>().ok()?, format!("{class}/{track}")))
+        });
+        let (class, track) = parts
+            .with_context(|| format!("{}: not named as GTSRB names pictures", path.display()))?;
+        files.push(File { path, id, label: class.to_string(), group: Some(track) });
+    }
+    let test = folder.join("Final_Test/Images");
+    let index = folder.join("Final_Test/GT-final_test.csv");
+    let text =
+        fs::read_to_string(&index).with_context(|| format!("reading {}", index.display()))?;
+    let line = |(row, line): (usize, &str)| {
+        let fields: Vec<&str> = line.trim().split(';').collect();
+        let wrong = || format!("{}: line {} is not Filename;..;ClassId", index.display(), row + 1);
+        let &[file, .., class] = fields.as_slice() else { bail!(wrong()) };
+        let class: u32 = class.parse().with_context(wrong)?;
+        let (id, label) = (file.to_string(), class.to_string());
+        Ok(File { path: test.join(file), id, label, group: None })
+    };
+    let tests = text.lines().enumerate().skip(1).map(line).collect::<anyhow::Result<_>>()?;
+    Ok([("train", load(files, data)?), ("test", load(tests, data)?)].into())
+}
+
+/// A class's folder each: [`folders`] of a known set.
+pub fn by_class(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
+    Ok([("train", folders(folder, data)?)].into())
+}

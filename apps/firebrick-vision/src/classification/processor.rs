@@ -1,0 +1,267 @@
+//! `preprocessor_config.json`: what becomes of a picture before a model sees it.
+
+use burn::{prelude::*, tensor::TensorData};
+use firebrick_core::checkpoint::{LoadError, Source};
+use firebrick_data::image::{
+    Colour, Picture,
+    resize::{Filter, resize},
+};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+/// Scales a picture to the model's size and its numbers to the model's range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Processor {
+    /// Rows and columns.
+    pub size: [usize; 2],
+    /// The shorter side is scaled to this before the middle is cut out; `None` scales both sides to [`Self::size`].
+    pub shortest_edge: Option<usize>,
+    pub colour: Colour,
+    pub filter: Filter,
+    /// Of each channel, out of 1.
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+}
+
+/// Longest side that a file may ask for.
+const SIDE_LIMIT: u64 = 4096;
+
+impl Processor {
+    /// That of a model folder whose model takes `channels`; the defaults of `transformers`' ViT where a key is absent.
+    pub fn open(source: &Source, channels: usize) -> Result<Self, LoadError> {
+        const FILE: &str = "preprocessor_config.json";
+        let value = source.json(FILE)?.unwrap_or_else(|| json!({}));
+        Self::from_json(&value, channels)
+            .map_err(|problem| LoadError::Config { path: source.path(FILE), problem })
+    }
+
+    fn from_json(value: &Value, channels: usize) -> Result<Self, String> {
+        let colour = match channels {
+            1 => Colour::Grey,
+            3 => Colour::Rgb,
+            other => return Err(format!("a model of {other} channels takes no pictures")),
+        };
+        let side = |value: &Value| {
+            let side = value.as_u64().filter(|side| (1..=SIDE_LIMIT).contains(side));
+            side.map(|side| side as usize)
+        };
+        let sides = |key: &str| -> Result<Option<[usize; 2]>, String> {
+            let value = &value[key];
+            let pair = match (side(&value["height"]), side(&value["width"]), side(value)) {
+                (Some(rows), Some(columns), _) => Some([rows, columns]),
+                (_, _, Some(side)) => Some([side; 2]),
+                _ if value.is_null() || !value["shortest_edge"].is_null() => None,
+                _ => return Err(format!("{key} is {value}")),
+            };
+            Ok(pair)
+        };
+        if !value["crop_pct"].is_null() {
+            return Err("crop_pct is not supported: give size and crop_size".into());
+        }
+        let crops = value["do_center_crop"].as_bool().unwrap_or(false);
+        let shortest_edge = side(&value["size"]["shortest_edge"]);
+        let size = match (sides("size")?, sides("crop_size")?.filter(|_| crops), shortest_edge) {
+            (_, Some(crop), _) => crop,
+            (Some(size), None, _) => size,
+            (None, None, Some(_)) => return Err("size is a shortest_edge without crop_size".into()),
+            (None, None, None) => [224; 2],
+        };
+        let numbers = |key: &str, otherwise: f32| -> Result<Vec<f32>, String> {
+            let applies = value["do_normalize"].as_bool().unwrap_or(true);
+            let Some(list) = value[key].as_array().filter(|_| applies) else {
+                let otherwise = if applies { 0.5 } else { otherwise };
+                return Ok(vec![otherwise; channels]);
+            };
+            let numbers: Vec<f32> =
+                list.iter().filter_map(Value::as_f64).map(|n| n as f32).collect();
+            match numbers.len() == channels && numbers.iter().all(|n| n.is_finite()) {
+                true => Ok(numbers),
+                false => Err(format!("{key} is not one number for each of {channels} channels")),
+            }
+        };
+        let std = numbers("image_std", 1.0)?;
+        if std.iter().any(|std| *std <= 0.0) {
+            return Err("image_std has a number that is not above 0".into());
+        }
+        Ok(Self {
+            size,
+            shortest_edge: shortest_edge.filter(|_| crops),
+            colour,
+            filter: if value["resample"] == 3 { Filter::Bicubic } else { Filter::Bilinear },
+            mean: numbers("image_mean", 0.0)?,
+            std,
+        })
+    }
+
+    /// As `transformers.ViTImageProcessor` reads it.
+    pub fn to_json(&self) -> Value {
+        let [height, width] = self.size;
+        json!({
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": true,
+            "size": {"height": height, "width": width},
+            "resample": self.filter.resample(),
+            "do_rescale": true,
+            "rescale_factor": 1.0 / 255.0,
+            "do_normalize": true,
+            "image_mean": self.mean,
+            "image_std": self.std,
+        })
+    }
+
+    /// `picture` at the model's size and in its colours.
+    pub fn size(&self, picture: &Picture) -> Picture {
+        let [rows, columns] = self.size;
+        let picture = picture.clone().into_colour(self.colour);
+        let Some(edge) = self.shortest_edge else {
+            return resize(&picture, columns, rows, self.filter);
+        };
+        let (w, h) = (picture.width, picture.height);
+        let scaled = |side: usize| (side * edge / w.min(h)).max(1);
+        middle(&resize(&picture, scaled(w), scaled(h), self.filter), columns, rows)
+    }
+
+    /// Pictures of the model's size -> `[B, I, H, W]`
+    pub fn batch(&self, pictures: &[Picture], device: &Device) -> Tensor<4> {
+        let [h, w] = self.size;
+        let size = self.mean.len() * h * w;
+        let mut values = vec![0.0; pictures.len() * size];
+        values.par_chunks_mut(size).zip(pictures).for_each(|(values, picture)| {
+            self.write(picture, values);
+        });
+        let shape = [pictures.len(), self.mean.len(), h, w];
+        Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
+    /// A picture of the model's size, channel after channel.
+    pub fn write(&self, picture: &Picture, values: &mut [f32]) {
+        let channels = self.mean.len();
+        let planes = values.chunks_exact_mut(values.len() / channels);
+        for (channel, plane) in planes.enumerate() {
+            let (scale, shift) =
+                (1.0 / (255.0 * self.std[channel]), self.mean[channel] / self.std[channel]);
+            let numbers = picture.pixels[channel..].iter().step_by(channels);
+            for (value, number) in plane.iter_mut().zip(numbers) {
+                *value = f32::from(*number) * scale - shift;
+            }
+        }
+    }
+}
+
+/// The middle of a picture; what it is too small for is black.
+fn middle(picture: &Picture, width: usize, height: usize) -> Picture {
+    let channels = picture.colour.channels();
+    let mut cut = Picture::filled(width, height, picture.colour, 0);
+    // As `torchvision` rounds.
+    let offset = |inner: usize, outer: usize| (inner as isize - outer as isize).div_euclid(2);
+    let (left, top) = (offset(picture.width, width), offset(picture.height, height));
+    for y in 0..height {
+        for x in 0..width {
+            let (from_x, from_y) = (x as isize + left, y as isize + top);
+            let inside = (0..picture.width as isize).contains(&from_x)
+                && (0..picture.height as isize).contains(&from_y);
+            if inside {
+                let from = (from_y as usize * picture.width + from_x as usize) * channels;
+                let to = (y * width + x) * channels;
+                cut.pixels[to..to + channels]
+                    .copy_from_slice(&picture.pixels[from..from + channels]);
+            }
+        }
+    }
+    cut
+}
+
+/// Mean and deviation of each channel over pictures of one kind, out of 1.
+pub fn statistics<'a>(
+    pictures: impl Iterator<Item = &'a Picture>,
+    channels: usize,
+) -> (Vec<f64>, Vec<f64>) {
+    let mut sums = vec![[0.0f64; 3]; channels];
+    for picture in pictures {
+        for pixel in picture.pixels.chunks_exact(channels) {
+            for (sum, number) in sums.iter_mut().zip(pixel) {
+                let x = f64::from(*number) / 255.0;
+                *sum = [sum[0] + 1.0, sum[1] + x, sum[2] + x * x];
+            }
+        }
+    }
+    let of_one = |[n, x, xx]: &[f64; 3]| {
+        let mean = x / n.max(1.0);
+        (mean, (xx / n.max(1.0) - mean * mean).max(0.0).sqrt().max(1e-3))
+    };
+    sums.iter().map(of_one).unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(width: usize, height: usize) -> Picture {
+        let pixels = (0..width * height).map(|i| i as u8).collect();
+        Picture { width, height, colour: Colour::Grey, pixels }
+    }
+
+    #[test]
+    fn written_and_read_again() {
+        let processor = Processor {
+            size: [32, 48],
+            shortest_edge: None,
+            colour: Colour::Rgb,
+            filter: Filter::Bicubic,
+            mean: vec![0.5, 0.25, 0.125],
+            std: vec![0.25; 3],
+        };
+        assert_eq!(Processor::from_json(&processor.to_json(), 3), Ok(processor));
+    }
+
+    #[test]
+    fn other_peoples_files() {
+        let resnet =
+            json!({"size": 64, "do_center_crop": false, "image_mean": [0.5], "image_std": [0.5]});
+        assert_eq!(Processor::from_json(&resnet, 1).unwrap().size, [64, 64]);
+        let mobilenet = json!({
+            "size": {"shortest_edge": 256}, "do_center_crop": true, "crop_size": {"height": 224, "width": 224},
+        });
+        let read = Processor::from_json(&mobilenet, 3).unwrap();
+        assert_eq!((read.size, read.shortest_edge), ([224, 224], Some(256)));
+        for wrong in [
+            json!({"size": {"height": 0, "width": 3}}),
+            json!({"image_mean": [0.5, 0.5]}),
+            json!({"image_std": [0.0, 1.0, 1.0]}),
+            json!({"crop_pct": 0.875}),
+        ] {
+            assert!(Processor::from_json(&wrong, 3).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_middle_is_cut_out() {
+        assert_eq!(middle(&numbered(4, 4), 2, 2).pixels, [5, 6, 9, 10]);
+        assert_eq!(middle(&numbered(2, 1), 4, 1).pixels, [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn numbers_are_normalised_channel_by_channel() {
+        let processor = Processor {
+            size: [1, 2],
+            shortest_edge: None,
+            colour: Colour::Rgb,
+            filter: Filter::Bilinear,
+            mean: vec![0.0, 0.5, 1.0],
+            std: vec![1.0, 0.5, 0.1],
+        };
+        let picture = Picture {
+            width: 2,
+            height: 1,
+            colour: Colour::Rgb,
+            pixels: vec![0, 0, 255, 255, 255, 255],
+        };
+        let mut values = [0.0; 6];
+        processor.write(&picture, &mut values);
+        for (found, expected) in values.into_iter().zip([0.0, 1.0, -1.0, 1.0, 0.0, 0.0]) {
+            assert!((found - expected).abs() < 1e-5, "{values:?}");
+        }
+        let (mean, std) = statistics([&picture].into_iter(), 3);
+        assert_eq!((mean[0], std[0], mean[2]), (0.5, 0.5, 1.0));
+    }
+}

@@ -1,0 +1,8 @@
+//! Recipes inside the program.
+
+/// Name and text.
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("gtsrb", include_str!("../recipes/gtsrb.toml")),
+    ("pneumonia", include_str!("../recipes/pneumonia.toml")),
+    ("brain-mri", include_str!("../recipes/brain-mri.toml")),
+];

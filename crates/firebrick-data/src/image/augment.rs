@@ -1,0 +1,219 @@
+//! Pictures changed at random, so that no two passes over the data are alike.
+//!
+//! What becomes of a picture is a function of its seed alone, whichever thread asks.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Picture, filter,
+    warp::{Affine, warp},
+};
+
+/// `[augment]`: how far training pictures are changed. Each number is drawn anew for every picture, evenly within its
+/// bounds; 0 leaves out the change.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augment {
+    /// Largest turn either way, in degrees.
+    pub rotate: f32,
+    /// Largest share by which a picture grows or shrinks.
+    pub scale: f32,
+    /// Largest move either way, as a share of the side.
+    pub translate: f32,
+    /// Largest share of a side that is cut off; what is left fills the picture.
+    pub crop: f32,
+    /// Probability of a mirror image.
+    pub flip: f32,
+    /// Largest share by which it becomes lighter or darker.
+    pub brightness: f32,
+    /// Largest share by which differences from the mean grow or shrink.
+    pub contrast: f32,
+    /// Largest share by which colours become stronger or paler.
+    pub saturation: f32,
+    /// Largest deviation of a Gaussian blur, in pixels.
+    pub blur: f32,
+    /// Largest deviation of noise, in levels out of 255.
+    pub noise: f32,
+    /// Largest side of a grey square over the picture, as a share of its own (DeVries and Taylor 2017).
+    pub cutout: f32,
+    /// Both parameters of the Beta distribution that says how much of another picture, and of its label, is mixed in
+    /// (Zhang et al. 2017).
+    pub mixup: f32,
+}
+
+impl Augment {
+    /// Names a number outside its domain, and the domain's ends.
+    pub fn check(&self) -> Result<(), (&'static str, f32, [f32; 2])> {
+        let domains = [
+            ("rotate", self.rotate, [0.0, 180.0]),
+            ("scale", self.scale, [0.0, 0.9]),
+            ("translate", self.translate, [0.0, 1.0]),
+            ("crop", self.crop, [0.0, 0.9]),
+            ("flip", self.flip, [0.0, 1.0]),
+            ("brightness", self.brightness, [0.0, 1.0]),
+            ("contrast", self.contrast, [0.0, 1.0]),
+            ("saturation", self.saturation, [0.0, 1.0]),
+            ("blur", self.blur, [0.0, 10.0]),
+            ("noise", self.noise, [0.0, 100.0]),
+            ("cutout", self.cutout, [0.0, 1.0]),
+            ("mixup", self.mixup, [0.0, 10.0]),
+        ];
+        let outside =
+            domains.into_iter().find(|(_, value, [low, high])| !(low..=high).contains(&value));
+        outside.map_or(Ok(()), Err)
+    }
+
+    /// `picture` changed, at the same size. [`Self::mixup`] takes two: see [`Self::mix`].
+    pub fn apply(&self, picture: &Picture, seed: u64) -> Picture {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let affine = self.affine(picture, &mut rng);
+        let mut changed = match affine == Affine::IDENTITY {
+            true => picture.clone(),
+            false => warp(picture, affine),
+        };
+        let [brightness, contrast, saturation] = [self.brightness, self.contrast, self.saturation]
+            .map(|most| 1.0 + either(&mut rng, most));
+        if [brightness, contrast, saturation] != [1.0; 3] {
+            filter::colour(&mut changed, brightness, contrast, saturation);
+        }
+        let sigma = up_to(&mut rng, self.blur);
+        if sigma > 0.2 {
+            filter::blur(&mut changed, sigma); // less than that changes nothing
+        }
+        let deviation = up_to(&mut rng, self.noise);
+        if deviation > 0.0 {
+            filter::noise(&mut changed, deviation, &mut rng);
+        }
+        if self.cutout > 0.0 {
+            let (w, h) = (picture.width as f32, picture.height as f32);
+            let side = up_to(&mut rng, self.cutout) * w.min(h);
+            let middle = [up_to(&mut rng, w), up_to(&mut rng, h)];
+            filter::cover(&mut changed, middle, side, 127);
+        }
+        changed
+    }
+
+    /// One map from new pixels to old ones for all that moves them.
+    fn affine(&self, picture: &Picture, rng: &mut impl Rng) -> Affine {
+        let (w, h) = (picture.width as f32, picture.height as f32);
+        let (sin, cos) = either(rng, self.rotate).to_radians().sin_cos();
+        let kept = 1.0 - up_to(rng, self.crop);
+        let scale = kept / (1.0 + either(rng, self.scale));
+        let mirror = if self.flip > 0.0 && rng.random::<f32>() < self.flip { -1.0 } else { 1.0 };
+        // What is kept of a crop lies anywhere; the rest is a move.
+        let offset = [w, h].map(|side| {
+            either(rng, (1.0 - kept) / 2.0) * side + either(rng, self.translate) * side
+        });
+        Affine {
+            matrix: [[scale * cos * mirror, -scale * sin], [scale * sin * mirror, scale * cos]],
+            offset,
+        }
+    }
+
+    /// How much of itself a picture keeps when another is mixed in: a draw from `Beta(mixup, mixup)`, or 1 without
+    /// mixing.
+    pub fn mix(&self, seed: u64) -> f32 {
+        if self.mixup == 0.0 {
+            return 1.0;
+        }
+        // Jöhnk 1964.
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let power = 1.0 / f64::from(self.mixup);
+        loop {
+            let [x, y] = [(); 2].map(|()| rng.random::<f64>().powf(power));
+            if x + y > 0.0 && x + y <= 1.0 {
+                return (x / (x + y)) as f32;
+            }
+        }
+    }
+}
+
+/// Within `-most` and `most`; nothing is drawn where that is one number.
+fn either(rng: &mut impl Rng, most: f32) -> f32 {
+    if most > 0.0 { rng.random_range(-most..most) } else { 0.0 }
+}
+
+/// Within 0 and `most`.
+fn up_to(rng: &mut impl Rng, most: f32) -> f32 {
+    if most > 0.0 { rng.random_range(0.0..most) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Colour;
+    use super::*;
+
+    fn all() -> Augment {
+        Augment {
+            rotate: 30.0,
+            scale: 0.2,
+            translate: 0.1,
+            crop: 0.3,
+            flip: 0.5,
+            brightness: 0.3,
+            contrast: 0.3,
+            saturation: 0.3,
+            blur: 1.0,
+            noise: 10.0,
+            cutout: 0.3,
+            mixup: 0.4,
+        }
+    }
+
+    fn picture(colour: Colour) -> Picture {
+        let pixels = (0..12 * 8 * colour.channels()).map(|i| (i * 37 % 256) as u8).collect();
+        Picture { width: 12, height: 8, colour, pixels }
+    }
+
+    proptest! {
+        #[test]
+        fn a_function_of_the_seed(seed: u64) {
+            for colour in [Colour::Grey, Colour::Rgb] {
+                let picture = picture(colour);
+                let changed = all().apply(&picture, seed);
+                prop_assert_eq!(&changed, &all().apply(&picture, seed));
+                prop_assert_eq!(changed.pixels.len(), picture.pixels.len());
+                prop_assert!(changed != all().apply(&picture, seed ^ 1));
+                prop_assert_eq!(Augment::default().apply(&picture, seed), picture);
+            }
+            prop_assert!((0.0..=1.0).contains(&all().mix(seed)));
+        }
+    }
+
+    #[test]
+    fn a_mirror_image_is_one() {
+        let mirror = Augment { flip: 1.0, ..Augment::default() };
+        let picture = picture(Colour::Rgb);
+        let changed = mirror.apply(&picture, 3);
+        assert_ne!(changed, picture);
+        assert_eq!(mirror.apply(&changed, 4), picture);
+        assert_eq!(changed.pixels[..3], picture.pixels[11 * 3..12 * 3]);
+    }
+
+    /// Mean 1/2 and variance 1 / (4 (2 a + 1)) of `Beta(a, a)`.
+    #[test]
+    fn shares_are_of_the_beta_distribution() {
+        let augment = Augment { mixup: 0.4, ..Augment::default() };
+        let shares: Vec<f64> = (0..4000).map(|seed| f64::from(augment.mix(seed))).collect();
+        let mean = shares.iter().sum::<f64>() / 4000.0;
+        let variance = shares.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / 4000.0;
+        assert!(
+            (mean - 0.5).abs() < 0.02 && (variance - 1.0 / 7.2).abs() < 0.005,
+            "{mean} {variance}"
+        );
+        assert_eq!(Augment::default().mix(1), 1.0);
+    }
+
+    #[test]
+    fn domains_are_checked() {
+        assert_eq!(all().check(), Ok(()));
+        let wrong = Augment { cutout: 1.5, ..all() };
+        assert_eq!(wrong.check(), Err(("cutout", 1.5, [0.0, 1.0])));
+        assert!(Augment { blur: f32::NAN, ..all() }.check().is_err());
+    }
+}
