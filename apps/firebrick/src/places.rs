@@ -45,12 +45,16 @@ pub fn of_recipe(base: &Path) -> Places<'_> {
 
 /// Names of the shipped models of all applications.
 pub fn shipped_names() -> impl Iterator<Item = &'static str> {
-    firebrick_nlp::shipped::names().chain(firebrick_vision::shipped::names())
+    firebrick_nlp::shipped::names()
+        .chain(firebrick_vision::shipped::names())
+        .chain(firebrick_speech::shipped::names())
 }
 
 /// A shipped model by name.
 pub fn shipped(name: &str) -> Option<Source> {
-    firebrick_nlp::shipped::model(name).or_else(|| firebrick_vision::shipped::model(name))
+    firebrick_nlp::shipped::model(name)
+        .or_else(|| firebrick_vision::shipped::model(name))
+        .or_else(|| firebrick_speech::shipped::model(name))
 }
 
 /// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.
@@ -81,15 +85,6 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
             "no model `{name}`: name a model folder, a run folder, or one of the shipped {names}"
         ),
     ))
-}
-
-/// Names of the models inside the program, over all applications.
-pub fn shipped_names() -> impl Iterator<Item = &'static str> {
-    firebrick_nlp::shipped::names().chain(firebrick_speech::shipped::names())
-}
-
-fn shipped(name: &str) -> Option<Source> {
-    firebrick_nlp::shipped::model(name).or_else(|| firebrick_speech::shipped::model(name))
 }
 
 /// Something optional that is not here; the message says how to get it.

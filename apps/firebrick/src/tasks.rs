@@ -61,8 +61,11 @@ pub const TASKS: &[&str] = &[
 
 /// Shipped recipes of all applications: name and text.
 pub fn shipped() -> impl Iterator<Item = (&'static str, &'static str)> {
-    firebrick_nlp::recipes::SHIPPED.iter().chain(speech::recipes::SHIPPED).copied()
-    let all = [firebrick_nlp::recipes::SHIPPED, firebrick_vision::recipes::SHIPPED];
+    let all = [
+        firebrick_nlp::recipes::SHIPPED,
+        firebrick_vision::recipes::SHIPPED,
+        firebrick_speech::recipes::SHIPPED,
+    ];
     all.into_iter().flatten().copied()
 }
 
