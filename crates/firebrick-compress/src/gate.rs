@@ -82,6 +82,7 @@ impl Limit {
                 (points(name, *old, *new), " points")
             }
         };
+        let least = if unit == " points" { 1.0 } else { 1e-3 };
         let over = if self.at_least { self.value - found } else { found - self.value };
         // A tenth of a millionth is rounding.
         (over > 1e-7 || over.is_nan()).then(|| {
@@ -90,7 +91,7 @@ impl Limit {
             let text = format!(
                 "{what} is {found:.2}{unit}, not {sign} {value}{unit}: missed by {over:.2}{unit}"
             );
-            (over / value.abs().max(1e-3), text)
+            (over / value.abs().max(least), text)
         })
     }
 }
@@ -153,7 +154,7 @@ mod tests {
             |budget: &str| choose(&Budget::parse(budget).unwrap(), &[&int8, &int4], &original);
         assert_eq!(pick("accuracy>=-0.5"), Some(0));
         assert_eq!(pick("size<=20%"), Some(1));
-        assert_eq!(pick("size<=10%,accuracy>=-0.01"), Some(1));
+        assert_eq!(pick("size<=10%,accuracy>=-0.5"), Some(0));
         assert_eq!(choose(&Budget::default(), &[], &original), None);
     }
 }

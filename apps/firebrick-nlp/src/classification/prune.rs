@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use burn::tensor::Device;
+use burn::{module::Module, tensor::Device};
 use firebrick_compress::{folder, prune};
 use firebrick_core::{
     arch::bert,
@@ -34,7 +34,7 @@ pub fn without_neurons(
     let kept = prune::most_important(&effects, neurons);
     let width = kept.first().map_or(0, Vec::len);
     ensure!(width > 0, "no neuron would be left of {}", classifier.config.intermediate_size);
-    let model = classifier.model.with_neurons(&kept);
+    let model = classifier.model.valid().with_neurons(&kept);
     let mut config = source.config()?;
     let key = if config.get("hidden_dim").is_some() { "hidden_dim" } else { "intermediate_size" };
     config[key] = width.into();

@@ -148,7 +148,7 @@ pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {
 
 /// May a weight of [`linear`] and [`product`] on this device be bf16? Where it trains, it stays f32.
 pub fn reads_bf16(device: &Device) -> bool {
-    *device == Device::flex()
+    *device == Device::flex() && !device.is_autodiff()
 }
 
 /// `f(x)`, `[..]` -> `[..]`.

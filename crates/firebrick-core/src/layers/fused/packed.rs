@@ -47,7 +47,7 @@ impl PackedOps for Flex {
 
 /// Are packed weights read on this device? Where a model trains, its weights are f32.
 pub fn reads_packed(device: &Device) -> bool {
-    *device == Device::flex()
+    *device == Device::flex() && !device.is_autodiff()
 }
 
 /// A parameter of this shape from what [`Packed::pack`] made: `[I, O]` of a linear layer, `[V, C]` of a table.
