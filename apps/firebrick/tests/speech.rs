@@ -84,7 +84,7 @@ fn words_in_folders() {
         }
     }
     let tables = "[data]\ntrain = \"train\"\nvalid = \"valid\"\nseconds = 0.4\n\
-                  [model]\nhidden_size = 4\ndepths = [1, 1, 1, 1]\nsub_bands = 2\n";
+                  [model]\nembedding_size = 8\nhidden_sizes = [8]\ndepths = [1]\n";
     recipe(home, "audio-classification", tables, 30);
     assert!(home.join("runs/mine/plots/spectrograms.svg").exists());
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid"]));
