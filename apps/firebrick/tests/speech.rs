@@ -108,12 +108,34 @@ fn words_in_folders() {
     write_wav(&home.join("long.wav"), &stream);
     let heard = json(&run(
         home,
-        &["speech", "keyword", "--json", "--model", "mine", "--threshold", "0.6", "long.wav"],
+        &[
+            "speech",
+            "keyword",
+            "--json",
+            "--model",
+            "mine",
+            "--threshold",
+            "0.6",
+            "--refractory",
+            "0.2",
+            "long.wav",
+        ],
     ));
     let heard: Vec<&str> =
         heard.as_array().unwrap().iter().map(|h| h["label"].as_str().unwrap()).collect();
     assert!(heard.contains(&"high") && heard.contains(&"low"), "{heard:?}");
-    let raw = ["speech", "keyword", "--model", "mine", "--threshold", "0.6", "--raw", "8000"];
+    let raw = [
+        "speech",
+        "keyword",
+        "--model",
+        "mine",
+        "--threshold",
+        "0.6",
+        "--refractory",
+        "0.2",
+        "--raw",
+        "8000",
+    ];
     let piped = output(home, &raw, &stream);
     assert_eq!(String::from_utf8(piped.stdout).unwrap().lines().count(), heard.len());
 }
