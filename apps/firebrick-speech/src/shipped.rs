@@ -2,8 +2,20 @@
 
 use firebrick_core::checkpoint::Source;
 
+macro_rules! shipped {
+    ($name:literal: $($file:literal)*) => {
+        ($name, Source::Embedded {
+            name: $name,
+            files: &[$(($file, include_bytes!(concat!("../models/", $name, "/", $file)))),*],
+        })
+    };
+}
+
 /// All of them.
-const MODELS: &[(&str, Source)] = &[];
+#[rustfmt::skip]
+const MODELS: &[(&str, Source)] = &[
+    shipped!("commands": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+];
 
 /// Names of the shipped models.
 pub fn names() -> impl Iterator<Item = &'static str> {

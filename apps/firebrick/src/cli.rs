@@ -493,7 +493,7 @@ pub struct TranscribeArgs {
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
     /// Model folder, run folder or shipped model
-    #[arg(long, default_value = "an4")]
+    #[arg(long)]
     pub model: String,
     /// SubRip subtitles
     #[arg(long, conflicts_with = "vtt")]

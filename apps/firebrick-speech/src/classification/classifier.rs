@@ -7,10 +7,10 @@ use burn::tensor::Device;
 use firebrick_core::{
     arch::{
         AnyModel,
-        bcresnet::{BcResNet, BcResNetConfig, FirebrickBcResNet},
+        resnet::{ResNet, ResNetConfig, ResNetForImageClassification},
     },
     checkpoint::{
-        LoadError, Source,
+        LoadError, Source, config,
         tensors::{SaveType, write_atomically},
     },
 };
@@ -23,8 +23,8 @@ use crate::{features::Preprocessor, recordings::Recording};
 
 /// A model that listens.
 pub struct SoundClassifier {
-    pub config: BcResNetConfig,
-    pub model: BcResNet,
+    pub config: ResNetConfig,
+    pub model: ResNet,
     pub preprocessor: Preprocessor,
     pub mel: Mel,
     pub labels: Vec<String>,
@@ -41,14 +41,15 @@ pub struct Prediction {
 
 impl SoundClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
-        let FirebrickBcResNet { config, model } = FirebrickBcResNet::load(source, device)?;
+        let ResNetForImageClassification { config, model } =
+            ResNetForImageClassification::load(source, device)?;
         let preprocessor = Preprocessor::open(source)?;
         let bad = |problem: &str| LoadError::Config {
             path: source.path("preprocessor_config.json"),
             problem: problem.into(),
         };
-        if preprocessor.mel.width() != config.num_mel_bins {
-            return Err(bad("its bands are not as many as the model reads").into());
+        if config.num_channels != 1 {
+            return Err(bad("is of a model that sees pictures in colour").into());
         }
         if preprocessor.seconds.is_none() {
             return Err(
@@ -56,11 +57,12 @@ impl SoundClassifier {
             );
         }
         let json = source.config()?;
-        let label = |i: usize| match json["id2label"][i.to_string()].as_str() {
-            Some(name) => name.to_string(),
-            None => format!("LABEL_{i}"),
-        };
-        let labels = (0..config.num_labels).map(label).collect();
+        let label = |i: usize| json["id2label"][i.to_string()].as_str().map(str::to_string);
+        let labels: Vec<String> = (0..).map_while(label).collect();
+        if labels.len() != config::labels(&json).unwrap_or(0) {
+            let (path, problem) = (source.path("config.json"), "id2label is not 0, 1, ..".into());
+            return Err(LoadError::Config { path, problem }.into());
+        }
         Ok(Self { mel: Mel::new(&preprocessor.mel), config, model, preprocessor, labels })
     }
 
@@ -78,7 +80,7 @@ impl SoundClassifier {
 
     /// [`Self::predict`] of normalised frames, `[T, M]` each.
     pub fn of_frames(&self, frames: &[Vec<f32>], batch_size: usize) -> Vec<Prediction> {
-        let scores = scores(&self.model, frames, self.config.num_mel_bins, batch_size);
+        let scores = scores(&self.model, frames, self.preprocessor.mel.width(), batch_size);
         let answer = |scores: Vec<f32>| Prediction { label: argmax(&scores), scores };
         scores.into_iter().map(answer).collect()
     }
@@ -97,15 +99,20 @@ impl SoundClassifier {
     /// Writes config, weights, preprocessor, card and origin.
     pub fn save(&self, dir: &Path, origin: &Origin, dtype: SaveType) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let model = FirebrickBcResNet { config: self.config.clone(), model: self.model.clone() };
+        let model =
+            ResNetForImageClassification { config: self.config.clone(), model: self.model.clone() };
         model.save(&dir.join("model.safetensors"), dtype)?;
         let path = dir.join("config.json");
-        let text = serde_json::to_string_pretty(&self.config.to_json(&self.labels))?;
+        let mut json = serde_json::json!(self.config);
+        json["model_type"] = "resnet".into();
+        json["architectures"] = serde_json::json!(["ResNetForImageClassification"]);
+        let names = self.labels.iter().enumerate().map(|(i, l)| (i.to_string(), l.clone().into()));
+        json["id2label"] = serde_json::Value::Object(names.collect());
+        let text = serde_json::to_string_pretty(&json)?;
         write_atomically(&path, text.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;
         self.preprocessor.save(dir)?;
-        let about =
-            format!("A BC-ResNet over log-mel spectrograms for {}.", self.labels.join(", "));
+        let about = format!("A ResNet over log-mel spectrograms for {}.", self.labels.join(", "));
         origin.save(dir, "audio-classification", &about)
     }
 }

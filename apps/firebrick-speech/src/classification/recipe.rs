@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use firebrick_core::arch::bcresnet::BcResNetConfig;
+use firebrick_core::{
+    arch::resnet::{LayerType, ResNetConfig},
+    layers::activation::Activation,
+};
 use firebrick_train::{
     job::{check_head, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
@@ -18,7 +21,7 @@ use crate::{
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["accuracy", "macro_f1", "loss"];
 
-/// Recordings of words (or of other sounds) into a convolutional network over their spectrograms.
+/// Recordings of words (or of other sounds) into a ResNet over their spectrograms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -92,22 +95,21 @@ impl Default for DataRecipe {
     }
 }
 
-/// `[model]`: sizes of a BC-ResNet (Kim et al. 2021).
+/// `[model]`: sizes of a ResNet (He et al. 2015) over the spectrogram as an image, in the names of `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
-    /// Channels of the first of four stages; 8 times the paper's scale.
-    pub hidden_size: usize,
-    /// Blocks of each stage.
-    pub depths: [usize; 4],
-    /// Parts of the frequencies that are normalised by themselves; 8 times as many must divide `features.n_mels`.
-    pub sub_bands: usize,
-    pub dropout: f64,
+    /// Channels of the first convolution.
+    pub embedding_size: usize,
+    /// Channels of each stage.
+    pub hidden_sizes: Vec<usize>,
+    /// Layers of each stage, of two convolutions each.
+    pub depths: Vec<usize>,
 }
 
 impl Default for ModelRecipe {
     fn default() -> Self {
-        Self { hidden_size: 16, depths: [2, 2, 4, 4], sub_bands: 5, dropout: 0.1 }
+        Self { embedding_size: 24, hidden_sizes: vec![24, 48, 64], depths: vec![1, 1, 1] }
     }
 }
 
@@ -136,12 +138,9 @@ impl Check for Recipe {
         }
         self.features.check()?;
         self.augment.check()?;
-        self.network(2).check().map_err(|problem| {
+        self.network().check().map_err(|problem| {
             let (key, rest) = problem.split_once(' ').unwrap_or((&problem, ""));
-            match key {
-                "num_mel_bins" => RecipeError::value("features.n_mels", rest),
-                key => RecipeError::value(&format!("model.{key}"), rest),
-            }
+            RecipeError::value(&format!("model.{key}"), rest)
         })?;
         self.train.check()?;
         self.train.check_layers_run_once()?;
@@ -156,15 +155,17 @@ impl Check for Recipe {
 }
 
 impl Recipe {
-    /// The model for so many classes.
-    pub fn network(&self, labels: usize) -> BcResNetConfig {
-        BcResNetConfig {
-            num_mel_bins: self.features.n_mels,
-            hidden_size: self.model.hidden_size,
-            depths: self.model.depths,
-            sub_bands: self.model.sub_bands,
-            dropout: self.model.dropout,
-            num_labels: labels,
+    /// The model that `[model]` describes.
+    pub fn network(&self) -> ResNetConfig {
+        ResNetConfig {
+            num_channels: 1,
+            embedding_size: self.model.embedding_size,
+            hidden_sizes: self.model.hidden_sizes.clone(),
+            depths: self.model.depths.clone(),
+            layer_type: LayerType::Basic,
+            hidden_act: Activation::Relu,
+            downsample_in_first_stage: false,
+            downsample_in_bottleneck: false,
         }
     }
 

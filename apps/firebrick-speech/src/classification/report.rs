@@ -77,7 +77,7 @@ fn pictures(trained: &Trained) -> String {
     let classifier = &trained.classifier;
     let picture = |recording: &Recording, caption: String| Picture {
         frames: frames(&recording.samples, &classifier.preprocessor, &classifier.mel),
-        bands: classifier.config.num_mel_bins,
+        bands: classifier.preprocessor.mel.width(),
         caption,
     };
     let mut pictures = vec![];

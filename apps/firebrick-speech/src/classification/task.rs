@@ -2,7 +2,7 @@
 
 use burn::{module::Module, prelude::*, tensor::TensorData};
 use firebrick_core::{
-    arch::bcresnet::BcResNet,
+    arch::resnet::ResNet,
     layers::loss::{cross_entropy, softmax},
 };
 use firebrick_data::audio::{augment::place, mel::Mel};
@@ -23,7 +23,7 @@ use crate::{
 /// A classifier and what its loss needs to know.
 #[derive(Module, Debug)]
 pub struct Classify {
-    pub model: BcResNet,
+    pub model: ResNet,
     #[module(skip)]
     pub label_smoothing: f64,
 }
@@ -31,8 +31,8 @@ pub struct Classify {
 /// Recordings of one length.
 #[derive(Debug, Clone)]
 pub struct SoundBatch {
-    /// `[B, T, M]`
-    pub frames: Tensor<3>,
+    /// `[B, 1, M, T]`: frequency upwards, time to the right
+    pub frames: Tensor<4>,
     /// `[B]`
     pub labels: Tensor<1, Int>,
 }
@@ -87,10 +87,11 @@ impl Examples for SoundExamples<'_> {
     }
 }
 
-/// Frames of one length, `[T, M]` each -> `[B, T, M]`
-fn stack(frames: &[Vec<f32>], bands: usize, device: &Device) -> Tensor<3> {
+/// Frames of one length, `[T, M]` each -> `[B, 1, M, T]`
+fn stack(frames: &[Vec<f32>], bands: usize, device: &Device) -> Tensor<4> {
     let t = frames.first().map_or(0, Vec::len) / bands;
-    Tensor::from_data(TensorData::new(frames.concat(), [frames.len(), t, bands]), device)
+    let frames = TensorData::new(frames.concat(), [frames.len(), 1, t, bands]);
+    Tensor::<4>::from_data(frames, device).swap_dims(2, 3)
 }
 
 /// What a model sees of a recording, unchanged: `[T, M]`.
@@ -106,7 +107,7 @@ pub fn frames(samples: &[f32], preprocessor: &Preprocessor, mel: &Mel) -> Vec<f3
 
 /// Class probabilities of recordings as frames, in their order. `model` lies on a device without autodiff.
 pub fn scores(
-    model: &BcResNet,
+    model: &ResNet,
     frames: &[Vec<f32>],
     bands: usize,
     batch_size: usize,

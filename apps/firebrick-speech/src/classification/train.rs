@@ -116,11 +116,11 @@ fn train(recipe: &Recipe, corpus: Corpus, session: Session) -> anyhow::Result<Op
     let Session { device, run, team, max_time, stop, report } = session;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
-    let config = recipe.network(corpus.labels.len());
+    let config = recipe.network();
     let preprocessor = recipe.preprocessor();
     let mel = Mel::new(&preprocessor.mel);
     let model = Classify {
-        model: config.init(&device).materialize(),
+        model: config.init(corpus.labels.len(), &device).materialize(),
         label_smoothing: recipe.train.label_smoothing,
     };
     let examples = SoundExamples {

@@ -105,7 +105,7 @@ fn find(data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> {
     }
 }
 
-/// JSON lines, as [`Line`] has them.
+/// JSON lines with `audio` and `text`.
 pub fn own(path: &Path) -> anyhow::Result<Vec<Entry>> {
     let text = read_text(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
-    arch::{bcresnet, deep_speech},
+    arch::deep_speech,
     checkpoint::{Source, tensors::write_atomically},
 };
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
@@ -280,7 +280,6 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
-        bcresnet::MODEL_TYPE => SoundRecipe::TASK,
         deep_speech::MODEL_TYPE | "whisper" => SpeechRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK

@@ -4,7 +4,6 @@
 
 pub mod ast;
 pub mod bart;
-pub mod bcresnet;
 pub mod bert;
 pub mod clip;
 pub mod convnext;
@@ -80,7 +79,6 @@ const FAMILIES: &[(&str, Open)] = &[
     ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, Head::Own, d))),
     ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, Head::Own, d))),
     (recurrent::MODEL_TYPE, |s, d| boxed(recurrent::RecurrentForCausalLm::load(s, d))),
-    (bcresnet::MODEL_TYPE, |s, d| boxed(bcresnet::FirebrickBcResNet::load(s, d))),
     (deep_speech::MODEL_TYPE, |s, d| boxed(deep_speech::FirebrickDeepSpeech::load(s, d))),
     ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),
     ("firebrick-tagger", |s, d| boxed(tagger::FirebrickTagger::load(s, d))),
