@@ -54,7 +54,6 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     if no_valid {
         let fraction = data.valid_fraction / if no_test { 1.0 - data.test_fraction } else { 1.0 };
         valid = carve(&mut train, fraction, sampler::mix(seed, 2));
-        once(&mut valid, ledgers.entry("valid").or_default());
     }
     // The same pixels in two parts: the one that is learned from gives way.
     let tested: HashSet<&[u8]> = pixels(&test).collect();
@@ -173,7 +172,7 @@ fn carve(samples: &mut Vec<Sample>, fraction: f64, seed: u64) -> Vec<Sample> {
     part
 }
 
-/// Keeps one of the pictures that look the same: a part that judges counts nothing twice. A group that the data itself
+/// Keeps one of the pictures that look the same: the part that is reported counts nothing twice. A group that the data itself
 /// names has different pictures of one thing, which stay.
 fn once(samples: &mut Vec<Sample>, ledger: &mut Ledger) {
     let mut first = HashMap::<String, usize>::new();
