@@ -133,7 +133,7 @@ fn pixels(samples: &[Sample]) -> impl Iterator<Item = &[u8]> {
 
 /// Gives pictures without a group one: that of those that look the same.
 fn group(samples: &mut [Sample]) {
-    let hashes: Vec<u64> = samples.iter().map(|sample| difference_hash(&sample.picture)).collect();
+    let hashes: Vec<u128> = samples.iter().map(|sample| difference_hash(&sample.picture)).collect();
     for (sample, first) in samples.iter_mut().zip(groups(&hashes)) {
         sample.group.get_or_insert_with(|| format!("like {first}"));
     }
