@@ -191,6 +191,23 @@ fn image_classification() {
 }
 
 #[test]
+fn shipped_image_models_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let pixels: Vec<u8> = (0..40 * 30 * 3).map(|i| (i * 7 % 256) as u8).collect();
+    let picture = [b"P6\n40 30\n255\n".as_slice(), &pixels].concat();
+    fs::write(home.path().join("a.ppm"), picture).unwrap();
+    for (model, labels) in [("gtsrb", 43), ("pneumonia", 2), ("brain-mri", 2)] {
+        let answer = json(&run(home.path(), &["predict", model, "--input", "a.ppm"]));
+        let scores = answer["scores"].as_object().unwrap();
+        let sum: f64 = scores.values().filter_map(Value::as_f64).sum();
+        assert!(answer["id"] == "a.ppm" && scores.len() == labels, "{answer}");
+        assert!((sum - 1.0).abs() < 1e-4 && scores.contains_key(answer["label"].as_str().unwrap()));
+    }
+    let sign = json(&run(home.path(), &["vision", "signs", "a.ppm", "--json"]));
+    assert!(sign[0]["meaning"].is_string(), "{sign}");
+}
+
+#[test]
 fn shipped_taggers_answer() {
     let home = tempfile::tempdir().unwrap();
     let ask = |model: &str, text: &str| {

@@ -54,7 +54,6 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     if no_valid {
         let fraction = data.valid_fraction / if no_test { 1.0 - data.test_fraction } else { 1.0 };
         valid = carve(&mut train, fraction, sampler::mix(seed, 2));
-        once(&mut valid, ledgers.entry("valid").or_default());
     }
     // The same pixels in two parts: the one that is learned from gives way.
     let tested: HashSet<&[u8]> = pixels(&test).collect();
@@ -134,7 +133,7 @@ fn pixels(samples: &[Sample]) -> impl Iterator<Item = &[u8]> {
 
 /// Gives pictures without a group one: that of those that look the same.
 fn group(samples: &mut [Sample]) {
-    let hashes: Vec<u64> = samples.iter().map(|sample| difference_hash(&sample.picture)).collect();
+    let hashes: Vec<u128> = samples.iter().map(|sample| difference_hash(&sample.picture)).collect();
     for (sample, first) in samples.iter_mut().zip(groups(&hashes)) {
         sample.group.get_or_insert_with(|| format!("like {first}"));
     }
@@ -173,7 +172,7 @@ fn carve(samples: &mut Vec<Sample>, fraction: f64, seed: u64) -> Vec<Sample> {
     part
 }
 
-/// Keeps one of the pictures that look the same: a part that judges counts nothing twice. A group that the data itself
+/// Keeps one of the pictures that look the same: the part that is reported counts nothing twice. A group that the data itself
 /// names has different pictures of one thing, which stay.
 fn once(samples: &mut Vec<Sample>, ledger: &mut Ledger) {
     let mut first = HashMap::<String, usize>::new();

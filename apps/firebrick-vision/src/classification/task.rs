@@ -237,3 +237,81 @@ impl Judged {
         metrics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use firebrick_data::image::{Colour, resize::Filter};
+
+    use super::*;
+
+    fn examples(augment: Augment) -> PictureExamples {
+        let processor = Processor {
+            size: [4, 4],
+            shortest_edge: None,
+            colour: Colour::Grey,
+            filter: Filter::Bilinear,
+            mean: vec![0.5],
+            std: vec![0.5],
+        };
+        let picture = |i: u8| Picture::filled(4, 4, Colour::Grey, 50 * i);
+        PictureExamples {
+            pictures: (0..5).map(picture).collect(),
+            classes: vec![0, 1, 2, 0, 1],
+            labels: 3,
+            processor,
+            augment,
+            smoothing: 0.3,
+        }
+    }
+
+    fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn targets_are_smoothed() {
+        let batch = examples(Augment::default()).batch(&[1, 4], 7, &Device::flex());
+        assert_eq!(batch.images.dims(), [2, 1, 4, 4]);
+        let targets = numbers(batch.targets);
+        for (found, expected) in targets.iter().zip([0.1, 0.8, 0.1, 0.1, 0.8, 0.1]) {
+            assert!((found - expected).abs() < 1e-6, "{targets:?}");
+        }
+        // 50 of 255, out of 1, less a half, by a half.
+        let first = numbers(batch.images)[0];
+        assert!((first - (50.0 / 255.0 - 0.5) / 0.5).abs() < 1e-6, "{first}");
+    }
+
+    #[test]
+    fn what_is_mixed_in_is_said() {
+        let examples = examples(Augment { mixup: 1.0, ..Augment::default() });
+        let batch = |seed| examples.batch(&[0, 1, 2], seed, &Device::flex());
+        let (images, targets) = (numbers(batch(3).images), numbers(batch(3).targets));
+        assert_eq!(images, numbers(batch(3).images));
+        assert_ne!(images, numbers(batch(4).images));
+        for row in targets.chunks(3) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{row:?}");
+        }
+        // The first picture is black and the second 50: its share of the second is what its target says.
+        let share = (images[0] / 2.0 + 0.5) * 255.0 / 50.0;
+        assert!((targets[1] - (0.1 + 0.7 * share)).abs() < 1e-5, "{share} {targets:?}");
+    }
+
+    #[test]
+    fn scores_of_two_classes() {
+        let labels = ["no".to_string(), "yes".to_string()];
+        let logits = [[2.0, 0.0], [0.0, 2.0], [0.0, 1.0], [1.0, 0.0]].map(|row| row.to_vec());
+        let judged = Judged::new(&logits, &[0, 1, 0, 1], &labels, None);
+        let metrics = judged.metrics();
+        assert_eq!((metrics["accuracy"], metrics["auc"]), (0.5, 0.75));
+        assert!(!metrics.contains_key("sensitivity"));
+        let decision = Decision {
+            positive: "yes".into(),
+            sensitivity: 1.0,
+            threshold: 0.2,
+            abstain: [0.2, 0.3],
+        };
+        let metrics = Judged::new(&logits, &[0, 1, 0, 1], &labels, Some(&decision)).metrics();
+        assert_eq!((metrics["sensitivity"], metrics["specificity"]), (1.0, 0.5));
+        assert_eq!((metrics["coverage"], metrics["covered_accuracy"]), (0.75, 2.0 / 3.0));
+    }
+}

@@ -155,16 +155,18 @@ fn name(format: ImageFormat) -> &'static str {
 }
 
 /// Whether an end mark follows the start of the first scan: a decoder fills what is cut off with grey. Within a scan
-/// `FF D9` is an end mark and nothing else (ITU-T T.81, B.1.1.5).
+/// `FF D9` is an end mark and nothing else (ITU-T T.81, B.1.1.5). Between segments decoders skip what is no mark, and so
+/// does this.
 fn jpeg_ends(bytes: &[u8]) -> bool {
     let mut at = 2; // after the start mark
-    while let Some([0xff, mark, more @ ..]) = bytes.get(at..) {
-        match (mark, more) {
-            (0xff, _) => at += 1, // a fill byte
-            (0xda, _) => return more.windows(2).any(|pair| pair == [0xff, 0xd9]),
-            (0x01 | 0xd0..=0xd8, _) => at += 2,
-            (_, [high, low, ..]) => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
-            _ => return false,
+    while let Some([byte, mark, more @ ..]) = bytes.get(at..) {
+        match (byte, mark, more) {
+            (0xff, 0xda, _) => return more.windows(2).any(|pair| pair == [0xff, 0xd9]),
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8, _) => at += 2,
+            (0xff, ..=0xfe, [high, low, ..]) => {
+                at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
+            }
+            _ => at += 1,
         }
     }
     false
@@ -250,6 +252,7 @@ mod tests {
         let scan = |tail: &[u8]| [&[0xff, 0xd8, 0xff, 0xda, 0, 2, 7, 0xff, 0x00], tail].concat();
         assert!(jpeg_ends(&scan(&[0xff, 0xd9])));
         assert!(!jpeg_ends(&scan(&[])));
+        assert!(jpeg_ends(&[&[0xff, 0xd8, 7, 7][..], &scan(&[0xff, 0xd9])[2..]].concat()));
         // The end mark of a preview within a segment is none.
         assert!(!jpeg_ends(&[0xff, 0xd8, 0xff, 0xe1, 0, 4, 0xff, 0xd9, 0xff, 0xda, 0, 2, 7]));
     }
