@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use firebrick_core::{
     arch::{
         AnyModel,
+        image::Head,
         resnet::{ResNet, ResNetConfig, ResNetForImageClassification},
     },
     checkpoint::{
@@ -42,7 +43,7 @@ pub struct Prediction {
 impl SoundClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let ResNetForImageClassification { config, model } =
-            ResNetForImageClassification::load(source, device)?;
+            ResNetForImageClassification::load(source, Head::Own, device)?;
         let preprocessor = Preprocessor::open(source)?;
         let bad = |problem: &str| LoadError::Config {
             path: source.path("preprocessor_config.json"),
