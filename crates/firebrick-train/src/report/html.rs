@@ -253,7 +253,7 @@ impl Page {
             let caption = escape(&picture.caption);
             self.body += &format!(
                 "<figure>\n<img class=\"picture\" alt=\"{caption}\" width=\"{}\" height=\"{}\" \
-                 src=\"data:image/png;base64,{}\">\n\
+                 src=\"data:image/png;base64,{}\"/>\n\
                  <figcaption><b>Figure {}.</b> {caption}</figcaption>\n</figure>\n",
                 picture.width,
                 picture.height,
@@ -372,6 +372,13 @@ mod tests {
             right: vec![example("很好吃")],
             wrong: vec![example("bad")],
             samples: vec![pair("a <b> c", "written & read")],
+            pictures: vec![Picture {
+                name: "batch".into(),
+                caption: "what it saw".into(),
+                width: 2,
+                height: 1,
+                png: vec![1, 2, 3],
+            }],
             data_notes: vec![pair("empty text", "2 rows dropped")],
             recipe_toml: "seed = 7\n".into(),
             next_steps: vec![pair("firebrick predict", "to try it")],
@@ -403,6 +410,7 @@ mod tests {
             }
         }
         assert!(open.is_empty(), "{open:?}");
+        let html = html.replace(" src=\"data:image/png;base64,", " ");
         for bad in ["<script", " src=", "url(", "@import", "<link", " onload="] {
             assert!(!html.contains(bad), "{bad}");
         }
@@ -417,8 +425,16 @@ mod tests {
     fn a_full_report_has_every_section_in_order() {
         let html = page(&full());
         check_page(&html);
-        let order =
-            ["Comparison", "Training", "Confusions", "Examples", "Data", "Recipe", "Next steps"];
+        let order = [
+            "Comparison",
+            "Training",
+            "Confusions",
+            "Examples",
+            "Pictures",
+            "Data",
+            "Recipe",
+            "Next steps",
+        ];
         let places = order.map(|title| html.find(&format!("</span> {title}</h2>")).unwrap());
         assert!(places.is_sorted(), "{places:?}");
         assert_eq!(html.matches("<table").count(), html.matches("<caption").count());
