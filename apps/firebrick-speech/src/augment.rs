@@ -198,7 +198,7 @@ mod tests {
         let augment = AugmentRecipe { speed: 0.3, echo: 0.5, ..AugmentRecipe::default() };
         augment.check().unwrap();
         let mut seen = vec![];
-        for length in [1, 500, 3000, 9000] {
+        for length in [200, 500, 3000, 9000] {
             let samples: Vec<f32> = (0..length).map(|i| (i as f32 * 0.3).sin()).collect();
             let frames = |seed| augment.frames(&samples, &preprocessor, &mel, seed);
             for seed in 0..8 {

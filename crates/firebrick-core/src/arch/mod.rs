@@ -128,7 +128,7 @@ mod gradients {
 
     /// As [`check`], but for those that are frozen.
     #[track_caller]
-    fn check_but<M: Module, const D: usize>(model: &M, output: Tensor<D>, frozen: &[&str]) {
+    pub fn check_but<M: Module, const D: usize>(model: &M, output: Tensor<D>, frozen: &[&str]) {
         let grads = output.square().sum().backward();
         let mut search = Search { grads, path: vec![], without: vec![] };
         model.visit(&mut search);
