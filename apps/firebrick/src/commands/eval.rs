@@ -1,6 +1,9 @@
 //! `firebrick eval`: what a model is worth on rows whose answers are known.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use firebrick_core::checkpoint::Source;
@@ -163,11 +166,25 @@ fn of_classes(
     Ok(Scored { data, rows, metrics, interval, more })
 }
 
+/// Whether `--data` is the id of a known set, and not a path.
+fn is_set(data: &str) -> bool {
+    manifest::data_set(data).is_some() && !Path::new(data).exists()
+}
+
 /// Recordings in folders by class, or those of the recipe's data.
 fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = sound::classifier::SoundClassifier::open(source, &global.device.open()?)?;
     let rate = classifier.sample_rate();
     let (data, found) = match &args.data {
+        Some(id) if is_set(id) => {
+            let data =
+                sound::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = sound::corpus::load(&data, rate, global.seed.unwrap_or(0), &places)?;
+            let (part, found) =
+                choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), found)
+        }
         Some(path) => {
             let entries = recordings::class_folders(&PathBuf::from(path))?;
             let (found, problems) = recordings::load(&entries, rate)?;
@@ -263,6 +280,15 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     let recognizer = recognition::recognizer::Recognizer::open(source, &global.device.open()?)?;
     let rate = recognizer.sample_rate();
     let (data, found) = match &args.data {
+        Some(id) if is_set(id) => {
+            let data =
+                recognition::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = recognition::corpus::load(&data, rate, global.seed.unwrap_or(0), &places)?;
+            let (part, found) =
+                choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), found)
+        }
         Some(path) => {
             let entries = recognition::corpus::own(&PathBuf::from(path))?;
             let (found, problems) = recordings::load(&entries, rate)?;
@@ -311,14 +337,21 @@ fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored,
 fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = pictures::classifier::PictureClassifier::open(source, &global.device.open()?)?;
     let split = args.split.as_deref();
+    let read = pictures::recipe::DataRecipe {
+        size: classifier.processor.size,
+        filter: classifier.processor.filter,
+        grey: classifier.classifier.config.num_channels() == 1,
+        ..Default::default()
+    };
     let (data, samples) = match &args.data {
+        Some(id) if is_set(id) => {
+            let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = pictures::corpus::load(&read, global.seed.unwrap_or(0), &places)?;
+            let (part, samples) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), samples)
+        }
         Some(path) => {
-            let read = pictures::recipe::DataRecipe {
-                size: classifier.processor.size,
-                filter: classifier.processor.filter,
-                grey: classifier.classifier.config.num_channels() == 1,
-                ..Default::default()
-            };
             let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
             let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
             let part = split.unwrap_or(last);
