@@ -77,8 +77,8 @@ impl Transcriber {
             Self::Own(model) => {
                 let rate = f64::from(self.sample_rate());
                 let whole = samples.len() as f64 <= WHOLE * rate;
-                let parts = match whole || !skip_silence {
-                    true => vec![0..samples.len()],
+                let parts: Vec<std::ops::Range<usize>> = match whole || !skip_silence {
+                    true => std::iter::once(0..samples.len()).collect(),
                     false => {
                         let heard = resample(samples, self.sample_rate(), voice::RATE);
                         let options = voice::Options { longest: WHOLE, ..Default::default() };

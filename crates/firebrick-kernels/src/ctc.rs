@@ -32,7 +32,7 @@ pub fn loss_and_gradient(
     let frames = logits.len() / classes;
     let log_p = log_softmax(logits, classes);
     let places = 2 * target.len() + 1;
-    let label = |s: usize| if s % 2 == 0 { blank } else { target[s / 2] } as usize;
+    let label = |s: usize| if s.is_multiple_of(2) { blank } else { target[s / 2] } as usize;
     // From the place before the last, where a blank between may be left out.
     let jumps = |s: usize| s % 2 == 1 && s >= 2 && label(s) != label(s - 2);
 

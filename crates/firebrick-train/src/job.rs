@@ -110,7 +110,7 @@ impl Shown {
             put(&dir.join("plots").join(format!("{name}.svg")), &svg)?;
         }
         if let Some((labels, counts)) = &self.report.confusion {
-            put(&dir.join("plots/confusion.svg"), &confusion_svg(labels, counts))?;
+            put(&dir.join("plots/confusion.svg"), confusion_svg(labels, counts))?;
         }
         for picture in &self.report.pictures {
             put(&dir.join("plots").join(format!("{}.png", picture.name)), &picture.png)?;
@@ -119,7 +119,7 @@ impl Shown {
             put(&dir.join(file), text)?;
         }
         let page = dir.join("report.html");
-        put(&page, &report::render(&self.report))?;
+        put(&page, report::render(&self.report))?;
         Ok(page)
     }
 }

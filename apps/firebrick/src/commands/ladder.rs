@@ -268,7 +268,7 @@ fn finish(
         ..Report::default()
     };
     let page = dir.join("report.html");
-    put(&page, &render(&report))?;
+    put(&page, render(&report))?;
     let list: Vec<Value> = rungs
         .iter()
         .map(|rung| {

@@ -20,7 +20,7 @@ use crate::{
 
 /// A model as the question needs it: gradients are kept only where an answer is explained.
 enum Judge {
-    Plain(TextClassifier),
+    Plain(Box<TextClassifier>),
     Explaining(Box<Explainer>),
 }
 
@@ -28,7 +28,7 @@ impl Judge {
     fn open(name: &str, explain: bool, global: &Global) -> Result<Self, Failure> {
         let (source, device) = (places::model(name, &global.runs)?, global.device.open()?);
         Ok(match explain {
-            false => Self::Plain(TextClassifier::open(&source, &device)?),
+            false => Self::Plain(Box::new(TextClassifier::open(&source, &device)?)),
             true => {
                 let classifier = TextClassifier::open(&source, &device.autodiff())?;
                 Self::Explaining(Box::new(Explainer::new(classifier)))

@@ -378,7 +378,7 @@ impl Search<'_> {
         };
         let lines: Vec<PlotLine> = study.trials.iter().map(line).collect();
         let trials = Trials { axes, lines };
-        put(&self.dir.join("plots/parallel.svg"), &parallel_svg("Trials", &trials, true))?;
+        put(&self.dir.join("plots/parallel.svg"), parallel_svg("Trials", &trials, true))?;
         let mut so_far = f64::INFINITY;
         let whole = study.trials.iter().filter(|trial| trial.end == Some(TrialEnd::Finished));
         let points = whole
@@ -443,7 +443,7 @@ impl Search<'_> {
             ..Report::default()
         };
         let page = self.dir.join("report.html");
-        put(&page, &render(&report))?;
+        put(&page, render(&report))?;
         Ok(page)
     }
 }

@@ -150,6 +150,7 @@ impl ImageConfig {
 
 /// Images in, logits of their classes out.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process holds one or two of them")]
 pub enum ImageModel {
     ResNet(ResNet),
     MobileNetV2(MobileNetV2),

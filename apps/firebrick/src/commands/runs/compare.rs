@@ -44,7 +44,7 @@ pub fn run(names: &[String], output: Option<PathBuf>, global: &Global) -> Outcom
     let scores = scores(&runs);
     let keys = differing_keys(&runs);
     let page = output.unwrap_or_else(|| global.runs.join("compare.html"));
-    put(&page, &render(&report(&runs, &scores, &keys)?))?;
+    put(&page, render(&report(&runs, &scores, &keys)?))?;
 
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
