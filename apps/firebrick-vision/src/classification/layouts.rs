@@ -217,7 +217,7 @@ pub fn gtsrb(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
     Ok([("train", load(files, data)?), ("test", load(tests, data)?)].into())
 }
 
-/// A class's folder each: [`folders`] of a known set.
+/// A class's folder each: the folders of a known set.
 pub fn by_class(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
     Ok([("train", folders(folder, data)?)].into())
 }
