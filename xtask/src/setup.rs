@@ -12,8 +12,17 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Mesa's software Vulkan driver, for the wgpu backend on a machine without a GPU; Open MPI, and what reads its headers.
-const PACKAGES: &[&str] = &["mesa-vulkan-drivers", "openmpi-bin", "libopenmpi-dev", "libclang-dev"];
+/// Mesa's software Vulkan driver, for the wgpu backend on a machine without a GPU; Open MPI, and what reads its headers;
+/// video in, speech out, and the broker of a home.
+const PACKAGES: &[&str] = &[
+    "mesa-vulkan-drivers",
+    "openmpi-bin",
+    "libopenmpi-dev",
+    "libclang-dev",
+    "ffmpeg",
+    "espeak-ng",
+    "mosquitto",
+];
 /// For a Python that came without `venv`.
 const VENV_PACKAGE: &str = "python3-venv";
 /// The pinned wheels need 3.11; the newest that all of them are built for comes first.
