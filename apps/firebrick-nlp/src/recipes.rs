@@ -6,6 +6,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("waimai", include_str!("../recipes/waimai.toml")),
     ("hotel", include_str!("../recipes/hotel.toml")),
     ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
+    ("sst2-distilled", include_str!("../recipes/sst2-distilled.toml")),
     ("reviews-zh", include_str!("../recipes/reviews-zh.toml")),
     ("hotel-few", include_str!("../recipes/hotel-few.toml")),
     ("hotel-few-scratch", include_str!("../recipes/hotel-few-scratch.toml")),

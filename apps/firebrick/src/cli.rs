@@ -148,6 +148,9 @@ pub struct EvalArgs {
     /// File with labelled rows, or id of a data set
     #[arg(long, value_name = "PATH-or-ID")]
     pub data: Option<String>,
+    /// Rows that another model was made from, in place of those of this one's own recipe
+    #[arg(long, value_name = "MODEL", conflicts_with = "data")]
+    pub data_of: Option<String>,
     /// Part of the data set
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
@@ -174,9 +177,13 @@ pub struct CompressArgs {
     /// Store weights as whole numbers
     #[arg(long, value_parser = ["int8", "int4"])]
     pub quantize: Option<String>,
-    /// Take out a share of each layer's feed-forward neurons: --prune neurons=0.5
+    /// Take out a share of each layer's feed-forward neurons (--prune neurons=0.5) or of the channels of a ResNet's stages
+    /// (--prune channels=0.5)
     #[arg(long, value_name = "WHAT=SHARE")]
     pub prune: Option<String>,
+    /// Then train what is left for so many epochs on the model's own recipe
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub fine_tune: Option<u32>,
     /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points more
     /// than it
     #[arg(long, value_name = "size<=25%,accuracy>=-0.5")]
@@ -226,9 +233,9 @@ pub struct PredictArgs {
 
 #[derive(Debug, Args)]
 pub struct ForwardArgs {
-    /// Model folder
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model or run folder, or the name of a shipped model
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
     /// Arrays by the names that `transformers` uses: input_ids, attention_mask, pixel_values, ..
     #[arg(long, value_name = "FILE.npz")]
     pub inputs: PathBuf,
@@ -238,9 +245,9 @@ pub struct ForwardArgs {
 
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// Model folder
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
+    /// Model or run folder, or the name of a shipped model
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
     /// input_ids and attention_mask of the prompts, padded on their left; or of the source text
     #[arg(long, value_name = "FILE.npz")]
     pub inputs: PathBuf,
@@ -344,12 +351,14 @@ pub enum ModelsCommand {
         #[arg(long)]
         check: bool,
     },
-    /// Load a model and save it again
+    /// Load a model and save it again: as a folder, or as FILE.onnx or FILE.gguf
     Convert {
-        source: PathBuf,
+        #[arg(value_name = "MODEL")]
+        source: String,
         target: PathBuf,
-        #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16", "int8", "int4"])]
-        dtype: String,
+        /// Number type of the weights [default: f32, in a .gguf f16]
+        #[arg(long, value_parser = ["f32", "f16", "bf16", "int8", "int4"])]
+        dtype: Option<String>,
     },
 }
 

@@ -61,7 +61,8 @@ impl Measured {
 
     /// The score that a model of this kind is judged by.
     pub fn score(&self) -> Option<(&str, f64)> {
-        let known = ["accuracy", "label_accuracy", "span_f1", "tag_accuracy", "bleu", "perplexity"];
+        let known =
+            ["accuracy", "label_accuracy", "span_f1", "tag_accuracy", "bleu", "perplexity", "wer"];
         let found = known.iter().find_map(|name| self.metrics.get_key_value(*name));
         found.or_else(|| self.metrics.iter().next()).map(|(name, value)| (name.as_str(), *value))
     }
@@ -69,7 +70,7 @@ impl Measured {
 
 /// Whether less of it is better.
 pub fn lower_is_better(score: &str) -> bool {
-    ["loss", "perplexity", "ece", "bits"].iter().any(|low| score.contains(low))
+    ["loss", "perplexity", "ece", "bits", "wer", "cer"].iter().any(|low| score.contains(low))
 }
 
 /// What is to be added to `from` to get `to`, in points: hundredths of what lies between 0 and 1.

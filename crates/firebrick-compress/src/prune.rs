@@ -1,5 +1,19 @@
 //! What can be left out.
 
+use std::path::Path;
+
+use anyhow::{bail, ensure};
+use burn::tensor::Device;
+use firebrick_core::{
+    arch::image::{Head, ImageClassifier, ImageConfig, ImageModel},
+    checkpoint::{Source, quantise, tensors::SaveType},
+};
+
+use crate::folder;
+
+/// Channels come and go by so many: a bottleneck is a quarter as wide inside.
+const TOGETHER: usize = 4;
+
 /// The most important neurons of each layer, in order, when the share `less` of them goes: equally many of every layer.
 ///
 /// ```
@@ -9,13 +23,52 @@
 /// assert_eq!(most_important(&importance, 0.5), [[1, 3], [0, 1]]);
 /// ```
 pub fn most_important(importance: &[Vec<f32>], less: f64) -> Vec<Vec<usize>> {
-    let layer = |importance: &Vec<f32>| {
-        let count = ((1.0 - less) * importance.len() as f64).round() as usize;
-        let mut order: Vec<usize> = (0..importance.len()).collect();
-        order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
-        order.truncate(count);
-        order.sort_unstable();
-        order
+    let count = |all: usize| ((1.0 - less) * all as f64).round() as usize;
+    importance.iter().map(|layer| strongest(layer, count(layer.len()))).collect()
+}
+
+/// The `count` largest, in order.
+fn strongest(sizes: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by(|a, b| sizes[*b].total_cmp(&sizes[*a]));
+    order.truncate(count);
+    order.sort_unstable();
+    order
+}
+
+/// Writes a ResNet without the share `less` of the channels of every stage, those that its norms write most weakly.
+pub fn without_channels(
+    source: &Source,
+    less: f64,
+    target: &Path,
+    device: &Device,
+) -> anyhow::Result<()> {
+    let classifier = ImageClassifier::load(source, Head::Own, device)?;
+    let (ImageConfig::ResNet(config), ImageModel::ResNet(model)) =
+        (&classifier.config, classifier.model)
+    else {
+        bail!("channels can be taken out of a ResNet only");
     };
-    importance.iter().map(layer).collect()
+    let sizes = model.channel_sizes();
+    let left = |all: usize| {
+        let wanted = (1.0 - less) * all as f64 / TOGETHER as f64;
+        (wanted.round() as usize).max(1) * TOGETHER
+    };
+    let kept: Vec<Vec<usize>> =
+        sizes.iter().map(|sizes| strongest(sizes, left(sizes.len()))).collect();
+    let counts: Vec<usize> = kept.iter().map(Vec::len).collect();
+    let smaller = config.with_channels(&model.streams(), &counts);
+    ensure!(
+        config.shortcuts() == smaller.shortcuts(),
+        "with {less} of the channels gone two stages would be equally wide, and lose the convolution between them: choose \
+         another share"
+    );
+    let model = model.with_channels(&kept, strongest);
+    let mut json = source.config()?;
+    json["embedding_size"] = smaller.embedding_size.into();
+    json["hidden_sizes"] = smaller.hidden_sizes.clone().into();
+    quantise::set_config(&mut json, None);
+    let pruned =
+        ImageClassifier { config: ImageConfig::ResNet(smaller), model: ImageModel::ResNet(model) };
+    folder::write(source, target, &json, |file| pruned.save(file, SaveType::F32))
 }

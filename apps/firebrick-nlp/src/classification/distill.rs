@@ -1,10 +1,11 @@
-//! Learning from a linear teacher (Hinton et al. 2015, <https://arxiv.org/abs/1503.02531>) on texts that nobody wrote.
+//! Learning from a teacher (Hinton et al. 2015, <https://arxiv.org/abs/1503.02531>) on texts that nobody wrote.
 //!
-//! On a few thousand rows a linear model of n-grams beats a small Transformer: it has few ways to overfit.
-//! The Transformer comes level when it sees the teacher's probabilities for many more texts than there are
-//! rows. They are spliced from the training rows, as in the n-gram sampling of Tang et al. 2019,
+//! The teacher is a larger model, or a linear one: on a few thousand rows that of n-grams beats a small Transformer, as
+//! it has few ways to overfit. The student comes near when it sees the teacher's probabilities for many more texts than
+//! there are rows. They are spliced from the training rows, as in the n-gram sampling of Tang et al. 2019,
 //! <https://arxiv.org/abs/1903.12136>.
 
+use anyhow::bail;
 use firebrick_classic::{
     error::FitError,
     logistic,
@@ -15,10 +16,13 @@ use firebrick_data::table::Row;
 use firebrick_metrics::confusion::Confusion;
 use firebrick_train::sampler::{Coins, mix};
 
-use super::{task::argmax, train::with_known_label};
+use super::{classifier::TextClassifier, task::argmax, train::with_known_label};
 use crate::language::mostly_chinese;
 
-/// Spliced texts with the teacher's probability of each class.
+/// Texts that a larger teacher is asked at a time.
+const BATCH: usize = 64;
+
+/// Texts with the teacher's probability of each class.
 pub struct Taught {
     pub texts: Vec<(String, Vec<f32>)>,
     /// The teacher's own answers to the validation rows.
@@ -26,17 +30,22 @@ pub struct Taught {
 }
 
 impl Taught {
+    /// `model`: the teacher, if it is not to be a linear one that is fitted here. It knows the same `labels`.
     pub fn new(
         train: &[Row],
         valid: &[Row],
         labels: &[String],
         texts_per_row: usize,
         seed: u64,
-    ) -> Result<Self, FitError> {
+        model: Option<&TextClassifier>,
+    ) -> anyhow::Result<Self> {
         let (rows, classes): (Vec<&Row>, Vec<usize>) = with_known_label(train, labels).unzip();
         let rows: Vec<&str> = rows.into_iter().map(|row| row.text.as_str()).collect();
         let chinese = mostly_chinese(rows.iter().copied());
-        let teacher = Teacher::fit(&rows, &classes, labels.len(), chinese)?;
+        let teacher = match model {
+            Some(model) => Teacher::model(model, labels)?,
+            None => Teacher::fit(&rows, &classes, labels.len(), chinese)?,
+        };
 
         let mut confusion = Confusion::new(labels.len());
         let (asked, truth): (Vec<&Row>, Vec<usize>) = with_known_label(valid, labels).unzip();
@@ -49,18 +58,38 @@ impl Taught {
         let pieces: Vec<Vec<&str>> = rows.iter().map(|text| units(text, chinese)).collect();
         let between = if chinese { "" } else { " " };
         let count = rows.len() * texts_per_row;
-        let texts: Vec<String> = (0..count).map(|_| splice(&pieces, between, &mut coins)).collect();
+        let mut texts: Vec<String> =
+            (0..count).map(|_| splice(&pieces, between, &mut coins)).collect();
+        if model.is_some() {
+            // A linear teacher has learnt its own rows by heart; what a larger one says of them is worth hearing.
+            texts.extend(rows.iter().map(|row| row.to_string()));
+        }
         let answers = teacher.answers(&texts);
         Ok(Self { texts: texts.into_iter().zip(answers).collect(), valid: confusion })
     }
 }
 
-/// The mean of linear models over different terms.
-struct Teacher {
-    models: Vec<NbSvm>,
+enum Teacher<'a> {
+    /// The mean of linear models over different terms.
+    Linear(Vec<NbSvm>),
+    /// With the place of each of our labels among its own.
+    Model(&'a TextClassifier, Vec<usize>),
 }
 
-impl Teacher {
+impl<'a> Teacher<'a> {
+    fn model(model: &'a TextClassifier, labels: &[String]) -> anyhow::Result<Self> {
+        let place = |label: &String| model.labels.iter().position(|known| known == label);
+        let places: Option<Vec<usize>> = labels.iter().map(place).collect();
+        match places.filter(|_| model.labels.len() == labels.len()) {
+            Some(places) => Ok(Self::Model(model, places)),
+            None => bail!(
+                "the teacher knows the labels {}, the data has {}",
+                model.labels.join(", "),
+                labels.join(", ")
+            ),
+        }
+    }
+
     fn fit(
         texts: &[&str],
         classes: &[usize],
@@ -81,12 +110,21 @@ impl Teacher {
         let c = 8.0;
         let logistic = logistic::Options { c, max_iter: 200, tolerance: 1e-5 };
         let fit = |terms| NbSvm::fit(texts, classes, count, &terms, &logistic);
-        Ok(Self { models: terms.into_iter().map(fit).collect::<Result<_, _>>()? })
+        Ok(Self::Linear(terms.into_iter().map(fit).collect::<Result<_, _>>()?))
     }
 
     /// Probabilities by class, in the order of the texts.
     fn answers<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Vec<Vec<f32>> {
-        let by_model: Vec<_> = self.models.iter().map(|model| model.predict_proba(texts)).collect();
+        let models = match self {
+            Self::Linear(models) => models,
+            Self::Model(model, places) => {
+                let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+                let answers = model.predict(&texts, BATCH).into_iter();
+                let ordered = |scores: Vec<f32>| places.iter().map(|i| scores[*i]).collect();
+                return answers.map(|answer| ordered(answer.scores)).collect();
+            }
+        };
+        let by_model: Vec<_> = models.iter().map(|model| model.predict_proba(texts)).collect();
         let mean = |text: usize, class: usize| {
             by_model.iter().map(|answers| answers[text][class]).sum::<f64>() / by_model.len() as f64
         };
@@ -167,7 +205,7 @@ mod tests {
             [("a fine film", "1"), ("a bad film", "0"), ("fine fun", "1"), ("bad luck", "0")];
         let rows: Vec<Row> = rows.iter().enumerate().map(row).collect();
         let labels = ["0".to_string(), "1".to_string()];
-        let taught = Taught::new(&rows, &rows, &labels, 5, 7).unwrap();
+        let taught = Taught::new(&rows, &rows, &labels, 5, 7, None).unwrap();
         assert_eq!(taught.valid.accuracy(), Some(1.0));
         assert_eq!(taught.texts.len(), 20);
         for (text, p) in &taught.texts {

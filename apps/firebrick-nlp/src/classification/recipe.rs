@@ -161,13 +161,15 @@ impl Default for ModelRecipe {
     }
 }
 
-/// `[distill]`: learn also from the answers of a linear teacher (NB-SVM, fitted on the training rows) to
-/// texts that are spliced from the training rows.
+/// `[distill]`: learn also from a teacher's answers to texts that are spliced from the training rows. The teacher is
+/// linear (NB-SVM, fitted on the training rows) if no other is named.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistillRecipe {
     /// Spliced texts for each training row; 0 has no teacher. An epoch passes over all of them.
     pub texts_per_row: usize,
+    /// Folder or name of a text classifier with the same labels, which is asked for the training rows too.
+    pub teacher: Option<String>,
 }
 
 impl ModelRecipe {
@@ -209,6 +211,9 @@ impl Check for Recipe {
         if self.distill.texts_per_row > 1000 {
             let problem = format!("is {}, above 1000", self.distill.texts_per_row);
             return fail("distill.texts_per_row", problem);
+        }
+        if self.distill.teacher.is_some() && self.distill.texts_per_row == 0 {
+            return fail("distill.texts_per_row", "is 0: the teacher would not be asked".into());
         }
         if (self.tokenizer.kind == TokenizerKind::Pretrained) != self.model.pretrained.is_some() {
             let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";

@@ -85,7 +85,14 @@ impl job::Recipe for Recipe {
         let tokenizer = self.tokenizer.make(texts, pretrained.as_ref())?;
         let taught = match self.distill.texts_per_row {
             0 => None,
-            n => Some(Taught::new(&corpus.train, &corpus.valid, &corpus.labels, n, self.seed)?),
+            n => {
+                let teacher = self.distill.teacher.as_ref().map(|name| {
+                    TextClassifier::open(&(places.model)(name, places.base)?, &Device::flex())
+                });
+                let (teacher, Corpus { train, valid, labels, .. }) =
+                    (teacher.transpose()?, &corpus);
+                Some(Taught::new(train, valid, labels, n, self.seed, teacher.as_ref())?)
+            }
         };
         Ok(Prepared { corpus, tokenizer, taught, pretrained })
     }
@@ -105,7 +112,7 @@ impl job::Prepared for Prepared {
         remarks.extend(self.taught.as_ref().map(|taught| {
             let right = 100.0 * taught.valid.accuracy().unwrap_or_default();
             let count = taught.texts.len();
-            format!("teacher: {right:.2} % of the validation rows; {count} spliced texts")
+            format!("teacher: {right:.2} % of the validation rows; it was asked for {count} texts")
         }));
         remarks
     }

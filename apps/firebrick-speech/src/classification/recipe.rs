@@ -99,6 +99,9 @@ impl Default for DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
+    /// Model folder or name to go on from, with a fresh classifier if its labels are others; it brings its own sizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<String>,
     /// Channels of the first convolution.
     pub embedding_size: usize,
     /// Channels of each stage.
@@ -109,7 +112,12 @@ pub struct ModelRecipe {
 
 impl Default for ModelRecipe {
     fn default() -> Self {
-        Self { embedding_size: 24, hidden_sizes: vec![24, 48, 64], depths: vec![1, 1, 1] }
+        Self {
+            pretrained: None,
+            embedding_size: 24,
+            hidden_sizes: vec![24, 48, 64],
+            depths: vec![1, 1, 1],
+        }
     }
 }
 
@@ -138,6 +146,11 @@ impl Check for Recipe {
         }
         self.features.check()?;
         self.augment.check()?;
+        let sizes = |model: &ModelRecipe| ModelRecipe { pretrained: None, ..model.clone() };
+        if self.model.pretrained.is_some() && sizes(&self.model) != ModelRecipe::default() {
+            let problem = "stands beside sizes, and its checkpoint has its own".into();
+            return fail("model.pretrained", problem);
+        }
         self.network().check().map_err(|problem| {
             let (key, rest) = problem.split_once(' ').unwrap_or((&problem, ""));
             RecipeError::value(&format!("model.{key}"), rest)

@@ -2,8 +2,15 @@
 
 use std::path::Path;
 
-use burn::module::Module;
-use firebrick_core::checkpoint::tensors::SaveType;
+use anyhow::bail;
+use burn::{module::Module, tensor::Device};
+use firebrick_core::{
+    arch::{
+        image::{ImageClassifier, ImageConfig, ImageModel},
+        resnet::{ResNet, ResNetConfig},
+    },
+    checkpoint::{Source, tensors::SaveType},
+};
 use firebrick_data::audio::mel::Mel;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
@@ -23,6 +30,7 @@ use super::{
 /// Everything before step 0.
 pub struct Prepared {
     pub corpus: Corpus,
+    pretrained: Option<Source>,
 }
 
 /// A trained model and what was measured of it.
@@ -61,12 +69,14 @@ impl job::Recipe for Recipe {
     }
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let pretrained = self.model.pretrained.as_ref();
+        let pretrained = pretrained.map(|name| (places.model)(name, places.base)).transpose()?;
         let corpus = corpus::load(&self.data, self.features.sample_rate, self.seed, places)?;
-        Ok(Prepared { corpus })
+        Ok(Prepared { corpus, pretrained })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-        train(self, prepared.corpus, session)
+        train(self, prepared, session)
     }
 }
 
@@ -111,18 +121,37 @@ impl job::Trained for Trained {
     }
 }
 
-fn train(recipe: &Recipe, corpus: Corpus, session: Session) -> anyhow::Result<Option<Trained>> {
+/// With fresh weights, or those of the checkpoint to go on from.
+fn begin(
+    recipe: &Recipe,
+    prepared: &Prepared,
+    device: &Device,
+) -> anyhow::Result<(ResNetConfig, ResNet)> {
+    let labels = &prepared.corpus.labels;
+    let Some(source) = &prepared.pretrained else {
+        let config = recipe.network();
+        let model = config.init(labels.len(), device).materialize();
+        return Ok((config, model));
+    };
+    let found = ImageClassifier::pretrained(source, labels, device)?;
+    match (found.config, found.model) {
+        (ImageConfig::ResNet(config), ImageModel::ResNet(model)) if config.num_channels == 1 => {
+            Ok((config, model.materialize()))
+        }
+        _ => bail!(RecipeError::value("model.pretrained", "is no ResNet over spectrograms")),
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
-    let config = recipe.network();
+    let (config, model) = begin(recipe, &prepared, &device)?;
+    let corpus = prepared.corpus;
     let preprocessor = recipe.preprocessor();
     let mel = Mel::new(&preprocessor.mel);
-    let model = Classify {
-        model: config.init(corpus.labels.len(), &device).materialize(),
-        label_smoothing: recipe.train.label_smoothing,
-    };
+    let model = Classify { model, label_smoothing: recipe.train.label_smoothing };
     let examples = SoundExamples {
         recordings: &corpus.train,
         labels: &corpus.labels,

@@ -111,7 +111,8 @@ impl DataRecipe {
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
     pub family: Family,
-    /// Model folder or name to go on from, with a fresh classifier; it brings its own family and sizes.
+    /// Model folder or name to go on from, with a fresh classifier if its labels are others; it brings its own family and
+    /// sizes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
     /// Channels of the stem, of `resnet`; 32 when left out.

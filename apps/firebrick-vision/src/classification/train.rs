@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::Device};
-use firebrick_core::{
-    arch::image::{Head, ImageClassifier},
-    checkpoint::Source,
-};
+use firebrick_core::{arch::image::ImageClassifier, checkpoint::Source};
 use firebrick_data::image::{Picture, sheet::sheet};
 use firebrick_metrics::calibration::temperature;
 use firebrick_train::{
@@ -155,14 +152,13 @@ impl job::Trained for Trained {
 
 /// The model that the recipe begins with.
 fn begin(recipe: &Recipe, prepared: &Prepared, device: &Device) -> anyhow::Result<ImageClassifier> {
-    let labels = prepared.corpus.labels.len();
+    let labels = &prepared.corpus.labels;
     let Some(source) = &prepared.pretrained else {
         let config = recipe.config();
-        let model = config.init(labels, device).materialize();
+        let model = config.init(labels.len(), device).materialize();
         return Ok(ImageClassifier { config, model });
     };
-    let ImageClassifier { config, model } =
-        ImageClassifier::load(source, Head::Fresh(labels), device)?;
+    let ImageClassifier { config, model } = ImageClassifier::pretrained(source, labels, device)?;
     let channels = recipe.data.colour().channels();
     let fits = config.check_size(recipe.data.size);
     let fits = fits.map_err(|problem| RecipeError::value("data.size", problem));

@@ -13,13 +13,15 @@ use firebrick_compress::{
     card, folder,
     gate::{Budget, choose},
     measured::{Measured, pareto, points},
+    prune::without_channels,
     quantise,
 };
 use firebrick_core::checkpoint::{Source, quantise::Plan};
 use firebrick_kernels::quantised::{Format, Range};
 use firebrick_nlp::classification::{corpus, prune::without_neurons, recipe::Recipe};
 use firebrick_train::job::Recipe as _;
-use serde_json::{Value, json};
+use serde_json::json;
+use toml::{Table, Value};
 
 use super::{Outcome, ask, eval};
 use crate::{
@@ -36,11 +38,15 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let usage = |problem: String| Failure::text(USAGE, problem);
     let budget = args.budget.as_deref().map_or_else(|| Ok(Budget::default()), Budget::parse);
     let budget = budget.map_err(|problem| usage(format!("--budget: {problem}")))?;
-    let neurons = args.prune.as_deref().map(share_of_neurons).transpose().map_err(usage)?;
-    if args.quantize.is_none() && neurons.is_none() {
+    let prune = args.prune.as_deref().map(Prune::parse).transpose().map_err(usage)?;
+    if args.quantize.is_none() && prune.is_none() {
         return Err(usage(
-            "nothing to do: --quantize int8, --quantize int4, --prune neurons=0.5".into(),
+            "nothing to do: --quantize int8, --quantize int4, --prune neurons=0.5, --prune channels=0.5"
+                .into(),
         ));
+    }
+    if args.fine_tune.is_some() && prune.is_none() {
+        return Err(usage("--fine-tune is for what --prune leaves, and there is none".into()));
     }
     if args.output.exists() && fs::read_dir(&args.output).is_ok_and(|mut dir| dir.next().is_some())
     {
@@ -58,7 +64,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
         scratch: Scratch::new(&args.output)?,
     };
     let original = job.measure("original", &args.model, folder::weight_bytes(&job.source)?)?;
-    let candidates = job.candidates(neurons)?;
+    let candidates = job.candidates(prune)?;
     let sensitivity = match args.sensitivity {
         true => job.sensitivity(&original)?,
         false => vec![],
@@ -80,19 +86,49 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     }
 }
 
-/// `neurons=0.5`: the share of every layer's feed-forward neurons that goes.
-fn share_of_neurons(text: &str) -> Result<f64, String> {
-    if text.contains("heads") {
-        return Err(
-            "--prune heads: config.json has no place for fewer heads of the same size, so that \
-                    transformers would not open the result; neurons=0.5 works"
-                .into(),
-        );
+/// What goes: a share of the feed-forward neurons of every layer, or of the channels of every stage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Prune {
+    Neurons(f64),
+    Channels(f64),
+}
+
+impl Prune {
+    /// `neurons=0.5`, `channels=0.25`
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("heads") {
+            return Err(
+                "--prune heads: config.json has no place for fewer heads of the same size, so that \
+                        transformers would not open the result; neurons=0.5 works"
+                    .into(),
+            );
+        }
+        let parsed = text.split_once('=').and_then(|(what, share)| {
+            let share = share.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0)?;
+            match what {
+                "neurons" => Some(Self::Neurons(share)),
+                "channels" => Some(Self::Channels(share)),
+                _ => None,
+            }
+        });
+        parsed.ok_or_else(|| format!("--prune `{text}` is not like neurons=0.5 or channels=0.5"))
     }
-    let share = text.strip_prefix("neurons=").and_then(|share| share.parse::<f64>().ok());
-    share
-        .filter(|share| (0.0..1.0).contains(share) && *share > 0.0)
-        .ok_or_else(|| format!("--prune `{text}` is not like neurons=0.5"))
+
+    /// In a file name, and for the card.
+    fn name(self) -> String {
+        match self {
+            Self::Neurons(share) => format!("neurons-{share}"),
+            Self::Channels(share) => format!("channels-{share}"),
+        }
+    }
+
+    fn method(self) -> String {
+        let (share, what) = match self {
+            Self::Neurons(share) => (share, "feed-forward neurons of each layer"),
+            Self::Channels(share) => (share, "channels of each stage"),
+        };
+        format!("taking out {:.0} % of the {what}", 100.0 * share)
+    }
 }
 
 /// A smaller model, and what came of it.
@@ -133,28 +169,32 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Without some neurons, with whole numbers, and both.
-    fn candidates(&self, neurons: Option<f64>) -> Result<Vec<Candidate>, Failure> {
+    /// With parts taken out, trained after that, with whole numbers, and all of it.
+    fn candidates(&self, prune: Option<Prune>) -> Result<Vec<Candidate>, Failure> {
         let mut candidates = vec![];
         let mut source = self.source.clone();
         let mut before = String::new();
-        if let Some(share) = neurons {
-            let name = format!("neurons-{share}");
+        if let Some(prune) = prune {
+            let (mut name, mut method) = (prune.name(), prune.method());
             let folder = self.scratch.0.join(&name);
-            self.prune(share, &folder)?;
+            self.prune(prune, &folder)?;
             source = Source::folder(&folder);
-            let method = format!(
-                "taking out {:.0} % of the feed-forward neurons of each layer",
-                100.0 * share
-            );
+            candidates.push(self.candidate(name.clone(), method.clone(), folder.clone())?);
+            if let Some(epochs) = self.args.fine_tune {
+                name.push_str("-tuned");
+                method.push_str(&format!(", then {epochs} epochs of training"));
+                let tuned = self.scratch.0.join(&name);
+                self.fine_tune(&folder, epochs, &tuned)?;
+                source = Source::folder(&tuned);
+                candidates.push(self.candidate(name.clone(), method, tuned)?);
+            }
             before = format!("{name}+");
-            candidates.push(self.candidate(name, method, folder)?);
         }
+        let first = candidates.last().map(|candidate: &Candidate| candidate.method.clone());
         for (name, plan) in self.args.quantize.as_deref().map_or_else(Vec::new, plans) {
             let method = format!("storing weights as {name}");
-            let method = candidates
-                .first()
-                .map_or(method.clone(), |c| format!("{}, and {method}", c.method));
+            let method =
+                first.as_ref().map_or(method.clone(), |first| format!("{first}, and {method}"));
             let name = format!("{before}{name}");
             let folder = self.scratch.0.join(&name);
             quantise::quantise(&source, &plan, &folder, &self.device)?;
@@ -174,14 +214,25 @@ impl Job<'_> {
         Ok(Candidate { name, method, folder, measured })
     }
 
-    fn prune(&self, share: f64, target: &Path) -> Outcome {
+    fn prune(&self, prune: Prune, target: &Path) -> Outcome {
         let config = self.source.config()?;
         let family = config["model_type"].as_str().unwrap_or_default();
+        let share = match prune {
+            Prune::Neurons(share) => share,
+            Prune::Channels(_) if family != "resnet" => {
+                let message = format!("--prune channels is for a ResNet, not for {family}");
+                return Err(Failure::text(USAGE, message));
+            }
+            Prune::Channels(share) => {
+                return Ok(without_channels(&self.source, share, target, &self.device)?);
+            }
+        };
         if ask::task(&self.source)? != Recipe::TASK
             || !["bert", "roberta", "distilbert"].contains(&family)
         {
-            let message =
-                format!("--prune is for text classifiers of the BERT family, not for {family}");
+            let message = format!(
+                "--prune neurons is for text classifiers of the BERT family, not for {family}"
+            );
             return Err(Failure::text(USAGE, message));
         }
         // Rows that the model was trained on tell what its neurons do; without them their weights must.
@@ -198,6 +249,71 @@ impl Job<'_> {
         Ok(without_neurons(&self.source, share, &rows, &self.device, target)?)
     }
 
+    /// Trains what is left on the model's own recipe, a process of its own, at a third of its rate.
+    fn fine_tune(&self, pruned: &Path, epochs: u32, target: &Path) -> Outcome {
+        let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
+        let text = opened.as_text();
+        let mut recipe: Table = text.parse().context("reading the model's recipe again")?;
+        let from = std::path::absolute(pruned).context("the folder of the pruned model")?;
+        let pretrained = Value::String(from.display().to_string());
+        recipe.insert("model".into(), Table::from_iter([("pretrained".into(), pretrained)]).into());
+        if let Some(tokenizer) = recipe.get_mut("tokenizer").and_then(Value::as_table_mut) {
+            tokenizer.retain(|key, _| key == "max_len");
+            tokenizer.insert("kind".into(), "pretrained".into());
+        }
+        // Its files lie where the recipe was.
+        for (_, value) in recipe.get_mut("data").and_then(Value::as_table_mut).into_iter().flatten()
+        {
+            if let Some(path) =
+                value.as_str().map(|file| opened.base.join(file)).filter(|path| path.exists())
+            {
+                *value = Value::String(
+                    std::path::absolute(path).context("a data file")?.display().to_string(),
+                );
+            }
+        }
+        let train = recipe.entry("train").or_insert_with(|| Table::new().into());
+        if let Some(train) = train.as_table_mut() {
+            let rate = train.get("learning_rate").and_then(Value::as_float);
+            train.insert("learning_rate".into(), (rate.unwrap_or(1e-3) / 3.0).into());
+            train.insert("epochs".into(), i64::from(epochs).into());
+        }
+        recipe.remove("sweep");
+        let name = recipe["name"].as_str().unwrap_or_default().to_string();
+        let file = self.scratch.0.join("tuned.toml");
+        fs::write(&file, recipe.to_string()).context("writing a recipe")?;
+        let runs = self.scratch.0.join("runs");
+        self.progress.line(&format!("training what is left for {epochs} epochs"));
+        let mut command = self.program()?;
+        command.arg("train").arg(&file).arg("--runs").arg(&runs).args([
+            "--progress",
+            "none",
+            "--quiet",
+        ]);
+        command.args(["--device", &self.global.device.to_string()]);
+        command.args(["--threads", &self.global.threads.to_string()]);
+        self.finish(command, &format!("training {}", pruned.display()))?;
+        fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
+        Ok(())
+    }
+
+    fn program(&self) -> anyhow::Result<Command> {
+        Ok(Command::new(std::env::current_exe().context("finding this program")?))
+    }
+
+    /// What a process of our own program prints.
+    fn finish(&self, mut command: Command, doing: &str) -> Result<Vec<u8>, Failure> {
+        let output = command.stderr(Stdio::piped()).output();
+        let output = output.context("starting this program again")?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Err(Failure::text(code, format!("{doing}: {said}")))
+    }
+
     /// What a process of its own finds of a model, on the rows that choices are made by.
     fn measure(&self, name: &str, model: &str, bytes: u64) -> Result<Measured, Failure> {
         let answer = self.eval(model, self.args.split.as_deref().or(Some("valid")))?;
@@ -212,10 +328,9 @@ impl Job<'_> {
         Ok(measured)
     }
 
-    fn eval(&self, model: &str, split: Option<&str>) -> Result<Value, Failure> {
+    fn eval(&self, model: &str, split: Option<&str>) -> Result<serde_json::Value, Failure> {
         let Self { args, global, .. } = self;
-        let program = std::env::current_exe().context("finding this program")?;
-        let mut command = Command::new(program);
+        let mut command = self.program()?;
         command.args([
             "eval",
             model,
@@ -239,19 +354,12 @@ impl Job<'_> {
                 }
             }
             None => {
+                command.args(["--data-of", &args.model]);
                 command.args(split.iter().flat_map(|split| ["--split", split]));
             }
         }
-        let output =
-            command.stderr(Stdio::piped()).output().context("starting this program again")?;
-        if !output.status.success() {
-            let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said =
-                said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-            return Err(Failure::text(code, format!("measuring {model}: {said}")));
-        }
-        serde_json::from_slice(&output.stdout)
+        let printed = self.finish(command, &format!("measuring {model}"))?;
+        serde_json::from_slice(&printed)
             .with_context(|| format!("measuring {model}"))
             .map_err(Failure::from)
     }
@@ -377,9 +485,9 @@ fn report(
     }
     text.push_str(&format!("kept     {} in {}\n", candidates[best].name, args.output.display()));
     let entry = |(name, m): &(&str, &Measured), front: &bool| json!({"name": name, "front": front, "measured": m});
-    let entries: Vec<Value> =
+    let entries: Vec<serde_json::Value> =
         all.iter().zip(&front).map(|(entry_of, front)| entry(entry_of, front)).collect();
-    let weights: Vec<Value> =
+    let weights: Vec<serde_json::Value> =
         sensitivity.iter().map(|(name, cost)| json!({"weight": name, "cost": cost})).collect();
     let document = json!({
         "output": args.output, "kept": candidates[best].name, "candidates": entries, "sensitivity": weights,

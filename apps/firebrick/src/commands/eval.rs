@@ -106,6 +106,17 @@ pub fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Resul
     }
 }
 
+/// The recipe that made the model, or the one whose data is asked for.
+fn recipe_for(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<Opened> {
+    match &args.data_of {
+        None => recipe_of(&args.model, source, global),
+        Some(model) => {
+            let source = places::model(model, &global.runs).map_err(Failure::into_error)?;
+            recipe_of(model, &source, global)
+        }
+    }
+}
+
 /// The named part, else the test part, else the validation part.
 fn choose<T>(
     split: Option<&str>,
@@ -195,15 +206,22 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             (path.clone(), found)
         }
         None => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let recipe: sound::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = sound::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
             choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let watch = Stopwatch::start();
     let (judged, skipped) = classifier.judge(&found, args.batch_size.max(1));
-    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
+    let speed = watch.speed(found.len(), args.latency, |row| {
+        classifier.judge(&found[row..=row], 1);
+    });
+    let labels = &classifier.labels;
+    let mut scored = of_classes(data, labels, &judged.confusion, judged.metrics(), skipped)?;
+    scored.more["speed"] = speed;
+    Ok(scored)
 }
 
 /// Sentences of a JSON lines file, or of the recipe's data.
@@ -213,7 +231,7 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
     let (data, sentences) = match &args.data {
         Some(path) => (path.clone(), tagging::corpus::own(&PathBuf::from(path))?),
         None => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let recipe: tagging::recipe::Recipe = opened.parse(&[])?;
             let corpus = tagging::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
             choose(split, corpus.train, corpus.valid, corpus.test)?
@@ -252,7 +270,7 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
             (path.clone(), table.rows.into_iter().filter_map(pair).collect())
         }
         None => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let recipe: translation::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = translation::corpus::load(&recipe.data, recipe.seed, &places)?;
@@ -299,22 +317,27 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             (path.clone(), found)
         }
         None => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let recipe: recognition::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = recognition::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
             choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let watch = Stopwatch::start();
     let judged = recognizer.judge(&found, args.batch_size);
-    let more = json!({"words": judged.words.of, "word_errors": judged.words.errors});
+    let speed = watch.speed(found.len(), args.latency, |row| {
+        recognizer.judge(&found[row..=row], 1);
+    });
+    let more =
+        json!({"words": judged.words.of, "word_errors": judged.words.errors, "speed": speed});
     let (rows, metrics) = (found.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
 
 /// The stream of the recipe's data.
 fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
-    let opened = recipe_of(&args.model, source, global)?;
+    let opened = recipe_for(args, source, global)?;
     let recipe: lm::recipe::Recipe = opened.parse(&[])?;
     let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
     let model = lm::causal::LanguageModel::open(source, &global.device.open()?)?;
@@ -360,14 +383,18 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             (path.clone(), samples)
         }
         None => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
             choose(split, corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let watch = Stopwatch::start();
     let judged = classifier.judge(&samples, args.batch_size.max(1));
+    let speed = watch.speed(samples.len(), args.latency, |row| {
+        classifier.judge(&samples[row..=row], 1);
+    });
     let rows = judged.confusion.total() as usize;
     if rows == 0 {
         let message = format!("{data}: no picture has a label that the model knows");
@@ -377,6 +404,7 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     more["labels"] = json!(classifier.labels);
     more["confusion"] = judged.confusion.rows().collect();
     more["unknown_labels"] = json!(samples.len() - rows);
+    more["speed"] = speed;
     let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let interval = interval.map(|interval| ("accuracy", interval));
     Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })
@@ -386,7 +414,7 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
 fn rows(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
     let split = args.split.as_deref();
     let Some(data) = &args.data else {
-        let opened = recipe_of(&args.model, source, global)?;
+        let opened = recipe_for(args, source, global)?;
         let recipe: Recipe = opened.parse(&[]).map_err(Failure::into_error)?;
         let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
         return choose(split, corpus.train, corpus.valid, corpus.test);

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use anyhow::anyhow;
 use firebrick_core::{
     arch::{self, inputs::Inputs},
-    checkpoint::Source,
     generate::{self, GenerationConfig},
 };
 
@@ -13,13 +12,13 @@ use super::Outcome;
 use crate::{
     cli::{ForwardArgs, GenerateArgs, Global},
     failure::{Failure, USAGE},
-    npz,
+    npz, places,
 };
 
 pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
     let device = global.device.open()?;
     let inputs = Inputs { arrays: npz::read(&args.inputs)?, device: device.clone() };
-    let model = arch::open(&Source::folder(&args.model), &device)?;
+    let model = arch::open(&places::model(&args.model, &global.runs)?, &device)?;
     let outputs = model.forward(&inputs).map_err(anyhow::Error::new)?;
     npz::write_floats(&args.outputs, outputs)?;
     Ok(())
@@ -27,7 +26,7 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
 
 pub fn generate(args: &GenerateArgs, global: &Global) -> Outcome {
     let device = global.device.open()?;
-    let source = Source::folder(&args.model);
+    let source = places::model(&args.model, &global.runs)?;
     let inputs = Inputs { arrays: npz::read(&args.inputs)?, device: device.clone() };
     let mut config = GenerationConfig::read(&source)?;
     config.seed = global.seed.unwrap_or(0);

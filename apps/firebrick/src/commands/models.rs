@@ -1,9 +1,15 @@
 //! `firebrick models`: what a folder or file of weights holds, and rewriting it.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
 use anyhow::anyhow;
-use firebrick_compress::folder::write;
+use firebrick_compress::{
+    export::{
+        gguf::{Number, gguf},
+        onnx,
+    },
+    folder::write,
+};
 use firebrick_core::{
     arch,
     checkpoint::{
@@ -31,14 +37,17 @@ pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
         }
         ModelsCommand::Inspect { path, check } => inspect::run(&path, check, global),
         ModelsCommand::Convert { source, target, dtype } => {
-            convert(&source, &target, &dtype, global)
+            convert(&source, &target, dtype.as_deref(), global)
         }
     }
 }
 
-fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcome {
-    let folder = Source::folder(source);
-    let (dtype, name) = match dtype {
+fn convert(source: &str, target: &Path, dtype: Option<&str>, global: &Global) -> Outcome {
+    let folder = places::model(source, &global.runs)?;
+    if let Some(ending @ ("onnx" | "gguf")) = target.extension().and_then(OsStr::to_str) {
+        return export(&folder, target, ending, dtype, global);
+    }
+    let (dtype, name) = match dtype.unwrap_or("f32") {
         "f16" => (SaveType::F16, "float16"),
         "bf16" => (SaveType::Bf16, "bfloat16"),
         "int8" => (SaveType::Quantised(Plan::new(Format::Int8)), "float32"),
@@ -62,6 +71,40 @@ fn convert(source: &Path, target: &Path, dtype: &str, global: &Global) -> Outcom
     let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     object.insert(key.into(), name.into());
     write(&folder, target, &config, |file| model.save(file, dtype))?;
+    super::print(global, &json!({"target": target}), &target.display().to_string());
+    Ok(())
+}
+
+/// A file for another program.
+fn export(
+    folder: &Source,
+    target: &Path,
+    ending: &str,
+    dtype: Option<&str>,
+    global: &Global,
+) -> Outcome {
+    if target.exists() {
+        let message = format!("{} exists; it was left as it is", target.display());
+        return Err(Failure::text(USAGE, message));
+    }
+    let device = global.device.open()?;
+    match (ending, dtype) {
+        ("gguf", dtype) => {
+            let number = match dtype {
+                None | Some("f16") => Number::F16,
+                Some("bf16") => Number::Bf16,
+                Some("int8") => Number::Int8,
+                Some("int4") => Number::Int4,
+                Some(_) => Number::F32,
+            };
+            gguf(folder, target, number, &device)?;
+        }
+        (_, None | Some("f32")) => onnx(folder, target, &device)?,
+        (_, Some(dtype)) => {
+            let message = format!("--dtype {dtype}: an ONNX file is written in f32 only");
+            return Err(Failure::text(USAGE, message));
+        }
+    }
     super::print(global, &json!({"target": target}), &target.display().to_string());
     Ok(())
 }

@@ -648,14 +648,17 @@ pub fn load_classifier(source: &Source, device: &Device) -> Result<LoadedClassif
     Ok(LoadedClassifier { config, model, new_head: false })
 }
 
-/// Opens any checkpoint of the family to be fine-tuned: a new head of `labels` classes on top of
-/// its encoder (and of its pooler, where it has one).
+/// Opens any checkpoint of the family to be fine-tuned: a head of `labels` classes on top of its encoder (and of its
+/// pooler, where it has one). It is a new one unless the checkpoint is a classifier with just these labels.
 pub fn load_pretrained(
     source: &Source,
     labels: &[String],
     device: &Device,
 ) -> Result<LoadedClassifier, LoadError> {
     let mut config = BertConfig::read(source)?;
+    if !labels.is_empty() && config.labels() == labels {
+        return load_classifier(source, device);
+    }
     let family = config.model_type;
     config.set_labels(labels);
     let weights = source.weights()?;

@@ -239,6 +239,20 @@ impl ImageClassifier {
         })
     }
 
+    /// Opens a checkpoint to go on from: with its own head if it has just these labels, else with a fresh one.
+    pub fn pretrained(
+        source: &Source,
+        labels: &[String],
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        let config = source.config()?;
+        let own = |index: usize| config.pointer(&format!("/id2label/{index}"))?.as_str();
+        let count = config["id2label"].as_object().map_or(0, |names| names.len());
+        let same = labels.iter().map(String::as_str).eq((0..count).filter_map(own));
+        let head = if same { Head::Own } else { Head::Fresh(labels.len()) };
+        Self::load(source, head, device)
+    }
+
     /// Writes `model.safetensors` with the names that `transformers` expects.
     pub fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
         let saved: Box<dyn AnyModel> = match (&self.config, &self.model) {

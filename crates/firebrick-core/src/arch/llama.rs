@@ -145,6 +145,11 @@ impl LlamaConfig {
         }
     }
 
+    /// Reads `config.json` and checks every size.
+    pub fn read(source: &Source) -> Result<Self, LoadError> {
+        source.config_as(Self::from_json)
+    }
+
     fn from_json(value: &Value) -> Result<Self, String> {
         let heads =
             ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
@@ -176,12 +181,20 @@ impl LlamaConfig {
         config::positive("rms_norm_eps", self.rms_norm_eps)
     }
 
-    fn key_value_heads(&self) -> usize {
+    /// `G`
+    pub fn key_value_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
-    fn head_dim(&self) -> usize {
+    /// `D`
+    pub fn head_dim(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+    }
+
+    /// Whether some layer sees less than the whole of the longest sequence.
+    pub fn windowed(&self) -> bool {
+        let short = |index| self.window(index).is_some_and(|w| w < self.max_position_embeddings);
+        (0..self.num_hidden_layers).any(short)
     }
 
     /// How far back layer `index` sees.

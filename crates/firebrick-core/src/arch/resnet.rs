@@ -6,6 +6,8 @@
 //! Axis letters, used in every comment below:
 //! `B` batch, `C` channels, `H` rows, `W` columns, `L` labels.
 
+mod prune;
+
 use std::path::Path;
 
 use burn::{module::Module, prelude::*};

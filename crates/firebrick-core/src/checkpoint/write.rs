@@ -255,7 +255,7 @@ fn header(tensors: &[Planned], dtype: Dtype) -> Vec<u8> {
 }
 
 /// Makes the renames in a file's folder last.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -11,6 +11,7 @@ use burn::{
 
 use super::{
     fused,
+    linear::indices,
     norm::{After, BatchNorm},
 };
 
@@ -182,6 +183,25 @@ impl ConvNorm {
             (before * dilation[axis], after * dilation[axis])
         });
         self.padded(x, padding, after)
+    }
+
+    /// How strongly each channel out is written.
+    pub fn channel_sizes(&self) -> Vec<f32> {
+        self.normalization.channel_sizes()
+    }
+
+    /// With these channels in (all, where none are named) and out alone; of a convolution in one group.
+    pub fn with_channels(self, inputs: Option<&[usize]>, outputs: &[usize]) -> Self {
+        let device = self.convolution.weight.device();
+        let weight = self.convolution.weight.val().select(0, indices(outputs, &device));
+        let weight = match inputs {
+            Some(inputs) => weight.select(1, indices(inputs, &device)),
+            None => weight,
+        };
+        Self {
+            convolution: Conv2d { weight: Param::from_tensor(weight), ..self.convolution },
+            normalization: self.normalization.with_channels(outputs),
+        }
     }
 
     fn padded(&self, x: Tensor<4>, padding: [(usize, usize); 2], after: After<4>) -> Tensor<4> {

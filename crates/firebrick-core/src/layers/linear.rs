@@ -54,13 +54,15 @@ impl Linear {
     }
 
     /// With these channels out alone.
-    pub fn with_outputs(self, kept: Tensor<1, Int>) -> Self {
+    pub fn with_outputs(self, kept: &[usize]) -> Self {
+        let kept = indices(kept, &self.weight.device());
         let bias = self.bias.map(|bias| Param::from_tensor(bias.val().select(0, kept.clone())));
         Self { weight: Param::from_tensor(self.weight.val().select(1, kept)), bias }
     }
 
     /// With these channels in alone.
-    pub fn with_inputs(self, kept: Tensor<1, Int>) -> Self {
+    pub fn with_inputs(self, kept: &[usize]) -> Self {
+        let kept = indices(kept, &self.weight.device());
         Self { weight: Param::from_tensor(self.weight.val().select(0, kept)), ..self }
     }
 
@@ -74,6 +76,12 @@ impl Linear {
     pub fn width(&self) -> usize {
         self.weight.dims()[1]
     }
+}
+
+/// What is selected of an axis.
+pub(super) fn indices(kept: &[usize], device: &Device) -> Tensor<1, Int> {
+    let kept: Vec<i64> = kept.iter().map(|index| *index as i64).collect();
+    Tensor::from_data(kept.as_slice(), device)
 }
 
 /// `x weight + bias`, `[.., I]` -> `[.., O]`; `weight`: `[I, O]`, also a transposed view of one.

@@ -14,7 +14,7 @@ use burn::{
 
 use firebrick_kernels::affine as kernel;
 
-use super::{activation::Activation, dropout::Dropout, fused};
+use super::{activation::Activation, dropout::Dropout, fused, linear::indices};
 
 /// Over the last axis: zero mean, unit variance, then a learned scale and shift.
 #[derive(Module, Debug)]
@@ -168,6 +168,24 @@ impl BatchNorm {
                 fused::batch_norm(x, learned, self.eps, after.residual, activation)
             }
             _ => after.composed(by_averages(x, learned, self.eps)),
+        }
+    }
+
+    /// The learned scale of each channel, without its sign.
+    pub fn channel_sizes(&self) -> Vec<f32> {
+        self.weight.val().abs().into_data().try_to_vec().expect("f32")
+    }
+
+    /// With these channels alone.
+    pub fn with_channels(self, kept: &[usize]) -> Self {
+        let kept = indices(kept, &self.weight.device());
+        let part = |x: Tensor<1>| x.select(0, kept.clone());
+        Self {
+            weight: Param::from_tensor(part(self.weight.val())),
+            bias: Param::from_tensor(part(self.bias.val())),
+            running_mean: RunningState::new(part(self.running_mean.value())),
+            running_var: RunningState::new(part(self.running_var.value())),
+            ..self
         }
     }
 

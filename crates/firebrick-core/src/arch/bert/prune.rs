@@ -33,10 +33,7 @@ impl BertClassifier {
     pub fn with_neurons(self, kept: &[Vec<usize>]) -> Self {
         assert_eq!(kept.len(), self.encoder.layers.len());
         let layers = self.encoder.layers.into_iter().zip(kept).map(|(layer, kept)| {
-            let indices: Vec<i64> = kept.iter().map(|neuron| *neuron as i64).collect();
-            let device = layer.up.weight.device();
-            let kept = Tensor::<1, Int>::from_data(indices.as_slice(), &device);
-            let (up, down) = (layer.up.with_outputs(kept.clone()), layer.down.with_inputs(kept));
+            let (up, down) = (layer.up.with_outputs(kept), layer.down.with_inputs(kept));
             Layer { up, down, ..layer }
         });
         let layers = layers.collect();
