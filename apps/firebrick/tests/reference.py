@@ -5,6 +5,9 @@
   reference.py generate DIR   makes random GPT-2, Llama and Qwen2 folders in DIR and writes with them in many ways
   reference.py chat           prompts that real chat templates make of two histories
   reference.py adapters DIR   makes random bases and PEFT adapters in DIR, with inputs and logits
+  reference.py exported DIR   makes small random models in DIR, by family
+  reference.py onnx DIR       runs every NAME.onnx in DIR on random inputs, which become NAME-in.npz, and keeps the logits
+  reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
   reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
 """
 import importlib.util
@@ -133,6 +136,63 @@ def adapters(directory):
     return list(jobs)
 
 
+def exported(directory):
+    """Small random models of families that no shipped model has."""
+    torch.manual_seed(4)
+    wide = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, intermediate_size=48)
+    models = {
+        "distilbert": transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(
+            vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40, num_labels=3)),
+        "roberta": transformers.RobertaForSequenceClassification(transformers.RobertaConfig(
+            vocab_size=50, max_position_embeddings=40, num_labels=3, hidden_act="gelu_new", **wide)),
+        "vit": transformers.ViTForImageClassification(transformers.ViTConfig(
+            image_size=[24, 16], patch_size=8, num_labels=5, **wide)),
+        "resnet": transformers.ResNetForImageClassification(transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[16, 32], depths=[2, 1], layer_type="bottleneck", num_labels=4)),
+    }
+    for name, model in models.items():
+        model.eval().save_pretrained(os.path.join(directory, name))
+    return list(models)
+
+
+def onnx(directory):
+    import numpy as np
+    import onnxruntime
+
+    random = np.random.default_rng(5)
+    for file in sorted(os.listdir(directory)):
+        name, ending = os.path.splitext(file)
+        if ending != ".onnx":
+            continue
+        session = onnxruntime.InferenceSession(os.path.join(directory, file), providers=["CPUExecutionProvider"])
+        inputs = {}
+        for wanted in session.get_inputs():
+            if wanted.name == "pixel_values":
+                shape = [2, wanted.shape[1], *(n if isinstance(n, int) else 45 for n in wanted.shape[2:])]
+                inputs[wanted.name] = random.normal(size=shape).astype(np.float32)
+            elif wanted.name == "token_type_ids":
+                inputs[wanted.name] = np.zeros((3, 17), np.int64)
+            else:
+                used = np.arange(17) < np.array([[17], [9], [4]])
+                tokens = np.where(used, random.integers(3, 50, (3, 17)), 1 if name in ("roberta", "hotel") else 0)
+                inputs[wanted.name] = used.astype(np.int64) if wanted.name == "attention_mask" else tokens
+        np.savez(os.path.join(directory, f"{name}-in.npz"), **inputs)
+        np.save(os.path.join(directory, f"{name}-expected.npy"), session.run(None, inputs)[0])
+    return None
+
+
+def apart(directory):
+    import numpy as np
+
+    found = {}
+    for file in sorted(os.listdir(directory)):
+        if file.endswith("-out.npz"):
+            name = file.removesuffix("-out.npz")
+            expected = np.load(os.path.join(directory, f"{name}-expected.npy"))
+            found[name] = float(np.abs(np.load(os.path.join(directory, file))["logits"] - expected).max())
+    return found
+
+
 def peft(run):
     from peft import PeftModel
 
@@ -147,5 +207,5 @@ def peft(run):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "apart": apart}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

@@ -192,3 +192,30 @@ fn prompts_are_those_of_transformers() {
         assert_eq!(found["prompt"], case["prompt"], "{}", case["template"]);
     }
 }
+
+/// Exported models give what ours give, in the real ONNX Runtime: shipped ones, and families that none of them is of.
+#[test]
+fn onnx_runtime_says_what_we_say() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_string();
+    let made = reference(&["exported", dir.to_str().unwrap()]);
+    let made = made.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+    let models: Vec<(&str, String)> = made
+        .map(|name| (name, at(name)))
+        .chain(["sst2", "hotel", "gtsrb", "commands"].map(|name| (name, name.to_string())))
+        .collect();
+    for (name, model) in &models {
+        firebrick(&["models", "convert", model, &at(&format!("{name}.onnx"))]);
+    }
+    reference(&["onnx", dir.to_str().unwrap()]);
+    for (name, model) in &models {
+        let [inputs, outputs] = ["in", "out"].map(|end| at(&format!("{name}-{end}.npz")));
+        firebrick(&["forward", "--model", model, "--inputs", &inputs, "--outputs", &outputs]);
+    }
+    let apart = reference(&["apart", dir.to_str().unwrap()]);
+    assert_eq!(apart.as_object().unwrap().len(), models.len());
+    for (name, apart) in apart.as_object().unwrap() {
+        assert!(apart.as_f64() < Some(1e-4), "{name}: apart by {apart}"); // measured 3.4e-6
+    }
+}

@@ -315,12 +315,7 @@ fn drift_is_a_coin_on_the_same_data_and_a_gate_on_other() {
 fn runs_are_compared_on_a_page() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
-    let rows: String =
-        (0..100).map(|i| format!("{} {i},{}\n", ["good", "bad"][i % 2], i % 2)).collect();
-    fs::write(home.join("rows.csv"), format!("text,label\n{rows}")).unwrap();
-    let tables = "[data]\ntrain = \"rows.csv\"\nleaks = \"off\"\n[tokenizer]\nvocab_size = 200\n\
-                  [model]\nhidden_size = 16\nnum_hidden_layers = 1\nintermediate_size = 16\n";
-    recipe(home, "text-classification", tables);
+    classifier(home);
     let other = ["train", "mine.toml", "--run", "other", "--set", "train.max_steps=4", "-q"];
     run(home, &other);
     let compared = json(&run(home, &["runs", "compare", "mine", "other", "--json"]));
@@ -330,6 +325,56 @@ fn runs_are_compared_on_a_page() {
     for part in ["Training loss", "Validation: accuracy", "train.max_steps", "<svg"] {
         assert!(page.contains(part), "{part}");
     }
+}
+
+/// A classifier of two words, in `runs/mine`.
+fn classifier(home: &Path) {
+    let rows: String =
+        (0..100).map(|i| format!("{} {i},{}\n", ["good", "bad"][i % 2], i % 2)).collect();
+    fs::write(home.join("rows.csv"), format!("text,label\n{rows}")).unwrap();
+    let tables = "[data]\ntrain = \"rows.csv\"\nleaks = \"off\"\n[tokenizer]\nvocab_size = 200\n\
+                  [model]\nhidden_size = 16\nnum_hidden_layers = 1\nintermediate_size = 16\n";
+    recipe(home, "text-classification", tables);
+}
+
+#[test]
+fn what_is_left_learns_again_and_a_model_teaches_another() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    classifier(home);
+    let prune = ["--prune", "neurons=0.5", "--fine-tune", "2", "--quantize", "int8", "--json"];
+    let report =
+        json(&run(home, &[&["compress", "mine", "--output", "small"], &prune[..]].concat()));
+    let names: Vec<&str> = report["candidates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names[..3], ["original", "neurons-0.5", "neurons-0.5-tuned"]);
+    assert!(names.contains(&"neurons-0.5-tuned+int8"), "{names:?}");
+    let config = json(&fs::read_to_string(home.join("small/config.json")).unwrap());
+    assert_eq!(config["intermediate_size"], 8);
+    // Training went on from the pruned weights, its head too: it knows more than a model that just begins.
+    let losses: Vec<f64> = report["candidates"].as_array().unwrap()[..3]
+        .iter()
+        .map(|candidate| candidate["measured"]["metrics"]["loss"].as_f64().unwrap())
+        .collect();
+    assert!(losses[2] < losses[1], "{losses:?}");
+
+    let student = fs::read_to_string(home.join("mine.toml")).unwrap();
+    let student = student.replace("\"mine\"", "\"student\"");
+    let distill = "[distill]\nteacher = \"runs/mine/model\"\ntexts_per_row = 2\n";
+    fs::write(home.join("student.toml"), format!("{student}{distill}")).unwrap();
+    run(home, &["train", "student.toml", "--progress", "none"]);
+    let said = fs::read_to_string(home.join("runs/student/run.json")).unwrap();
+    assert!(json(&said)["status"] == "finished", "{said}");
+    // One that is not here is missing, not made up.
+    let strange = distill.replace("runs/mine/model", "sst2-nobody-made");
+    fs::write(home.join("strange.toml"), format!("{student}{strange}")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    let output = command.current_dir(home).args(["train", "strange.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
 }
 
 #[test]

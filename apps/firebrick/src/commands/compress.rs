@@ -277,6 +277,7 @@ impl Job<'_> {
             let rate = train.get("learning_rate").and_then(Value::as_float);
             train.insert("learning_rate".into(), (rate.unwrap_or(1e-3) / 3.0).into());
             train.insert("epochs".into(), i64::from(epochs).into());
+            train.remove("max_steps");
         }
         recipe.remove("sweep");
         let name = recipe["name"].as_str().unwrap_or_default().to_string();
