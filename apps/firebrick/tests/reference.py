@@ -8,6 +8,8 @@
   reference.py exported DIR   makes small random models in DIR, by family
   reference.py onnx DIR       runs every NAME.onnx in DIR on random inputs, which become NAME-in.npz, and keeps the logits
   reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
+  reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
+  reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, and whether tokens are the same
   reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
 """
 import importlib.util
@@ -193,6 +195,46 @@ def apart(directory):
     return found
 
 
+def llamas(directory):
+    from tokenizers import ByteLevelBPETokenizer
+
+    torch.manual_seed(6)
+    wide = dict(vocab_size=320, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2,
+                intermediate_size=96, max_position_embeddings=128, bos_token_id=0, eos_token_id=1)
+    models = {
+        "llama": transformers.LlamaForCausalLM(transformers.LlamaConfig(tie_word_embeddings=False, **wide)),
+        # Not by its name: transformers would take it for a Mistral, whose tensors it cannot read.
+        "other": transformers.MistralForCausalLM(transformers.MistralConfig(sliding_window=None, **wide)),
+        "qwen2": transformers.Qwen2ForCausalLM(transformers.Qwen2Config(tie_word_embeddings=True, **wide)),
+    }
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator([__doc__] * 4, vocab_size=300, special_tokens=["<s>", "</s>"])
+    for name, model in models.items():
+        model.save_pretrained(os.path.join(directory, name))
+        tokenizer.save(os.path.join(directory, name, "tokenizer.json"))
+    return list(models)
+
+
+def gguf(directory):
+    ids = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(1))
+    text = "Firebrick trains models, 你好 and 12 more."
+    found = {}
+    for file in sorted(os.listdir(directory)):
+        name, ending = os.path.splitext(file)
+        if ending != ".gguf":
+            continue
+        folder = os.path.join(directory, name)
+        ours = transformers.AutoModelForCausalLM.from_pretrained(directory, gguf_file=file).eval()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        with torch.no_grad():
+            apart = (ours(input_ids=ids).logits - theirs(input_ids=ids).logits).abs().max().item()
+        ours = transformers.AutoTokenizer.from_pretrained(directory, gguf_file=file)
+        theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=os.path.join(folder, "tokenizer.json"))
+        same = ours(text, add_special_tokens=False)["input_ids"] == theirs(text)["input_ids"]
+        found[name] = {"apart": apart, "tokens": same}
+    return found
+
+
 def peft(run):
     from peft import PeftModel
 
@@ -207,5 +249,5 @@ def peft(run):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "apart": apart}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "apart": apart, "llamas": llamas, "gguf": gguf}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

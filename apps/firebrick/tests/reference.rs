@@ -219,3 +219,23 @@ fn onnx_runtime_says_what_we_say() {
         assert!(apart.as_f64() < Some(1e-4), "{name}: apart by {apart}"); // measured 3.4e-6
     }
 }
+
+/// A GGUF file in f32 is the model that it was made from, and has its tokens, as `transformers` reads it.
+#[test]
+fn gguf_holds_the_same_model() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().to_str().unwrap();
+    let made = reference(&["llamas", dir]);
+    for name in made.as_array().unwrap() {
+        let folder = home.path().join(name.as_str().unwrap());
+        let file = folder.with_extension("gguf");
+        let [folder, file] = [&folder, &file].map(|path| path.to_str().unwrap());
+        firebrick(&["models", "convert", folder, file, "--dtype", "f32"]);
+    }
+    let found = reference(&["gguf", dir]);
+    assert_eq!(found.as_object().unwrap().len(), 3);
+    for (name, found) in found.as_object().unwrap() {
+        assert!(found["apart"].as_f64() < Some(1e-5), "{name}: {found}");
+        assert_eq!(found["tokens"], true, "{name}");
+    }
+}

@@ -46,14 +46,16 @@ pub fn gguf(source: &Source, target: &Path, number: Number, device: &Device) -> 
     };
     let mut header = Header::default();
     header.string("general.architecture", architecture);
-    header.string("general.name", &source.path("").display().to_string());
+    let path = source.path("");
+    let name = path.file_name().unwrap_or(architecture.as_ref());
+    header.string("general.name", &name.to_string_lossy());
     header.number("general.file_type", number.file_type());
     sizes(&mut header, architecture, &config);
     vocabulary::write(&mut header, source, config.vocab_size)?;
     let tensors = tensors(&config, &weights, number)?;
-    let mut name = target.as_os_str().to_os_string();
-    name.push(".tmp");
-    let temporary = Path::new(&name);
+    let mut temporary = target.as_os_str().to_os_string();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
     let written = write(temporary, &header, &tensors, &weights);
     let written = written.with_context(|| format!("writing {}", target.display()));
     let moved = written.and_then(|()| {
