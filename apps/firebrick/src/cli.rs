@@ -160,6 +160,9 @@ pub struct EvalArgs {
     /// Also answer so many rows one by one: latency, throughput, memory
     #[arg(long, default_value_t = 0, value_name = "ROWS")]
     pub latency: usize,
+    /// Also judge pictures under noise, blur, light, low contrast and coarse pixels, each of five strengths
+    #[arg(long)]
+    pub robustness: bool,
     #[command(flatten)]
     pub columns: ColumnArgs,
     /// Rows per batch

@@ -7,5 +7,6 @@ pub mod layouts;
 pub mod processor;
 pub mod recipe;
 pub mod report;
+pub mod robustness;
 pub mod task;
 pub mod train;

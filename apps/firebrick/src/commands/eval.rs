@@ -54,6 +54,9 @@ struct Scored {
 pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
     let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
     let source = places::model(&args.model, &global.runs)?;
+    if args.robustness && task(&source)? != pictures::recipe::Recipe::TASK {
+        return Err(Failure::text(USAGE, "--robustness is for models that name pictures"));
+    }
     let scored = match task(&source)? {
         tagging::recipe::Recipe::TASK => tags(args, &source, global)?,
         translation::recipe::Recipe::TASK => translations(args, &source, global)?,
@@ -75,6 +78,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         };
         text.push_str(&format!("{name} {value:.4}{range}\n"));
     }
+    text.push_str(&robustness(&more));
     let mut report = json!({"model": args.model, "data": data, "rows": rows, "metrics": metrics});
     for (key, value) in more.as_object().into_iter().flatten() {
         report[key] = value.clone();
@@ -104,6 +108,19 @@ pub fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Resul
         Ok(opened) => Ok(opened),
         Err(_) => bail!("name the rows with --data PATH or --data ID"),
     }
+}
+
+/// Accuracy under each corruption, by strength.
+fn robustness(more: &Value) -> String {
+    let Some(found) = more["robustness"].as_object() else { return String::new() };
+    let mut text =
+        format!("\n{:12}{:>7}{:>7}{:>7}{:>7}{:>7}   accuracy\n", "strength", 1, 2, 3, 4, 5);
+    for (name, values) in found {
+        let values = values.as_array().into_iter().flatten().filter_map(Value::as_f64);
+        let values: String = values.map(|value| format!("{value:>7.4}")).collect();
+        text.push_str(&format!("{name:12}{values}\n"));
+    }
+    text
 }
 
 /// The recipe that made the model, or the one whose data is asked for.
@@ -405,6 +422,10 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     more["confusion"] = judged.confusion.rows().collect();
     more["unknown_labels"] = json!(samples.len() - rows);
     more["speed"] = speed;
+    if args.robustness {
+        let found = pictures::robustness::accuracies(&classifier, &samples, args.batch_size.max(1));
+        more["robustness"] = json!(found);
+    }
     let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let interval = interval.map(|interval| ("accuracy", interval));
     Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })

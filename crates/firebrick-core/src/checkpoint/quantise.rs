@@ -3,7 +3,8 @@
 //! The names and layouts are those of compressed-tensors, <https://github.com/vllm-project/compressed-tensors>: a
 //! matrix `[O, I]` is `weight` (I8) and `weight_scale` (`[O, 1]`), or for four bits `weight_packed` (I32, eight
 //! numbers each, `level + 8`, the first in the lowest bits), `weight_scale` (`[O, G]`) and `weight_shape`. Matrices are
-//! always `[O, I]`, GPT-2's too.
+//! always `[O, I]`, GPT-2's too. The weights of a convolution, `[O, I, ..]`, are eight bits in the file and become floats
+//! when they are read.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ const SMALL: usize = 1024;
 /// Which weights become whole numbers, and how. What does not is written as f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Of linear layers, where the inputs are whole groups; other matrices, as tables of words, become int8.
+    /// Of linear layers, where the inputs are whole groups; other weights, as tables of words, become int8.
     pub linear: Format,
     pub range: Range,
     /// Names of weights that become int8 whatever `linear` is.
@@ -80,7 +81,7 @@ impl Plan {
             "quantization_status": "compressed",
             "config_groups": {
                 "group_0": {"targets": ["Linear"], "weights": linear, "input_activations": token},
-                "group_1": {"targets": ["Embedding"], "weights": int8},
+                "group_1": {"targets": ["Embedding", "Conv1d", "Conv2d"], "weights": int8},
             },
             "ignore": self.floats.iter().map(|name| name.trim_end_matches(".weight")).collect::<Vec<_>>(),
         })
@@ -110,9 +111,9 @@ pub(super) fn check_config(config: &Value) -> Result<(), String> {
     }
 }
 
-/// The tensors of a quantised matrix `[O, I]`, in the order of [`encode`].
-pub(super) fn planned(name: &str, format: Format, [outputs, inputs]: [usize; 2]) -> Vec<Planned> {
-    let groups = format.groups(inputs);
+/// The tensors of a quantised weight `[O, I, ..]`, in the order of [`encode`]; four bits are for matrices.
+pub(super) fn planned(name: &str, format: Format, shape: &[usize]) -> Vec<Planned> {
+    let [outputs, inputs] = [shape[0], shape[1]];
     let tensor = |suffix, dtype, shape: &[usize]| Planned {
         name: format!("{name}{suffix}"),
         shape: shape.to_vec(),
@@ -120,12 +121,12 @@ pub(super) fn planned(name: &str, format: Format, [outputs, inputs]: [usize; 2])
     };
     match format {
         Format::Int8 => vec![
-            tensor("", Dtype::I8, &[outputs, inputs]),
-            tensor("_scale", Dtype::F32, &[outputs, groups]),
+            tensor("", Dtype::I8, shape),
+            tensor("_scale", Dtype::F32, &[&[outputs], &[1].repeat(shape.len() - 1)[..]].concat()),
         ],
         Format::Int4 { .. } => vec![
             tensor("_packed", Dtype::I32, &[outputs, inputs.div_ceil(8)]),
-            tensor("_scale", Dtype::F32, &[outputs, groups]),
+            tensor("_scale", Dtype::F32, &[outputs, format.groups(inputs)]),
             tensor("_shape", Dtype::I64, &[2]),
         ],
     }
@@ -283,6 +284,38 @@ mod tests {
             let found = read.model.forward(ids(), None).into_data();
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.1)); // measured 0.05 (int4)
         }
+    }
+
+    #[test]
+    fn convolutions_are_levels_in_the_file() {
+        use crate::arch::AnyModel;
+        use crate::arch::resnet::{ResNetConfig, ResNetForImageClassification};
+        let device = Device::flex();
+        device.seed(1);
+        let config = ResNetConfig { hidden_sizes: vec![64, 64], ..ResNetConfig::tiny() };
+        let model = config.init(3, &device);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.safetensors");
+        let saved = ResNetForImageClassification { config: config.clone(), model: model.clone() };
+        saved.save(&file, SaveType::Quantised(Plan::new(Format::Int8))).unwrap();
+        let text = crate::arch::image::ImageConfig::ResNet(config);
+        let labels = ["a", "b", "c"].map(str::to_string);
+        std::fs::write(dir.path().join("config.json"), text.to_json(&labels).to_string()).unwrap();
+        let header = crate::checkpoint::header::read_header(&file).unwrap();
+        let shape = |name: &str| {
+            let found = header.tensors.iter().find(|tensor| tensor.name.ends_with(name)).unwrap();
+            (found.dtype, found.shape.clone())
+        };
+        let layer = "stages.1.layers.0.layer.1.convolution.weight";
+        assert_eq!(shape(layer), (Dtype::I8, vec![16, 16, 3, 3]));
+        assert_eq!(shape(&format!("{layer}_scale")), (Dtype::F32, vec![16, 1, 1, 1]));
+        let source = crate::checkpoint::Source::folder(dir.path());
+        let read =
+            ResNetForImageClassification::load(&source, crate::arch::image::Head::Own, &device);
+        let x = Tensor::<4>::random([1, 3, 32, 32], Distribution::Default, &device);
+        let [found, expected] =
+            [&read.unwrap().model, &model].map(|m| m.forward(x.clone()).into_data());
+        found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.05));
     }
 
     #[test]

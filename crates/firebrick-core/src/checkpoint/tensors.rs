@@ -251,7 +251,7 @@ impl Weights {
     fn packed(&self, name: &str) -> Result<Option<Vec<u8>>, LoadError> {
         let entry = &self.entries[name];
         let Some((format, scales)) = entry.levels.as_deref() else { return Ok(None) };
-        let [outputs, inputs] = [entry.shape[0], entry.shape[1]];
+        let [outputs, inputs] = [entry.shape[0], entry.shape[1..].iter().product()];
         let scales = self.decode_entry(name, scales, Order::Flat)?;
         let bytes = self.window(entry, 0, (entry.end - entry.begin) as usize)?;
         let packed = match format {
@@ -364,10 +364,10 @@ fn add(entries: &mut BTreeMap<String, Entry>, file: usize, header: header::Heade
     }
 }
 
-/// A matrix of levels with a scale a row.
+/// Levels with a scale a row: of a matrix, or of the outputs of a convolution.
 fn int8(levels: Entry, scales: Entry) -> Result<Entry, String> {
     let fits = match (levels.shape.as_slice(), scales.shape.as_slice()) {
-        ([rows, _], [count] | [count, 1]) => rows == count,
+        ([rows, _, ..], [count, ones @ ..]) => rows == count && ones.iter().all(|one| *one == 1),
         _ => false,
     };
     match fits && levels.strides.is_none() {
@@ -511,9 +511,12 @@ impl Place {
         self.factor::<D>() || D == 2 && table
     }
 
-    /// Whether this is a matrix of weights, and not of what else a model learns.
-    fn matrix<const D: usize>(&self) -> bool {
-        D == 2 && self.path.last().is_some_and(|name| name.starts_with("weight"))
+    /// Whether these are weights, and not what else a model learns: a matrix, or those of a convolution.
+    fn weight<const D: usize>(&self) -> bool {
+        let convolutions = ["Struct:Conv1d", "Struct:Conv2d"];
+        let kind = self.kinds.last().map_or("", String::as_str);
+        (D == 2 || convolutions.contains(&kind))
+            && self.path.last().is_some_and(|name| name.starts_with("weight"))
     }
 
     /// Whether PyTorch stores this parameter without an axis.
@@ -779,14 +782,15 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
             self.counts.push(count);
         }
         if let SaveType::Quantised(plan) = &self.dtype
-            && self.at.matrix::<D>()
+            && self.at.weight::<D>()
         {
-            let mut sizes = [shape[0], shape[1]];
+            let mut shape = shape.clone();
             if self.at.factor::<D>() && !self.at.transposed::<D>() {
-                sizes.reverse();
+                shape.reverse();
             }
+            let sizes = [shape[0], shape[1..].iter().product()];
             if let Some(format) = plan.format(&name, self.at.factor::<D>(), sizes) {
-                self.plan.extend(quantise::planned(&name, format, sizes));
+                self.plan.extend(quantise::planned(&name, format, &shape));
                 self.formats.push(Some(format));
                 return;
             }
@@ -851,13 +855,13 @@ impl ModuleVisitor for Collector {
     }
 }
 
-/// The numbers of a matrix as `[O, I]`.
+/// The numbers of a matrix as `[O, I]`; a convolution's inputs are all that an output is made of.
 fn by_output<const D: usize>(tensor: Tensor<D>, at: &Place) -> Tensor<2> {
     if fused::is_packed(&tensor) {
         return fused::unpacked(tensor);
     }
-    let dims = tensor.dims();
-    let tensor: Tensor<2> = tensor.reshape([dims[0], dims[1]]);
+    let [outputs, count] = [tensor.dims()[0], tensor.shape().num_elements()];
+    let tensor: Tensor<2> = tensor.reshape([outputs, count / outputs.max(1)]);
     if at.factor::<D>() { tensor.transpose() } else { tensor }
 }
 

@@ -1,10 +1,11 @@
 //! Pictures: read with limits, scaled, changed at random, compared.
 //!
-//! [`decode`] makes a [`Picture`] of a file, [`resize`] scales it, [`augment`] changes it as a recipe says, [`alike`]
-//! finds those that look the same, [`sheet`] shows many at a time.
+//! [`decode`] makes a [`Picture`] of a file, [`resize`] scales it, [`augment`] changes it as a recipe says, [`corrupt`] as a
+//! bad camera would, [`alike`] finds those that look the same, [`sheet`] shows many at a time.
 
 pub mod alike;
 pub mod augment;
+pub mod corrupt;
 pub mod decode;
 pub mod resize;
 pub mod sheet;
