@@ -13,7 +13,10 @@ use firebrick_train::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::tokenizer::recipe::{TokenizerKind, TokenizerRecipe};
+use crate::{
+    lora::LoraRecipe,
+    tokenizer::recipe::{TokenizerKind, TokenizerRecipe},
+};
 
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["accuracy", "macro_f1", "loss"];
@@ -129,19 +132,6 @@ pub struct ModelRecipe {
     pub lora: LoraRecipe,
 }
 
-/// `[model.lora]`: train small adapters (Hu et al. 2021) and the head, and leave the checkpoint's weights as they
-/// are. `adapter/` in the run folder holds them as PEFT has them, `model/` the merged weights.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraRecipe {
-    /// Rank of an adapter; 0 trains all weights.
-    pub r: usize,
-    /// The adapter's product is scaled by `alpha / r`; 0 stands for `2 r`.
-    pub alpha: f64,
-    /// Ends of the names of the linear layers that get one, as in the checkpoint; query and value when empty.
-    pub targets: Vec<String>,
-}
-
 impl Default for ModelRecipe {
     fn default() -> Self {
         Self {
@@ -219,16 +209,7 @@ impl Check for Recipe {
             let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";
             return fail("tokenizer.kind", problem.into());
         }
-        let lora = &self.model.lora;
-        if lora.r > 4096 {
-            return fail("model.lora.r", format!("is {}, above 4096", lora.r));
-        }
-        if !(lora.alpha >= 0.0 && lora.alpha.is_finite()) {
-            return fail("model.lora.alpha", format!("is {}, below 0", lora.alpha));
-        }
-        if lora.r > 0 && self.model.pretrained.is_none() {
-            return fail("model.lora.r", "needs a `model.pretrained` to adapt".into());
-        }
+        self.model.lora.check(self.model.pretrained.as_ref())?;
         match &self.model.pretrained {
             None => {
                 self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;

@@ -2,15 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::{module::Module, tensor::Device};
 use firebrick_core::{
     arch::bert::{self, ModelType},
-    checkpoint::{
-        Source,
-        lora::{self, LoraConfig},
-        tensors::{SaveType, write_atomically},
-    },
+    checkpoint::{Source, lora::LoraConfig, tensors::SaveType},
 };
 use firebrick_data::table::Row;
 use firebrick_metrics::calibration::temperature;
@@ -30,7 +26,7 @@ use super::{
     report,
     task::{Classify, Judged, judge},
 };
-use crate::tokenizer::TextTokenizer;
+use crate::{lora, tokenizer::TextTokenizer};
 
 /// Everything before step 0, so that the run's description can be written first.
 pub struct Prepared {
@@ -159,8 +155,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let checkpoint_name = |field: &str| config.model_type.classifier_name(field);
     let model = match &lora {
         None => model,
-        Some(lora) => lora::attach(model, lora, checkpoint_name)
-            .map_err(|problem| RecipeError::value("model.lora.targets", problem))?,
+        Some(lora) => lora::attach(model, lora, checkpoint_name)?,
     };
     let split = &team.model;
     let model = match split.is_whole() {
@@ -234,12 +229,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     if let Some(lora) = &lora {
         let dir = run.dir().join("adapter");
-        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        lora::save(&best.model, lora, &dir, checkpoint_name)?;
-        tokenizer.save(&dir.join("tokenizer.json"))?;
-        let text = serde_json::to_string_pretty(&origin)?;
-        write_atomically(&dir.join("firebrick.json"), text.as_bytes())
-            .with_context(|| format!("writing {}", dir.display()))?;
+        lora::save(&best.model, lora, checkpoint_name, &tokenizer, &origin, &dir)?;
     }
     let model = best.model.materialize(); // an adapter is merged
     let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
@@ -250,20 +240,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 
 /// What `[model.lora]` asks for.
 fn adapter(recipe: &Recipe, family: ModelType, base: &Source) -> Option<LoraConfig> {
-    let wanted = &recipe.model.lora;
-    let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let targets = match wanted.targets.as_slice() {
-        [] => owned(family.lora_targets()),
-        targets => targets.to_vec(),
-    };
-    let alpha = if wanted.alpha > 0.0 { wanted.alpha } else { 2.0 * wanted.r as f64 };
-    let lora = LoraConfig {
-        modules_to_save: owned(family.head_modules()),
-        base_model_name_or_path: base.path("").to_str().map(str::to_string),
+    let lora = recipe.model.lora.config(base, family.lora_targets())?;
+    Some(LoraConfig {
+        modules_to_save: family.head_modules().iter().map(|name| name.to_string()).collect(),
         task_type: Some("SEQ_CLS".into()),
-        ..LoraConfig::new(wanted.r, alpha, &targets)
-    };
-    (wanted.r > 0).then_some(lora)
+        ..lora
+    })
 }
 
 /// Rows whose label is among `labels`, with its place there.

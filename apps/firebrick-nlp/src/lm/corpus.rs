@@ -40,11 +40,7 @@ pub struct Corpus {
 
 /// A data set by its id, whose files lie in `folder`: `tinyshakespeare` and `chinese-poetry` by character, `ptb` by word.
 pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
-    let read = |name: &str| {
-        let nested = folder.join(id).join(name);
-        let path = if nested.exists() { nested } else { folder.join(name) };
-        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
-    };
+    let read = |name: &str| read(id, folder, name);
     match id {
         "tinyshakespeare" => characters(&read("input.txt")?),
         "ptb" => words([&read("train.txt")?, &read("valid.txt")?, &read("test.txt")?]),
@@ -60,6 +56,12 @@ pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
             )
         }
     }
+}
+
+fn read(id: &str, folder: &Path, name: &str) -> anyhow::Result<String> {
+    let nested = folder.join(id).join(name);
+    let path = if nested.exists() { nested } else { folder.join(name) };
+    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// One text by character. Its last tenth is the test part; of the rest, ten blocks of a hundredth each, spread evenly, are
@@ -115,10 +117,31 @@ pub fn words([train, valid, test]: [&str; 3]) -> anyhow::Result<Corpus> {
 
 /// One text by the pieces of byte-level BPE, whose merges are learned on the training part; split as [`characters`].
 pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
+    by_piece(text, |train| train_byte_bpe(train.iter().copied(), vocab_size, 2, false))
+}
+
+/// One text by the tokens of a checkpoint; split as [`characters`].
+pub fn tokens(text: &str, tokenizer: TextTokenizer) -> anyhow::Result<Corpus> {
+    by_piece(text, |_| Ok::<_, anyhow::Error>(tokenizer))
+}
+
+/// The text of a data set that is one, by its id.
+pub fn text(id: &str, folder: &Path) -> anyhow::Result<String> {
+    ensure!(
+        id == "tinyshakespeare",
+        "data set `{id}` is not one text: name a file with `data.train`"
+    );
+    read(id, folder, "input.txt")
+}
+
+fn by_piece<E: Into<anyhow::Error>>(
+    text: &str,
+    tokenizer: impl FnOnce(&[&str]) -> Result<TextTokenizer, E>,
+) -> anyhow::Result<Corpus> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let parts = parts(&lines);
     ensure!(!parts[1].is_empty(), "{} lines: too few to be split in three", lines.len());
-    let tokenizer = train_byte_bpe(parts[0].iter().copied(), vocab_size, 2, false)?;
+    let tokenizer = tokenizer(&parts[0]).map_err(Into::into)?;
     let stream = |part: Vec<&str>| Stream {
         ids: part.iter().flat_map(|line| tokenizer.encode_with(line, usize::MAX, false)).collect(),
         characters: part.iter().map(|line| line.chars().count()).sum(),

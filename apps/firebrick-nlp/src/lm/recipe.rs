@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use firebrick_core::{
-    arch::{gpt2::Gpt2Config, recurrent::RecurrentConfig},
+    arch::{gpt2::Gpt2Config, llama::LlamaConfig, recurrent::RecurrentConfig},
     layers::rnn::Mode,
 };
 use firebrick_train::{
@@ -12,6 +12,8 @@ use firebrick_train::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::lora::LoraRecipe;
 
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["loss"];
@@ -89,6 +91,8 @@ impl Default for DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
+    /// Folder or name of a GPT-2, Llama, Mistral or Qwen to go on from, with its own sizes and tokenizer.
+    pub pretrained: Option<String>,
     pub family: Family,
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
@@ -112,6 +116,7 @@ pub struct ModelRecipe {
     pub word_dropout: Option<f64>,
     /// `lstm`, `gru`, `rnn`: of the weights from state to state.
     pub weight_dropout: Option<f64>,
+    pub lora: LoraRecipe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -127,6 +132,7 @@ pub enum Family {
 impl Default for ModelRecipe {
     fn default() -> Self {
         Self {
+            pretrained: None,
             family: Family::Gpt2,
             hidden_size: 128,
             num_hidden_layers: 4,
@@ -140,6 +146,7 @@ impl Default for ModelRecipe {
             hidden_dropout: None,
             word_dropout: None,
             weight_dropout: None,
+            lora: LoraRecipe::default(),
         }
     }
 }
@@ -148,6 +155,7 @@ impl Default for ModelRecipe {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelConfig {
     Gpt2(Gpt2Config),
+    Llama(LlamaConfig),
     Recurrent(RecurrentConfig),
 }
 
@@ -185,7 +193,11 @@ impl Check for Recipe {
         if self.data.warm_up > 0 && gpt2 {
             return fail("data.warm_up", "is for recurrent models".into());
         }
-        self.config(1)?;
+        model.lora.check(model.pretrained.as_ref())?;
+        match &model.pretrained {
+            None => self.config(1).map(|_| ())?,
+            Some(_) => self.check_pretrained()?,
+        }
         self.train.check()?;
         self.train.check_layers_run_once()?;
         self.checkpoint.check()?;
@@ -199,6 +211,21 @@ impl Check for Recipe {
 }
 
 impl Recipe {
+    /// Beside a checkpoint, which brings its own sizes and tokenizer, those of the recipe would do nothing.
+    fn check_pretrained(&self) -> Result<(), RecipeError> {
+        let (model, data, plain) = (&self.model, &self.data, DataRecipe::default());
+        let (pretrained, lora) = (model.pretrained.clone(), model.lora.clone());
+        if *model != (ModelRecipe { pretrained, lora, ..ModelRecipe::default() }) {
+            let problem = "stands beside keys that its checkpoint has its own values of";
+            return Err(RecipeError::value("model.pretrained", problem));
+        }
+        if (data.unit, data.vocab_size) != (plain.unit, plain.vocab_size) {
+            let problem = "does nothing beside `model.pretrained`, which has its own tokenizer";
+            return Err(RecipeError::value("data.unit", problem));
+        }
+        Ok(())
+    }
+
     /// The model for a vocabulary.
     pub fn config(&self, vocab_size: usize) -> Result<ModelConfig, RecipeError> {
         let model = &self.model;

@@ -1,12 +1,26 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
-use burn::module::Module;
+use anyhow::{Context, bail};
+use burn::{module::Module, tensor::Device};
+use firebrick_compress::folder;
 use firebrick_core::{
-    arch::{AnyModel, gpt2::Gpt2LmHead, recurrent::RecurrentForCausalLm},
-    checkpoint::tensors::{SaveType, write_atomically},
+    arch::{
+        AnyModel,
+        gpt2::{self, Gpt2LmHead},
+        llama::{self, LlamaForCausalLm},
+        recurrent::RecurrentForCausalLm,
+    },
+    checkpoint::{
+        Source,
+        lora::LoraConfig,
+        quantise,
+        tensors::{SaveType, write_atomically},
+    },
     generate::GenerationConfig,
 };
 use firebrick_data::{hash, table::Row};
@@ -26,6 +40,7 @@ use super::{
 };
 use crate::{
     generate::{Limits, Writer},
+    lora,
     tokenizer::TextTokenizer,
 };
 
@@ -33,6 +48,7 @@ use crate::{
 pub struct Prepared {
     pub corpus: Corpus,
     sha256: String,
+    pretrained: Option<Source>,
 }
 
 /// A trained language model and what was measured of it.
@@ -79,7 +95,8 @@ impl job::Recipe for Recipe {
         };
         let rows: Vec<Row> =
             [&corpus.train.ids, &corpus.valid.ids].into_iter().enumerate().map(row).collect();
-        Ok(Prepared { sha256: hash::sha256_rows(&rows), corpus })
+        let pretrained = self.pretrained(places)?;
+        Ok(Prepared { sha256: hash::sha256_rows(&rows), corpus, pretrained })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
@@ -150,20 +167,32 @@ impl job::Trained for Trained {
 }
 
 impl Recipe {
+    fn pretrained(&self, places: &Places) -> anyhow::Result<Option<Source>> {
+        let name = self.model.pretrained.as_ref();
+        name.map(|name| (places.model)(name, places.base)).transpose()
+    }
+
     /// What `[data]` names, as streams.
     pub fn corpus(&self, places: &Places) -> anyhow::Result<Corpus> {
+        let read = |file: &PathBuf| {
+            let path = places.base.join(file);
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        if let Some(source) = self.pretrained(places)? {
+            let text = match (&self.data.dataset, &self.data.train) {
+                (Some(id), _) => corpus::text(id, &(places.data)(id)?)?,
+                (None, Some(file)) => read(file)?,
+                (None, None) => bail!("the recipe names no text"),
+            };
+            return corpus::tokens(&text, TextTokenizer::open(&source)?);
+        }
         match (&self.data.dataset, &self.data.train) {
             (Some(id), _) => corpus::load(id, &(places.data)(id)?),
-            (None, Some(file)) => {
-                let path = places.base.join(file);
-                let text = fs::read_to_string(&path);
-                let text = text.with_context(|| format!("reading {}", path.display()))?;
-                match self.data.unit {
-                    Unit::Character => corpus::characters(&text),
-                    Unit::Piece => corpus::pieces(&text, self.data.vocab_size),
-                }
-            }
-            (None, None) => anyhow::bail!("the recipe names no text"),
+            (None, Some(file)) => match self.data.unit {
+                Unit::Character => corpus::characters(&read(file)?),
+                Unit::Piece => corpus::pieces(&read(file)?, self.data.vocab_size),
+            },
+            (None, None) => bail!("the recipe names no text"),
         }
     }
 
@@ -174,17 +203,27 @@ impl Recipe {
 }
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-    let corpus = prepared.corpus;
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let autodiff = device.clone().autodiff();
     autodiff.seed(recipe.seed);
-    let config = recipe.config(corpus.vocab_size)?;
-    let model = match &config {
-        ModelConfig::Gpt2(config) => LanguageModel::Gpt2(config.init(&autodiff).materialize()),
-        ModelConfig::Recurrent(config) => {
-            LanguageModel::Recurrent(config.init(&autodiff).materialize())
-        }
+    let Prepared { corpus, pretrained, .. } = prepared;
+    let (config, model) = match &pretrained {
+        None => fresh(recipe, &corpus, &autodiff)?,
+        Some(source) => go_on(recipe, &corpus, source, &autodiff)?,
+    };
+    let lora = pretrained.as_ref().and_then(|source| adapter(recipe, &config, source));
+    let model = match &lora {
+        None => model,
+        Some(lora) => match model {
+            LanguageModel::Gpt2(m) => {
+                LanguageModel::Gpt2(lora::attach(m, lora, gpt2::checkpoint_name)?)
+            }
+            LanguageModel::Llama(m) => {
+                LanguageModel::Llama(lora::attach(m, lora, llama::checkpoint_name)?)
+            }
+            recurrent => recurrent,
+        },
     };
     let parameters = model.num_params();
     let model = CausalLm { model, label_smoothing: recipe.train.label_smoothing };
@@ -216,14 +255,98 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         max_len: Some(recipe.data.window),
         ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };
-    let (model, json) = named(config, best.model);
+    if let Some(lora) = &lora {
+        let dir = run.dir().join("adapter");
+        let tokenizer = &corpus.tokenizer;
+        match &best.model {
+            LanguageModel::Gpt2(m) => {
+                lora::save(m, lora, gpt2::checkpoint_name, tokenizer, &origin, &dir)?;
+            }
+            LanguageModel::Llama(m) => {
+                lora::save(m, lora, llama::checkpoint_name, tokenizer, &origin, &dir)?;
+            }
+            LanguageModel::Recurrent(_) => {}
+        }
+    }
+    let (model, json) = named(config, best.model.materialize()); // an adapter is merged
     let dir = run.dir().join("model");
-    save(&*model, json, &corpus.tokenizer, &origin, &dir)?;
+    match &pretrained {
+        None => save(&*model, json, &corpus.tokenizer, &dir)?,
+        Some(source) => {
+            let mut json = source.config()?;
+            quantise::set_config(&mut json, None);
+            folder::write(source, &dir, &json, |file| model.save(file, SaveType::F32))?;
+        }
+    }
+    origin.save(&dir, "text-generation", "Guesses the next token of a text.")?;
     let tokens = [&corpus.train, &corpus.valid, &corpus.test].map(|part| part.ids.len());
     let writer = Writer::new(model, corpus.tokenizer, GenerationConfig::default(), device);
     let samples = samples(&writer, &corpus.valid.ids, recipe)?;
     let outcome = Outcome { end, counters, scores };
     Ok(Some(Trained { outcome, samples, parameters, tokens }))
+}
+
+/// With fresh weights, of the sizes that the recipe names.
+fn fresh(
+    recipe: &Recipe,
+    corpus: &Corpus,
+    device: &Device,
+) -> anyhow::Result<(ModelConfig, LanguageModel)> {
+    let config = recipe.config(corpus.vocab_size)?;
+    let model = match &config {
+        ModelConfig::Gpt2(config) => LanguageModel::Gpt2(config.init(device).materialize()),
+        ModelConfig::Llama(config) => LanguageModel::Llama(config.init(device).materialize()),
+        ModelConfig::Recurrent(config) => {
+            LanguageModel::Recurrent(config.init(device).materialize())
+        }
+    };
+    Ok((config, model))
+}
+
+/// A checkpoint to go on from.
+fn go_on(
+    recipe: &Recipe,
+    corpus: &Corpus,
+    source: &Source,
+    device: &Device,
+) -> anyhow::Result<(ModelConfig, LanguageModel)> {
+    let json = source.config()?;
+    let family = json["model_type"].as_str().unwrap_or_default();
+    let (config, model, longest, vocab_size) = match family {
+        "gpt2" => {
+            let Gpt2LmHead { config, model } = Gpt2LmHead::load(source, device)?;
+            let (longest, size) = (config.n_positions, config.vocab_size);
+            (ModelConfig::Gpt2(config), LanguageModel::Gpt2(model.materialize()), longest, size)
+        }
+        "llama" | "mistral" | "qwen2" | "qwen3" => {
+            let LlamaForCausalLm { config, model } = LlamaForCausalLm::load(source, device)?;
+            let (longest, size) = (config.max_position_embeddings, config.vocab_size);
+            (ModelConfig::Llama(config), LanguageModel::Llama(model.materialize()), longest, size)
+        }
+        other => {
+            let problem =
+                format!("is a {other}; a GPT-2, Llama, Mistral or Qwen can be fine-tuned");
+            return Err(RecipeError::value("model.pretrained", problem).into());
+        }
+    };
+    if recipe.data.window > longest {
+        let problem = format!("is {}, but the checkpoint reads {longest}", recipe.data.window);
+        return Err(RecipeError::value("data.window", problem).into());
+    }
+    if corpus.vocab_size > vocab_size {
+        let problem =
+            format!("knows {vocab_size} tokens, its tokenizer makes {}", corpus.vocab_size);
+        return Err(RecipeError::value("model.pretrained", problem).into());
+    }
+    Ok((config, model))
+}
+
+/// What `[model.lora]` asks for.
+fn adapter(recipe: &Recipe, config: &ModelConfig, base: &Source) -> Option<LoraConfig> {
+    let gpt2 = matches!(config, ModelConfig::Gpt2(_));
+    let targets: &[&str] = if gpt2 { &["c_attn"] } else { &["q_proj", "v_proj"] };
+    let lora = recipe.model.lora.config(base, targets)?;
+    Some(LoraConfig { fan_in_fan_out: gpt2, task_type: Some("CAUSAL_LM".into()), ..lora })
 }
 
 /// The model as its family saves and writes, and its `config.json`.
@@ -232,6 +355,10 @@ fn named(config: ModelConfig, model: LanguageModel) -> (Box<dyn AnyModel>, serde
         (ModelConfig::Gpt2(config), LanguageModel::Gpt2(model)) => {
             let json = config.to_json();
             (Box::new(Gpt2LmHead { config, model }), json)
+        }
+        (ModelConfig::Llama(config), LanguageModel::Llama(model)) => {
+            // Only a checkpoint is one, and it has its own file.
+            (Box::new(LlamaForCausalLm { config, model }), serde_json::Value::Null)
         }
         (ModelConfig::Recurrent(config), LanguageModel::Recurrent(model)) => {
             let json = config.to_json();
@@ -245,7 +372,6 @@ fn save(
     model: &dyn AnyModel,
     config: serde_json::Value,
     tokenizer: &TextTokenizer,
-    origin: &Origin,
     dir: &Path,
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -258,7 +384,7 @@ fn save(
         write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    origin.save(dir, "text-generation", "Guesses the next token of a text.")
+    Ok(())
 }
 
 /// What the model writes after the beginning of the validation part: likeliest tokens, and drawn ones.

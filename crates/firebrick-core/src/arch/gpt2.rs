@@ -280,6 +280,11 @@ const NAMES: Names = &[
 /// Tensors that old checkpoints hold beside the weights: the causal mask, and the tied output layer.
 const IGNORED: &[&str] = &["attn.bias", "attn.masked_bias", "lm_head.weight"];
 
+/// Checkpoint name of a field.
+pub fn checkpoint_name(field: &str) -> Option<String> {
+    rename(NAMES, field)
+}
+
 /// `transformers.GPT2LMHeadModel`.
 pub struct Gpt2LmHead {
     pub config: Gpt2Config,
@@ -314,7 +319,7 @@ impl AnyModel for Gpt2LmHead {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, |field| rename(NAMES, field))
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {

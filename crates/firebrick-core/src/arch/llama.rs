@@ -406,6 +406,11 @@ const NAMES: Names = &[
 /// A table that old checkpoints hold beside the weights.
 const IGNORED: &[&str] = &["rotary_emb.inv_freq"];
 
+/// Checkpoint name of a field.
+pub fn checkpoint_name(field: &str) -> Option<String> {
+    rename(NAMES, field)
+}
+
 /// `transformers.LlamaForCausalLM` and its kin.
 pub struct LlamaForCausalLm {
     pub config: LlamaConfig,
@@ -435,7 +440,7 @@ impl AnyModel for LlamaForCausalLm {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, |field| rename(NAMES, field))
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {

@@ -1,0 +1,86 @@
+//! `[model.lora]`: a checkpoint that is adapted, and not trained whole.
+
+use std::path::Path;
+
+use anyhow::Context;
+use burn::module::Module;
+use firebrick_core::checkpoint::{
+    Source,
+    lora::{self, LoraConfig},
+    tensors::write_atomically,
+};
+use firebrick_train::{origin::Origin, recipe::RecipeError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::tokenizer::TextTokenizer;
+
+/// `[model.lora]`: train small adapters (Hu et al. 2021) and the head, and leave the checkpoint's weights as they
+/// are. `adapter/` in the run folder holds them as PEFT has them, `model/` the merged weights.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraRecipe {
+    /// Rank of an adapter; 0 trains all weights.
+    pub r: usize,
+    /// The adapter's product is scaled by `alpha / r`; 0 stands for `2 r`.
+    pub alpha: f64,
+    /// Ends of the names of the linear layers that get one, as in the checkpoint; query and value when empty.
+    pub targets: Vec<String>,
+}
+
+impl LoraRecipe {
+    pub fn check(&self, pretrained: Option<&String>) -> Result<(), RecipeError> {
+        let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
+        if self.r > 4096 {
+            return fail("model.lora.r", format!("is {}, above 4096", self.r));
+        }
+        if !(self.alpha >= 0.0 && self.alpha.is_finite()) {
+            return fail("model.lora.alpha", format!("is {}, below 0", self.alpha));
+        }
+        if self.r > 0 && pretrained.is_none() {
+            return fail("model.lora.r", "needs a `model.pretrained` to adapt".into());
+        }
+        Ok(())
+    }
+
+    /// What it asks for; `targets` where it names none. `None` trains all weights.
+    pub fn config(&self, base: &Source, targets: &[&str]) -> Option<LoraConfig> {
+        let targets = match self.targets.as_slice() {
+            [] => targets.iter().map(|name| name.to_string()).collect(),
+            targets => targets.to_vec(),
+        };
+        let alpha = if self.alpha > 0.0 { self.alpha } else { 2.0 * self.r as f64 };
+        let lora = LoraConfig {
+            base_model_name_or_path: base.path("").to_str().map(str::to_string),
+            ..LoraConfig::new(self.r, alpha, &targets)
+        };
+        (self.r > 0).then_some(lora)
+    }
+}
+
+/// `model` frozen, with the adapters.
+pub fn attach<M: Module>(
+    model: M,
+    lora: &LoraConfig,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<M, RecipeError> {
+    lora::attach(model, lora, name_of)
+        .map_err(|problem| RecipeError::value("model.lora.targets", problem))
+}
+
+/// A folder with the adapters, the tokenizer and where they come from.
+pub fn save<M: Module>(
+    model: &M,
+    lora: &LoraConfig,
+    name_of: impl Fn(&str) -> Option<String>,
+    tokenizer: &TextTokenizer,
+    origin: &Origin,
+    dir: &Path,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    lora::save(model, lora, dir, name_of)?;
+    tokenizer.save(&dir.join("tokenizer.json"))?;
+    let text = serde_json::to_string_pretty(origin)?;
+    write_atomically(&dir.join("firebrick.json"), text.as_bytes())
+        .with_context(|| format!("writing {}", dir.display()))
+}
