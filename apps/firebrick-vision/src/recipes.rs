@@ -5,4 +5,5 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("gtsrb", include_str!("../recipes/gtsrb.toml")),
     ("pneumonia", include_str!("../recipes/pneumonia.toml")),
     ("brain-mri", include_str!("../recipes/brain-mri.toml")),
+    ("faces", include_str!("../recipes/faces.toml")),
 ];

@@ -589,6 +589,66 @@ pub enum VisionCommand {
         #[arg(long, value_name = "OUT.png")]
         heatmap: Option<PathBuf>,
     },
+    /// Whose face is it? People are enrolled with pictures of theirs, told apart, and forgotten
+    #[command(subcommand)]
+    Faces(FacesCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FacesCommand {
+    /// Add pictures of a person to an index, which is made where there is none
+    Enrol {
+        /// Pictures of the face and little else
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        #[command(flatten)]
+        index: IndexArgs,
+        /// Whose pictures they are
+        #[arg(long)]
+        name: String,
+        /// Model folder, run folder or shipped model
+        #[arg(long, default_value = "faces")]
+        model: String,
+    },
+    /// Are two pictures of one person?
+    Verify {
+        one: PathBuf,
+        other: PathBuf,
+        /// Model folder, run folder or shipped model
+        #[arg(long, default_value = "faces")]
+        model: String,
+        /// Cosine from which on they are; the model's own otherwise, of which its card says how often it is wrong
+        #[arg(long, value_name = "COSINE")]
+        threshold: Option<f64>,
+    },
+    /// Who of the index is on each picture? `unknown` where nobody is near enough
+    Identify {
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        #[command(flatten)]
+        index: IndexArgs,
+        /// Model folder, run folder or shipped model
+        #[arg(long, default_value = "faces")]
+        model: String,
+        /// Cosine to a person's mean from which on it is that person; the model's own otherwise
+        #[arg(long, value_name = "COSINE")]
+        threshold: Option<f64>,
+    },
+    /// Remove a person from an index, and show that nothing of them is left in it
+    Forget {
+        #[command(flatten)]
+        index: IndexArgs,
+        /// Who
+        #[arg(long)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// Folder of the index: one file, `index.json`, without pictures
+    #[arg(long, value_name = "DIR")]
+    pub index: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -28,11 +28,11 @@ use firebrick_speech::{
     whisper::Options,
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{classification as pictures, faces as people};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Outcome, media, vision};
+use super::{Outcome, faces, media, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -121,6 +121,9 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     }
     if task == pictures::recipe::Recipe::TASK {
         return vision::predict(args, &source, &device);
+    }
+    if task == people::recipe::Recipe::TASK {
+        return faces::predict(args, &source, &device);
     }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();

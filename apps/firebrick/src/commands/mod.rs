@@ -13,6 +13,7 @@ mod compress;
 mod data;
 mod doctor;
 mod eval;
+mod faces;
 mod forward;
 mod inspect;
 mod ladder;
