@@ -85,9 +85,9 @@ impl Stack {
             }
         }
         let [rows, columns] = places(self.size);
-        for row in part.top / PLACE..((part.top + part.rows).div_ceil(PLACE)).min(rows) {
-            for column in part.left / PLACE..((part.left + part.columns).div_ceil(PLACE)).min(columns)
-            {
+        let (bottom, right) = (part.top + part.rows, part.left + part.columns);
+        for row in part.top / PLACE..bottom.div_ceil(PLACE).min(rows) {
+            for column in part.left / PLACE..right.div_ceil(PLACE).min(columns) {
                 self.wrong[row * columns + column] = wrong;
             }
         }

@@ -69,17 +69,17 @@ pub fn identification(
         for (number, (person, vectors)) in by_person.iter().enumerate() {
             let mut vectors = vectors.clone();
             vectors.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed ^ division, number as u64)));
-            let entry = |vector: &&'_ [f32]| (*person, *vector);
-            let (first, rest) = vectors.split_at(ENROLLED.min(vectors.len()));
-            enrolled.extend(first.iter().map(entry));
-            probes.extend(rest.iter().map(entry));
+            let mut first: Vec<Entry> = vectors.into_iter().map(|v| (*person, v)).collect();
+            let rest = first.split_off(ENROLLED.min(first.len()));
             match number as u64 % 2 == division % 2 {
                 true => {
-                    known.extend(first.iter().map(entry));
-                    asked.extend(rest.iter().map(entry));
+                    known.extend(&first);
+                    asked.extend(&rest);
                 }
-                false => strangers.extend(vectors.iter().map(entry)),
+                false => strangers.extend(first.iter().chain(&rest).copied()),
             }
+            enrolled.append(&mut first);
+            probes.extend(rest);
         }
         let mut add = |name, value: Option<f64>| {
             value.map(|value| found.entry(name).or_insert_with(Vec::new).push(value))

@@ -70,13 +70,14 @@ fn vectors(
 /// The index in a folder, whose vectors must be of this model.
 fn known(dir: &Path, source: &Source, model: &str) -> Result<Option<Index>, Failure> {
     let index = Index::open(dir)?;
-    match index.as_ref().is_some_and(|index| !index.is_of(&fingerprint(source)?)) {
-        true => {
+    let weights = fingerprint(source)?;
+    match index.as_ref().is_none_or(|index| index.is_of(&weights)) {
+        true => Ok(index),
+        false => {
             let dir = dir.display();
             let message = format!("{dir}: the index is of another model than {model}");
             Err(Failure::text(USAGE, message))
         }
-        false => Ok(index),
     }
 }
 
