@@ -592,6 +592,43 @@ pub enum VisionCommand {
     /// Whose face is it? People are enrolled with pictures of theirs, told apart, and forgotten
     #[command(subcommand)]
     Faces(FacesCommand),
+    /// What is done in a video, part by part? Seven actions of one person, seen from the ceiling
+    Action(ActionArgs),
+    /// Where in a video does something move unusually? For the camera that the model has learned
+    Anomaly(AnomalyArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ActionArgs {
+    /// A video that ffmpeg reads, a folder of frames, or a picture with a clip's frames from top to bottom
+    pub video: PathBuf,
+    /// Model folder, run folder or shipped model
+    #[arg(long, default_value = "fir-action")]
+    pub model: String,
+    /// Seconds of the video that are left out first
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    pub start: f64,
+}
+
+#[derive(Debug, Args)]
+pub struct AnomalyArgs {
+    /// A video that ffmpeg reads, or a folder of frames
+    pub video: PathBuf,
+    /// Model folder, run folder or shipped model
+    #[arg(long, default_value = "ped2")]
+    pub model: String,
+    /// Seconds of the video that are left out first
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    pub start: f64,
+    /// Score from which on a frame is anomalous; the model's own otherwise
+    #[arg(long, value_name = "SCORE")]
+    pub threshold: Option<f64>,
+    /// Draw the scores over time
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+    /// Write the frame of the highest score, with red where it comes from
+    #[arg(long = "where", value_name = "FILE.png")]
+    pub whereabouts: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -78,7 +78,8 @@ fn faces_are_learned_and_forgotten() {
     let length: f64 = vector.iter().map(|x| x * x).sum();
     assert!(vector.len() == 8 && (length - 1.0).abs() < 1e-4, "{first}");
     // Of everybody some pictures are learned from, the others are asked.
-    let both = ["train", "mine.toml", "--run", "both", "--set", "data.split=pictures", "-q", "--json"];
+    let both =
+        ["train", "mine.toml", "--run", "both", "--set", "data.split=pictures", "-q", "--json"];
     let scores = json(&run(home, &both));
     assert!(scores["metrics"]["test"]["accuracy"].is_number(), "{scores}");
     assert!(scores["metrics"].get("valid").is_none(), "{scores}");

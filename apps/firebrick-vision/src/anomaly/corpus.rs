@@ -118,7 +118,11 @@ pub fn labelled(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
             Ok(resize::resize(&picture, columns, rows, resize::Filter::Bilinear))
         };
         let frames = files.iter().map(frame).collect::<anyhow::Result<_>>()?;
-        Ok(Clip { name, frames, anomalous: files.iter().map(|(_, anomalous)| *anomalous).collect() })
+        Ok(Clip {
+            name,
+            frames,
+            anomalous: files.iter().map(|(_, anomalous)| *anomalous).collect(),
+        })
     };
     clips.into_par_iter().map(clip).collect()
 }

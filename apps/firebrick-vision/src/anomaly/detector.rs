@@ -57,7 +57,13 @@ impl Detector {
 
     /// Every frame of a clip, whose frames have the model's size, in their order.
     pub fn watch(&self, clip: &Clip, batch_size: usize) -> Vec<Seen> {
-        watch(&self.network.model, levels(&self.frames), self.network.config.num_frames, clip, batch_size)
+        watch(
+            &self.network.model,
+            levels(&self.frames),
+            self.network.config.num_frames,
+            clip,
+            batch_size,
+        )
     }
 
     pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {

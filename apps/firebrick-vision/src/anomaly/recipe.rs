@@ -67,14 +67,7 @@ pub struct DataRecipe {
 
 impl Default for DataRecipe {
     fn default() -> Self {
-        Self {
-            dataset: None,
-            train: None,
-            test: None,
-            valid_clips: 3,
-            size: [107, 160],
-            rate: 5.0,
-        }
+        Self { dataset: None, train: None, test: None, valid_clips: 3, size: [107, 160], rate: 5.0 }
     }
 }
 

@@ -58,8 +58,8 @@ impl Stack {
         for pair in self.frames.windows(2) {
             for y in 0..h {
                 for x in 0..w {
-                    let sum = &mut sums[(y / PLACE).min(rows - 1) * columns
-                        + (x / PLACE).min(columns - 1)];
+                    let sum = &mut sums
+                        [(y / PLACE).min(rows - 1) * columns + (x / PLACE).min(columns - 1)];
                     sum.0 += (pair[1][y * w + x] - pair[0][y * w + x]).abs();
                     sum.1 += 1.0;
                 }
@@ -71,13 +71,16 @@ impl Stack {
     /// Puts a part of `other`, enlarged by `zoom`, in the same place of this one.
     fn paste(&mut self, other: &Self, part: Part, zoom: f64, wrong: bool) {
         let [h, w] = self.size;
-        let (middle_y, middle_x) =
-            (part.top as f64 + part.rows as f64 / 2.0, part.left as f64 + part.columns as f64 / 2.0);
+        let (middle_y, middle_x) = (
+            part.top as f64 + part.rows as f64 / 2.0,
+            part.left as f64 + part.columns as f64 / 2.0,
+        );
         for (mine, theirs) in self.frames.iter_mut().zip(&other.frames) {
             for y in part.top..part.top + part.rows {
                 for x in part.left..part.left + part.columns {
                     let from = |at: usize, middle: f64, side: usize| {
-                        ((at as f64 + 0.5 - middle) / zoom + middle - 0.5).clamp(0.0, side as f64 - 1.0)
+                        ((at as f64 + 0.5 - middle) / zoom + middle - 0.5)
+                            .clamp(0.0, side as f64 - 1.0)
                     };
                     let (from_y, from_x) = (from(y, middle_y, h), from(x, middle_x, w));
                     mine[y * w + x] = between(theirs, [h, w], from_y, from_x);
@@ -142,7 +145,11 @@ pub fn made(
         let [slow, fast] = recipe.speed;
         let step = if large { 1 } else { slow + coins.below(fast - slow + 1) };
         let [low, high] = recipe.zoom;
-        let zoom = if large { low + coins.within(0.0, 1.0) * (high - low) } else { coins.within(0.9, 1.15) };
+        let zoom = if large {
+            low + coins.within(0.0, 1.0) * (high - low)
+        } else {
+            coins.within(0.9, 1.15)
+        };
         let source = Stack::around(&clips[other], at, step, count);
         if let Some(part) = moving_part(&source, recipe, coins) {
             stack.paste(&source, part, zoom, true);

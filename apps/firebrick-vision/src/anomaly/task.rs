@@ -81,7 +81,12 @@ pub struct ClipExamples<'a> {
 
 impl<'a> ClipExamples<'a> {
     /// Of every frame.
-    pub fn new(clips: &'a [Clip], frames: usize, recipe: &'a AnomalyRecipe, levels: Levels) -> Self {
+    pub fn new(
+        clips: &'a [Clip],
+        frames: usize,
+        recipe: &'a AnomalyRecipe,
+        levels: Levels,
+    ) -> Self {
         let of_clip = |(i, clip): (usize, &Clip)| (0..clip.frames.len()).map(move |t| (i, t));
         let places = clips.iter().enumerate().flat_map(of_clip).collect();
         Self { clips, places, frames, recipe, levels }
@@ -94,12 +99,15 @@ impl<'a> ClipExamples<'a> {
             let wrong = coins.toss(0.6);
             let place = self.places[*index];
             let mut stack = made(self.clips, place, self.frames, self.recipe, wrong, &mut coins);
-            let (bright, strong) = (coins.within(-20.0, 20.0) as f32, coins.within(0.8, 1.2) as f32);
+            let (bright, strong) =
+                (coins.within(-20.0, 20.0) as f32, coins.within(0.8, 1.2) as f32);
             let mirror = coins.toss(0.5);
             let mean = self.levels.mean;
             let [_, w] = stack.size;
             for frame in &mut stack.frames {
-                frame.iter_mut().for_each(|level| *level = (*level - mean) * strong + mean + bright);
+                frame
+                    .iter_mut()
+                    .for_each(|level| *level = (*level - mean) * strong + mean + bright);
                 if mirror {
                     frame.chunks_exact_mut(w).for_each(<[f32]>::reverse);
                 }

@@ -100,7 +100,7 @@ impl Trial {
         let (mut normal, mut wrong) = (vec![], vec![]);
         for (clip, of) in clips.iter().enumerate() {
             for at in (0..of.frames.len()).step_by(EVERY) {
-                let mut stack = |is_wrong: bool| {
+                let stack = |is_wrong: bool| {
                     let seed = mix(recipe.seed ^ 0x7a11, (clip << 32 | at << 1) as u64);
                     let mut coins = Coins::new(seed ^ u64::from(is_wrong));
                     let count = recipe.model.num_frames;

@@ -169,10 +169,10 @@ pub fn inputs(path: &Path) -> anyhow::Result<Vec<Input>> {
     }
     let mut found = vec![];
     walk(path, path, 16, &mut found)?;
-    ensure!(!found.is_empty(), DataError::Empty {
-        path: path.to_owned(),
-        detail: "no video and no frame is in it"
-    });
+    ensure!(
+        !found.is_empty(),
+        DataError::Empty { path: path.to_owned(), detail: "no video and no frame is in it" }
+    );
     Ok(found)
 }
 
@@ -239,8 +239,7 @@ mod tests {
             pixels: (0..24).map(|i| (i / 6) * 10).collect(),
         };
         std::fs::write(&path, decode::png(&whole)).unwrap();
-        let reading =
-            Frames { size: [3, 2], colour: Colour::Grey, rate: 1.0, start: 0.0, most: 4 };
+        let reading = Frames { size: [3, 2], colour: Colour::Grey, rate: 1.0, start: 0.0, most: 4 };
         let found = frames(&path, &reading).unwrap();
         assert_eq!(found.iter().map(|f| f.pixels[0]).collect::<Vec<_>>(), [0, 10, 20, 30]);
         assert!(found.iter().all(|f| (f.width, f.height) == (2, 3)));

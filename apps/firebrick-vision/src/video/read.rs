@@ -70,8 +70,10 @@ const CONTAINERS: &str = "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,avi,mpegts,mpeg,
                           ivf,ogg,flv,live_flv,asf,gif,nut,mjpeg,yuv4mpegpipe,dv,mxf,rm,swf,wtv";
 
 /// Endings of the files that are taken for videos in a folder.
-pub const EXTENSIONS: &[&str] =
-    &["3gp", "asf", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"];
+pub const EXTENSIONS: &[&str] = &[
+    "3gp", "asf", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm",
+    "wmv",
+];
 
 /// Whether a file's name ends as a video's does.
 pub fn is_video(path: &Path) -> bool {
@@ -90,7 +92,10 @@ pub fn read(
         false => file(path, frames, sink)?,
     };
     match count {
-        0 => Err(DataError::Empty { path: path.to_owned(), detail: "no frame was found in it" }.into()),
+        0 => {
+            Err(DataError::Empty { path: path.to_owned(), detail: "no frame was found in it" }
+                .into())
+        }
         count => Ok(count),
     }
 }
@@ -294,20 +299,28 @@ mod tests {
                 "a.mkv" => path,
                 name => {
                     let to = dir.path().join(name);
-                    let other = made(dir.path(), &format!("made.{}", &name[name.len() - 3..]), &["-y"]);
+                    let other =
+                        made(dir.path(), &format!("made.{}", &name[name.len() - 3..]), &["-y"]);
                     fs::rename(other, &to).unwrap();
                     to
                 }
             };
             let found = all(&path, &frames(10.0)).unwrap();
             assert_eq!(found.len(), 20, "{name}");
-            assert!(found.iter().all(|p| (p.width, p.height, p.pixels.len()) == (32, 24, 32 * 24 * 3)));
+            assert!(
+                found.iter().all(|p| (p.width, p.height, p.pixels.len()) == (32, 24, 32 * 24 * 3))
+            );
             assert_ne!(found[0], found[19]);
             assert_eq!(all(&path, &frames(5.0)).unwrap().len(), 10);
             assert_eq!(all(&path, &Frames { most: 3, ..frames(10.0) }).unwrap().len(), 3);
             let late = all(&path, &Frames { start: 1.0, ..frames(10.0) }).unwrap();
             assert_eq!(late.len(), 10);
-            assert_eq!(all(&path, &Frames { colour: Colour::Grey, ..frames(10.0) }).unwrap()[0].pixels.len(), 32 * 24);
+            assert_eq!(
+                all(&path, &Frames { colour: Colour::Grey, ..frames(10.0) }).unwrap()[0]
+                    .pixels
+                    .len(),
+                32 * 24
+            );
         }
     }
 
@@ -332,7 +345,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let whole = fs::read(made(dir.path(), "whole.mp4", &[])).unwrap();
         let playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nwhole.mp4\n#EXT-X-ENDLIST\n";
-        let concat = format!("ffconcat version 1.0\nfile '{}'\n", dir.path().join("whole.mp4").display());
+        let concat =
+            format!("ffconcat version 1.0\nfile '{}'\n", dir.path().join("whole.mp4").display());
         let cases: [(&str, &[u8]); 7] = [
             ("empty.mp4", b""),
             ("text.mp4", b"no video at all"),
@@ -351,7 +365,10 @@ mod tests {
         assert!(all(&dir.path().join("absent.mp4"), &frames(10.0)).is_err());
         let empty = dir.path().join("folder");
         fs::create_dir(&empty).unwrap();
-        assert!(matches!(all(&empty, &frames(1.0)), Err(VideoError::Data(DataError::Empty { .. }))));
+        assert!(matches!(
+            all(&empty, &frames(1.0)),
+            Err(VideoError::Data(DataError::Empty { .. }))
+        ));
     }
 
     #[test]

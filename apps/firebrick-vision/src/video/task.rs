@@ -118,9 +118,14 @@ impl Examples for ClipExamples<'_> {
 }
 
 /// Clips of as many frames each, at the model's size -> `[B, T, I, H, W]`
-pub fn batch<C: AsRef<[Picture]>>(processor: &Processor, clips: &[C], device: &Device) -> Tensor<5> {
+pub fn batch<C: AsRef<[Picture]>>(
+    processor: &Processor,
+    clips: &[C],
+    device: &Device,
+) -> Tensor<5> {
     let (b, t) = (clips.len(), clips[0].as_ref().len());
-    let frames: Vec<Picture> = clips.iter().flat_map(|clip| clip.as_ref().iter().cloned()).collect();
+    let frames: Vec<Picture> =
+        clips.iter().flat_map(|clip| clip.as_ref().iter().cloned()).collect();
     let frames = processor.batch(&frames, device); // [B T, I, H, W]
     let [_, i, h, w] = frames.dims();
     frames.reshape([b, t, i, h, w])

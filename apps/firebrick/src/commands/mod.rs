@@ -31,6 +31,7 @@ mod sweep;
 mod train;
 mod transcribe;
 mod translate;
+mod video;
 mod vision;
 
 use std::io::Write;

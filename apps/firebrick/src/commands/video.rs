@@ -109,8 +109,14 @@ pub fn anomaly(args: &AnomalyArgs, global: &Global) -> Outcome {
     if threshold.is_none() {
         text.push_str("the model has no threshold of its own: give --threshold\n");
     }
-    for (from, to) in spans(&seen.iter().map(|s| anomalous(s.score) == Some(true)).collect::<Vec<_>>()) {
-        text.push_str(&format!("anomalous from {:.1} s to {:.1} s\n", seconds(from), seconds(to + 1)));
+    for (from, to) in
+        spans(&seen.iter().map(|s| anomalous(s.score) == Some(true)).collect::<Vec<_>>())
+    {
+        text.push_str(&format!(
+            "anomalous from {:.1} s to {:.1} s\n",
+            seconds(from),
+            seconds(to + 1)
+        ));
     }
     if let Some(path) = &args.plot {
         let curve = |name: &str, value: &dyn Fn(usize) -> f64| Curve {
@@ -213,7 +219,8 @@ pub fn predict_anomalies(args: &PredictArgs, source: &Source, device: &Device) -
         }
         let late = files.len() - known.len();
         let clip = Clip { name: String::new(), frames: known, anomalous: vec![] };
-        let seen = if clip.frames.is_empty() { vec![] } else { detector.watch(&clip, args.batch_size) };
+        let seen =
+            if clip.frames.is_empty() { vec![] } else { detector.watch(&clip, args.batch_size) };
         for (i, (file, frame)) in files.iter().zip(read).enumerate() {
             let answer = match (frame, i.checked_sub(late).and_then(|i| seen.get(i))) {
                 (Ok(_), Some(seen)) => Ok(json!({"score": seen.score})),

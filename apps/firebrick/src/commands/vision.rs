@@ -21,7 +21,7 @@ use firebrick_vision::{
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, ask, faces};
+use super::{Outcome, ask, faces, video};
 use crate::{
     cli::{Global, PredictArgs, VisionCommand},
     failure::{BAD_FILE, Failure, USAGE},
@@ -36,6 +36,8 @@ pub fn run(command: VisionCommand, global: &Global) -> Outcome {
             medical(&images, &model, heatmap.as_deref(), global)
         }
         VisionCommand::Faces(command) => faces::run(command, global),
+        VisionCommand::Action(args) => video::action(&args, global),
+        VisionCommand::Anomaly(args) => video::anomaly(&args, global),
     }
 }
 
