@@ -1,8 +1,11 @@
 //! Vision applications: pictures into training, models into answers about pictures.
 #![recursion_limit = "256"]
 
+pub mod anomaly;
 pub mod classification;
+pub mod faces;
 pub mod heatmap;
 pub mod recipes;
 pub mod shipped;
 pub mod signs;
+pub mod video;

@@ -5,4 +5,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("gtsrb", include_str!("../recipes/gtsrb.toml")),
     ("pneumonia", include_str!("../recipes/pneumonia.toml")),
     ("brain-mri", include_str!("../recipes/brain-mri.toml")),
+    ("faces", include_str!("../recipes/faces.toml")),
+    ("ped2", include_str!("../recipes/ped2.toml")),
+    ("fir-action", include_str!("../recipes/fir-action.toml")),
 ];

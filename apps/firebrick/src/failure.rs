@@ -6,6 +6,7 @@ use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
 use firebrick_train::{
     checkpoint::CheckpointError, recipe::RecipeError, run::RunError, sweep::study::StudyError,
 };
+use firebrick_vision::video::read::VideoError;
 
 use crate::places::Missing;
 
@@ -66,6 +67,7 @@ macro_rules! from {
 from!(
     LoadError,
     DataError,
+    VideoError,
     CheckpointError,
     RunError,
     StudyError,
@@ -92,6 +94,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
             Some(DataError::NotHere { .. }) => return MISSING,
             Some(DataError::UnknownSet { .. }) => return USAGE,
             Some(_) => return BAD_FILE,
+            None => {}
+        }
+        match cause.downcast_ref::<VideoError>() {
+            Some(VideoError::NoProgram) => return MISSING,
+            Some(VideoError::Data(_)) => return BAD_FILE,
             None => {}
         }
         if cause.is::<LoadError>() || cause.is::<TokenizerError>() || cause.is::<ChatError>() {

@@ -3,7 +3,7 @@
 use firebrick_nlp::{classification, lm, pretraining, tagging, translation};
 use firebrick_speech as speech;
 use firebrick_train::job::Recipe;
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{anomaly, classification as pictures, faces, video};
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
 macro_rules! with_task {
@@ -41,6 +41,18 @@ macro_rules! with_task {
                 type $R = firebrick_vision::classification::recipe::Recipe;
                 $body
             }
+            <firebrick_vision::faces::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::faces::recipe::Recipe;
+                $body
+            }
+            <firebrick_vision::anomaly::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::anomaly::recipe::Recipe;
+                $body
+            }
+            <firebrick_vision::video::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::video::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -57,6 +69,9 @@ pub const TASKS: &[&str] = &[
     speech::classification::recipe::Recipe::TASK,
     speech::recognition::recipe::Recipe::TASK,
     pictures::recipe::Recipe::TASK,
+    faces::recipe::Recipe::TASK,
+    anomaly::recipe::Recipe::TASK,
+    video::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.

@@ -75,6 +75,41 @@ impl Roc {
         scores.get(needed.max(1) - 1).copied()
     }
 
+    /// Lowest threshold that at most this share of the negatives reaches; `None` without negatives.
+    pub fn threshold_of_false_alarms(&self, share: f64) -> Option<f64> {
+        let mut scores = self.negatives.clone();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        let allowed = (share * scores.len() as f64 + 1e-9).floor() as usize;
+        match scores.get(allowed) {
+            // Just above the first one that is not allowed.
+            Some(score) => Some(score.next_up()),
+            None => scores.last().copied(),
+        }
+    }
+
+    /// Equal error rate: the share of false alarms at the threshold where it is nearest to the share of positives that
+    /// are missed, the mean of both where they differ; `None` where a class has no example.
+    pub fn eer(&self) -> Option<f64> {
+        if self.positives.is_empty() || self.negatives.is_empty() {
+            return None;
+        }
+        let sorted = |scores: &[f64]| {
+            let mut scores = scores.to_vec();
+            scores.sort_by(f64::total_cmp);
+            scores
+        };
+        let (positives, negatives) = (sorted(&self.positives), sorted(&self.negatives));
+        let below = |scores: &[f64], threshold: f64| {
+            scores.partition_point(|score| *score < threshold) as f64 / scores.len() as f64
+        };
+        let rates = positives.iter().chain(&negatives).map(|threshold| {
+            let (missed, alarms) =
+                (below(&positives, *threshold), 1.0 - below(&negatives, *threshold));
+            ((missed - alarms).abs(), (missed + alarms) / 2.0)
+        });
+        rates.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, rate)| rate)
+    }
+
     /// What is called positive scores `threshold` or more.
     pub fn at(&self, threshold: f64) -> Counts {
         let above = |scores: &[f64]| scores.iter().filter(|s| **s >= threshold).count() as u64;
@@ -194,6 +229,26 @@ mod tests {
         assert_eq!((counts.sensitivity(), counts.specificity()), (Some(0.75), Some(0.5)));
         assert_eq!((counts.correct(), counts.total()), (4, 6));
         assert_eq!(Roc::default().threshold(0.9), None);
+    }
+
+    #[test]
+    fn a_threshold_keeps_its_false_alarms() {
+        let seen = seen(&[], &[0.1, 0.2, 0.3, 0.4]);
+        let alarms =
+            |share: f64| seen.at(seen.threshold_of_false_alarms(share).unwrap()).false_positives;
+        assert_eq!([0.0, 0.24, 0.25, 0.6, 1.0].map(alarms), [0, 0, 1, 2, 4]);
+        assert_eq!(Roc::default().threshold_of_false_alarms(0.1), None);
+    }
+
+    /// By hand: at 0.5 one of four positives is missed, and one of four negatives is an alarm.
+    #[test]
+    fn equal_errors_by_hand() {
+        let apart = seen(&[0.4, 0.5, 0.8, 0.9], &[0.1, 0.2, 0.3, 0.6]);
+        assert_eq!(apart.eer(), Some(0.25));
+        assert_eq!(seen(&[0.9, 0.8], &[0.1]).eer(), Some(0.0));
+        assert_eq!(seen(&[0.1], &[0.9]).eer(), Some(1.0));
+        assert_eq!(seen(&[0.5], &[0.5]).eer(), Some(0.5));
+        assert_eq!(seen(&[0.5], &[]).eer(), None);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Origin {
     pub max_len: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Threshold>,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
@@ -40,6 +42,15 @@ pub struct Decision {
     pub abstain: [f64; 2],
 }
 
+/// Where a model's score begins to mean yes. Chosen on validation data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// A score of this or more is a yes.
+    pub value: f64,
+    /// Share of the validation scores that should be a no and reach it.
+    pub false_alarms: f64,
+}
+
 impl Origin {
     /// Of the model that a run makes by the recipe called `recipe`.
     pub fn new(task: &str, recipe: &str, run: &RunInfo, metrics: Scores) -> Self {
@@ -48,6 +59,7 @@ impl Origin {
             labels: vec![],
             max_len: None,
             decision: None,
+            threshold: None,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

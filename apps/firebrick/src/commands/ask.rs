@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
-    arch::deep_speech,
+    arch::{clip_rnn, deep_speech, motion},
     checkpoint::{Source, tensors::write_atomically},
 };
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
@@ -28,11 +28,11 @@ use firebrick_speech::{
     whisper::Options,
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{anomaly, classification as pictures, faces as people, video as clips};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Outcome, media, vision};
+use super::{Outcome, faces, media, video, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -121,6 +121,15 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     }
     if task == pictures::recipe::Recipe::TASK {
         return vision::predict(args, &source, &device);
+    }
+    if task == people::recipe::Recipe::TASK {
+        return faces::predict(args, &source, &device);
+    }
+    if task == clips::recipe::Recipe::TASK {
+        return video::predict_actions(args, &source, &device);
+    }
+    if task == anomaly::recipe::Recipe::TASK {
+        return video::predict_anomalies(args, &source, &device);
     }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
@@ -280,6 +289,8 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
+        motion::MODEL_TYPE => anomaly::recipe::Recipe::TASK,
+        clip_rnn::MODEL_TYPE => clips::recipe::Recipe::TASK,
         deep_speech::MODEL_TYPE | "whisper" => SpeechRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK

@@ -24,7 +24,7 @@ use firebrick_nlp::{
 };
 use firebrick_speech::{classification as sound, recognition, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{anomaly, classification as pictures, faces as people, video as clips};
 use serde_json::{Value, json};
 
 use super::{
@@ -65,6 +65,9 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
         recognition::recipe::Recipe::TASK => speech(args, &source, global)?,
         pictures::recipe::Recipe::TASK => images(args, &source, global)?,
+        people::recipe::Recipe::TASK => faces(args, &source, global)?,
+        clips::recipe::Recipe::TASK => actions(args, &source, global)?,
+        anomaly::recipe::Recipe::TASK => anomalies(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -429,6 +432,136 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let interval = interval.map(|interval| ("accuracy", interval));
     Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })
+}
+
+/// Folders of people by path, or those of the recipe's data.
+fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let embedder = people::embedder::FaceEmbedder::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let seed = global.seed.unwrap_or(0);
+    let (data, samples) = match &args.data {
+        Some(path) if !is_set(path) => {
+            let read = pictures::recipe::DataRecipe {
+                size: embedder.processor.size,
+                filter: embedder.processor.filter,
+                grey: embedder.network.config.num_channels() == 1,
+                ..Default::default()
+            };
+            let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            (path.clone(), parts.remove("train").unwrap_or_default())
+        }
+        set => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let mut recipe: people::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset.clone_from(set);
+            }
+            let places = places::of_recipe(&opened.base);
+            let corpus = people::corpus::load(&recipe.data, recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, Some(corpus.test))?
+        }
+    };
+    let names: Vec<&str> = samples.iter().map(|sample| sample.label.as_str()).collect();
+    let found: Vec<_> = samples.iter().map(|sample| sample.picture.clone()).collect();
+    let watch = Stopwatch::start();
+    let vectors = embedder.embed(&found, args.batch_size.max(1));
+    let speed = watch.speed(samples.len(), args.latency, |row| {
+        embedder.embed(&found[row..=row], 1);
+    });
+    let roc = people::judge::pairs(&vectors, &names);
+    if roc.eer().is_none() {
+        let message = format!("{data}: two people are needed, with two pictures of one of them");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    let mut metrics = people::judge::verification(&roc, embedder.threshold);
+    metrics.extend(people::judge::identification(&vectors, &names, embedder.threshold, seed));
+    let more = json!({
+        "same_pairs": roc.positives.len(), "different_pairs": roc.negatives.len(),
+        "threshold": embedder.threshold, "auc_95": roc.auc_interval(), "speed": speed,
+    });
+    let interval = roc.auc_interval().map(|interval| ("auc", interval));
+    Ok(Scored { data, rows: samples.len(), metrics, interval, more })
+}
+
+/// Clips of a table, or those of the recipe's data.
+fn actions(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let classifier = clips::classifier::ClipClassifier::open(source, &global.device.open()?)?;
+    let read = clips::recipe::DataRecipe {
+        frames: classifier.length(),
+        size: classifier.frames.frame.size,
+        rate: classifier.frames.rate,
+        grey: classifier.network.config.num_channels == 1,
+        ..Default::default()
+    };
+    let (data, found) = match &args.data {
+        Some(path) if !is_set(path) => {
+            let all = clips::corpus::clips(&PathBuf::from(path), &read)?;
+            let wanted = args.split.as_deref();
+            let of_part = |(_, part): &(_, String)| wanted.is_none_or(|wanted| wanted == part);
+            (path.clone(), all.into_iter().filter(of_part).map(|(clip, _)| clip).collect())
+        }
+        set => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let mut recipe: clips::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset.clone_from(set);
+            }
+            let corpus = clips::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?
+        }
+    };
+    let judged = classifier.judge(&found, args.batch_size.max(1));
+    let skipped = found.len() - judged.confusion.total() as usize;
+    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
+}
+
+/// Frames of a table with `file` and `anomalous`, or those of the recipe's data.
+fn anomalies(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let detector = anomaly::detector::Detector::open(source, &global.device.open()?)?;
+    let (data, found) = match &args.data {
+        Some(path) if !is_set(path) => {
+            let size = detector.frames.frame.size;
+            let read = anomaly::recipe::DataRecipe { size, ..Default::default() };
+            (path.clone(), anomaly::corpus::labelled(&PathBuf::from(path), &read)?)
+        }
+        set => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let mut recipe: anomaly::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset.clone_from(set);
+            }
+            let corpus = anomaly::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            ("test".into(), corpus.test)
+        }
+    };
+    let scores: Vec<Vec<f64>> = found
+        .iter()
+        .map(|clip| {
+            let seen = detector.watch(clip, args.batch_size.max(1));
+            seen.iter().map(|seen| seen.score).collect()
+        })
+        .collect();
+    let roc = anomaly::train::scores(&found, &scores);
+    if roc.auc().is_none() {
+        let message = format!("{data}: frames of both kinds are needed");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    let by_clip: BTreeMap<&str, Option<f64>> = found
+        .iter()
+        .zip(&scores)
+        .map(|(clip, scores)| {
+            let alone =
+                anomaly::train::scores(std::slice::from_ref(clip), std::slice::from_ref(scores));
+            (clip.name.as_str(), alone.auc())
+        })
+        .collect();
+    let more = json!({
+        "threshold": detector.threshold, "auc_95": roc.auc_interval(), "auc_by_clip": by_clip,
+        "anomalous": roc.positives.len(),
+    });
+    let rows = roc.positives.len() + roc.negatives.len();
+    let metrics = anomaly::train::metrics(&roc, detector.threshold);
+    Ok(Scored { data, rows, metrics, interval: None, more })
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.

@@ -11,6 +11,7 @@ use firebrick_data::{
     audio::read::{Limits, from_stream, read, recordings},
     error::DataError,
 };
+use firebrick_vision::classification::layouts;
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -26,6 +27,20 @@ pub fn find(input: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
         inner.to_string_lossy().into_owned()
     };
     Ok(recordings(input)?.into_iter().map(|path| (id(&path), path)).collect())
+}
+
+/// The pictures of a file or a folder with their ids, as [`find`] has them of recordings.
+pub fn pictures(input: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+    if !input.is_dir() {
+        let name = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Ok(vec![(name, input.to_owned())]);
+    }
+    let files = layouts::pictures(input)?;
+    if files.is_empty() {
+        let message = format!("{}: no picture in this folder", input.display());
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    Ok(files.into_iter().map(|file| (layouts::relative(&file, input), file)).collect())
 }
 
 /// A recording's samples at `rate` Hz; `-` is standard input.

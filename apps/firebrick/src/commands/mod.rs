@@ -13,6 +13,7 @@ mod compress;
 mod data;
 mod doctor;
 mod eval;
+mod faces;
 mod forward;
 mod inspect;
 mod ladder;
@@ -30,6 +31,7 @@ mod sweep;
 mod train;
 mod transcribe;
 mod translate;
+mod video;
 mod vision;
 
 use std::io::Write;

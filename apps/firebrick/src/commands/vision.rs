@@ -21,7 +21,7 @@ use firebrick_vision::{
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, ask};
+use super::{Outcome, ask, faces, video};
 use crate::{
     cli::{Global, PredictArgs, VisionCommand},
     failure::{BAD_FILE, Failure, USAGE},
@@ -35,6 +35,9 @@ pub fn run(command: VisionCommand, global: &Global) -> Outcome {
         VisionCommand::Medical { images, model, heatmap } => {
             medical(&images, &model, heatmap.as_deref(), global)
         }
+        VisionCommand::Faces(command) => faces::run(command, global),
+        VisionCommand::Action(args) => video::action(&args, global),
+        VisionCommand::Anomaly(args) => video::anomaly(&args, global),
     }
 }
 
@@ -99,7 +102,7 @@ fn classify(
 }
 
 /// Prints what there is to say; errors end in their exit code.
-fn told(
+pub fn told(
     list: &Value,
     text: &str,
     mut errors: Vec<DataError>,

@@ -6,6 +6,7 @@ pub mod ast;
 pub mod bart;
 pub mod bert;
 pub mod clip;
+pub mod clip_rnn;
 pub mod convnext;
 pub mod deep_speech;
 pub mod gpt2;
@@ -13,6 +14,7 @@ pub mod image;
 pub mod inputs;
 pub mod llama;
 pub mod mobilenet_v2;
+pub mod motion;
 pub mod recurrent;
 pub mod resnet;
 pub mod t5;
@@ -79,6 +81,8 @@ const FAMILIES: &[(&str, Open)] = &[
     ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, Head::Own, d))),
     ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, Head::Own, d))),
     (recurrent::MODEL_TYPE, |s, d| boxed(recurrent::RecurrentForCausalLm::load(s, d))),
+    (motion::MODEL_TYPE, |s, d| boxed(motion::FirebrickMotion::load(s, d))),
+    (clip_rnn::MODEL_TYPE, |s, d| boxed(clip_rnn::FirebrickClipRnn::load(s, d))),
     (deep_speech::MODEL_TYPE, |s, d| boxed(deep_speech::FirebrickDeepSpeech::load(s, d))),
     ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),
     ("firebrick-tagger", |s, d| boxed(tagger::FirebrickTagger::load(s, d))),

@@ -1,0 +1,86 @@
+//! A model folder that says what is done in a clip: opened, asked, saved.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use burn::tensor::Device;
+use firebrick_core::{
+    arch::{AnyModel, clip_rnn::FirebrickClipRnn},
+    checkpoint::{
+        Source,
+        tensors::{SaveType, write_atomically},
+    },
+};
+use firebrick_data::image::Picture;
+use firebrick_train::origin::Origin;
+
+use super::{
+    corpus::{Clip, fill},
+    frames::FrameProcessor,
+    task::{classes, logits},
+};
+use crate::classification::task::{Judged, softmax};
+
+/// A network with what it was trained with.
+pub struct ClipClassifier {
+    pub network: FirebrickClipRnn,
+    pub frames: FrameProcessor,
+    pub labels: Vec<String>,
+}
+
+impl ClipClassifier {
+    pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let config = source.config()?;
+        let network = FirebrickClipRnn::load(source, device)?;
+        let frames = FrameProcessor::open(source, network.config.num_channels)?;
+        let names = &config["id2label"];
+        let count = names.as_object().map_or(0, serde_json::Map::len);
+        let name = |i: usize| names[i.to_string()].as_str().map(str::to_string);
+        let labels = (0..count.max(2)).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}")));
+        Ok(Self { network, frames, labels: labels.collect() })
+    }
+
+    /// Frames of a clip.
+    pub fn length(&self) -> usize {
+        self.network.config.num_frames
+    }
+
+    /// Probabilities by label of each part of a video as long as a clip; the last one may begin in the one before it.
+    pub fn parts(&self, frames: &[Picture], batch_size: usize) -> Vec<(usize, Vec<f32>)> {
+        let (length, count) = (self.length(), frames.len());
+        let mut frames = frames.to_vec();
+        fill(&mut frames, length);
+        let mut begins: Vec<usize> =
+            (0..count).step_by(length).filter(|begin| begin + length <= frames.len()).collect();
+        let last = frames.len() - length;
+        if begins.last() != Some(&last) {
+            begins.push(last);
+        }
+        let parts: Vec<&[Picture]> = begins.iter().map(|b| &frames[*b..*b + length]).collect();
+        let logits = logits(&self.network.model, &self.frames.frame, &parts, batch_size);
+        begins.into_iter().zip(logits.iter().map(|row| softmax(row))).collect()
+    }
+
+    /// Judges on clips; those with an unknown label are left out.
+    pub fn judge(&self, clips: &[Clip], batch_size: usize) -> Judged {
+        let known = clips.iter().filter(|clip| self.labels.contains(&clip.label));
+        let known: Vec<Clip> = known.cloned().collect();
+        let truths = classes(&known, &self.labels).expect("all are known");
+        let logits = logits(&self.network.model, &self.frames.frame, &known, batch_size);
+        Judged::new(&logits, &truths, &self.labels, None)
+    }
+
+    pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        self.network.save(&dir.join("model.safetensors"), SaveType::F32)?;
+        let config = self.network.config.to_json(&self.labels);
+        for (file, value) in
+            [("config.json", config), ("preprocessor_config.json", self.frames.to_json())]
+        {
+            let path = dir.join(file);
+            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        origin.save(dir, "video-classification", about)
+    }
+}

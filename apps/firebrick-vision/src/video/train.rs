@@ -1,0 +1,250 @@
+//! From a recipe to a model folder, through the one training loop.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use burn::module::Module;
+use firebrick_core::arch::clip_rnn::FirebrickClipRnn;
+use firebrick_data::image::{Picture, decode::png, resize::Filter, sheet::sheet};
+use firebrick_train::{
+    fit::{End, Fitted, Plan, fit},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    origin::Origin,
+    recipe::{RecipeError, TrainRecipe},
+    report::{self, Report},
+    sampler::mix,
+};
+
+use super::{
+    classifier::ClipClassifier,
+    corpus::{self, Clip, Corpus},
+    frames::FrameProcessor,
+    recipe::{METRICS, Recipe},
+    task::{Act, ClipExamples, classes, logits, weights},
+};
+use crate::classification::{
+    processor::{Processor, statistics},
+    report::share,
+    task::Judged,
+};
+
+/// Clips of the sheet that shows what the model learns from; each is a row.
+const SHOWN: usize = 8;
+
+/// Everything before step 0.
+pub struct Prepared {
+    pub corpus: Corpus,
+    pub frames: FrameProcessor,
+}
+
+/// A trained model and what was measured of it.
+pub struct Trained {
+    pub outcome: Outcome,
+    pub corpus: Corpus,
+    /// On the test clips, once, when the run finished; else on the validation clips.
+    pub judged: Option<(&'static str, Judged)>,
+    /// What the model learned from: some clips as a step saw them.
+    pub shown: Picture,
+}
+
+impl job::Recipe for Recipe {
+    const TASK: &'static str = "video-classification";
+    type Prepared = Prepared;
+    type Trained = Trained;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    fn method(&mut self) -> &mut TrainRecipe {
+        &mut self.train
+    }
+
+    fn metric(&self) -> Result<&'static str, RecipeError> {
+        self.eval.metric(METRICS)
+    }
+
+    fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let corpus = corpus::load(&self.data, places)?;
+        let colour = self.data.colour();
+        let frames = corpus.train.iter().flat_map(|clip| &clip.frames);
+        let (mean, std) = statistics(frames, colour.channels());
+        let floats = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
+        let frame = Processor {
+            size: self.data.size,
+            shortest_edge: None,
+            colour,
+            filter: Filter::Bilinear,
+            mean: floats(mean),
+            std: floats(std),
+        };
+        Ok(Prepared { corpus, frames: FrameProcessor { frame, rate: self.data.rate } })
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
+        train(self, prepared, session)
+    }
+}
+
+impl job::Prepared for Prepared {
+    fn data_sha256(&self) -> &str {
+        &self.corpus.sha256
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.corpus.remarks()
+    }
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
+    session.needs_whole_model()?;
+    let Session { device, run, team, max_time, stop, report } = session;
+    let device = device.clone().autodiff();
+    device.seed(recipe.seed);
+    let Prepared { corpus, frames } = prepared;
+    let labels = corpus.labels.clone();
+    let config = recipe.config();
+    let model = Act { model: config.init(labels.len(), &device).materialize() };
+    let of_train = classes(&corpus.train, &labels).expect("labels are those of these clips");
+    let examples = ClipExamples {
+        clips: &corpus.train,
+        weights: weights(&of_train, labels.len(), recipe.data.balance),
+        classes: of_train,
+        processor: &frames.frame,
+        augment: recipe.augment,
+        shift: recipe.data.shift,
+        smoothing: recipe.train.label_smoothing as f32,
+    };
+    let batch_size = recipe.eval.batch_size;
+    // Without clips that choose, the last weights are kept.
+    let chooses = !corpus.valid.is_empty();
+    let last = TrainRecipe { eval_every: usize::MAX, ..recipe.train.clone() };
+    let valid: &[Clip] = if chooses { &corpus.valid } else { &corpus.train };
+    let of_valid = classes(valid, &labels)
+        .context("a validation clip has a label that no training clip has")?;
+    let plan = Plan {
+        train: if chooses { &recipe.train } else { &last },
+        checkpoint: &recipe.checkpoint,
+        metric: recipe.eval.metric(METRICS)?,
+        seed: recipe.seed,
+        max_time,
+        stop,
+        team,
+    };
+    let evaluate = |model: &Act| {
+        let logits = logits(&model.model, &frames.frame, valid, batch_size);
+        Judged::new(&logits, &of_valid, &labels, None).metrics()
+    };
+    let Fitted { best, end, counters } = fit(model, &examples, &plan, run, evaluate, report)?;
+    if !team.is_first() {
+        return Ok(None);
+    }
+
+    let shown = shown(recipe, &examples);
+    let network = FirebrickClipRnn { config, model: best.model };
+    let classifier = ClipClassifier { network, frames: frames.clone(), labels: labels.clone() };
+    let mut scores = Scores::new();
+    let mut judged = None;
+    if chooses {
+        let valid = classifier.judge(&corpus.valid, batch_size);
+        scores.insert("valid".into(), valid.metrics());
+        judged = Some(("validation", valid));
+    }
+    if matches!(end, End::Finished | End::EarlyStop) && !corpus.test.is_empty() {
+        let test = classifier.judge(&corpus.test, batch_size);
+        scores.insert("test".into(), test.metrics());
+        judged = Some(("test", test));
+    }
+    let task = <Recipe as job::Recipe>::TASK;
+    let origin = Origin { labels, ..Origin::new(task, &recipe.name, &run.info, scores.clone()) };
+    classifier.save(&run.dir().join("model"), &origin, &about(recipe, &corpus))?;
+    let outcome = Outcome { end, counters, scores };
+    Ok(Some(Trained { outcome, corpus, judged, shown }))
+}
+
+/// Some clips as the first step saw them, each a row.
+fn shown(recipe: &Recipe, examples: &ClipExamples) -> Picture {
+    let total = examples.clips.len();
+    let count = SHOWN.min(total);
+    let clip = |i: usize| examples.augmented(i * total / count, mix(recipe.seed, i as u64));
+    let frames: Vec<Picture> = (0..count).flat_map(clip).collect();
+    sheet(&frames, recipe.data.frames, 64)
+}
+
+/// What the card says.
+fn about(recipe: &Recipe, corpus: &Corpus) -> String {
+    let [rows, columns] = recipe.data.size;
+    format!(
+        "What is done in a clip of {} frames, {} a second, scaled to {rows} x {columns}: {}. {}.",
+        recipe.data.frames,
+        recipe.data.rate,
+        corpus.labels.join(", "),
+        corpus.remarks().join("; ")
+    )
+}
+
+impl job::Trained for Trained {
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut facts = vec![];
+        for (part, metrics) in &self.outcome.scores {
+            for (name, value) in metrics {
+                facts.push((format!("{part} {name}"), format!("{value:.4}")));
+            }
+        }
+        facts.push(("training clips".into(), self.corpus.train.len().to_string()));
+        facts.push(("seconds".into(), format!("{:.0}", self.outcome.counters.seconds)));
+        let verdict = match &self.judged {
+            Some((part, judged)) => {
+                let (right, all) = (judged.confusion.correct(), judged.confusion.total());
+                format!("{} of {all} {part} clips.", share(right, all))
+            }
+            None => "Nothing was measured yet.".into(),
+        };
+        let report = Report {
+            title: format!("Run {name}"),
+            subtitle: "Every number on this page was measured in this run.".into(),
+            facts,
+            verdict,
+            curves: vec![
+                chart("Loss", "loss", vec![curve(dir, "training", "loss")?]),
+                chart(
+                    "Validation accuracy",
+                    "accuracy",
+                    vec![curve(dir, "accuracy", "valid/accuracy")?],
+                ),
+            ],
+            confusion: self.judged.as_ref().map(|(_, judged)| {
+                let rows = judged.confusion.rows().map(<[u64]>::to_vec).collect();
+                (self.corpus.labels.clone(), rows)
+            }),
+            pictures: vec![report::Picture {
+                name: "batch".into(),
+                caption: "Training clips as the first step saw them, a row each.".into(),
+                width: self.shown.width,
+                height: self.shown.height,
+                png: png(&self.shown),
+            }],
+            data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
+            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
+            next_steps: vec![(
+                format!("firebrick vision action VIDEO --model {}", dir.display()),
+                "what is done there?".into(),
+            )],
+            ..Report::default()
+        };
+        Ok(Shown { report, files: vec![] })
+    }
+}

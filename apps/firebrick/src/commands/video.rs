@@ -1,0 +1,234 @@
+//! `firebrick vision action` and `anomaly`: what is done in a video, and where something is unusual.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::Device;
+use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_data::{
+    error::DataError,
+    image::{
+        Picture,
+        decode::{self, is_picture, png},
+        resize::resize,
+    },
+};
+use firebrick_train::report::plots::{Curve, line_chart_svg};
+use firebrick_vision::{
+    anomaly::{corpus::Clip, detector::Detector},
+    classification::layouts,
+    heatmap::HeatMap,
+    video::{
+        classifier::ClipClassifier,
+        corpus::{fill, frames, inputs},
+        read::is_video,
+    },
+};
+use serde_json::{Map, Value, json};
+
+use super::{Outcome, media};
+use crate::{
+    cli::{ActionArgs, AnomalyArgs, Global, PredictArgs},
+    failure::{BAD_FILE, Failure},
+    places,
+};
+
+/// Most frames of a video that are looked at in one go.
+const FRAMES: usize = 10_000;
+
+/// Neighbourhoods of frames, and clips, that are looked at together.
+const BATCH: usize = 32;
+
+/// A label and its probability, the largest first.
+fn best(labels: &[String], scores: &[f32]) -> (String, f32) {
+    let order = scores.iter().zip(labels).max_by(|a, b| a.0.total_cmp(b.0));
+    order.map_or_else(|| (String::new(), 0.0), |(score, label)| (label.clone(), *score))
+}
+
+fn by_label(labels: &[String], scores: &[f32]) -> Map<String, Value> {
+    labels.iter().cloned().zip(scores.iter().map(|p| json!(p))).collect()
+}
+
+/// Frames of a clip: all of a picture that holds many, else as many as are there.
+fn whole(classifier: &ClipClassifier, path: &Path, start: f64) -> anyhow::Result<Vec<Picture>> {
+    let processor = &classifier.frames;
+    Ok(match is_picture(path) {
+        true => frames(path, &processor.reading(0.0, classifier.length()))?,
+        false => processor.read(path, start, FRAMES)?,
+    })
+}
+
+pub fn action(args: &ActionArgs, global: &Global) -> Outcome {
+    let source = places::model(&args.model, &global.runs)?;
+    let classifier = ClipClassifier::open(&source, &global.device.open()?)?;
+    let found = whole(&classifier, &args.video, args.start)?;
+    let (mut list, mut text) = (vec![], String::new());
+    for (begin, scores) in classifier.parts(&found, BATCH) {
+        let (label, score) = best(&classifier.labels, &scores);
+        let seconds = args.start + begin as f64 / classifier.frames.rate;
+        text.push_str(&format!("{seconds:7.1} s  {label}  {score:.3}\n"));
+        list.push(json!({
+            "seconds": seconds, "label": label, "score": score,
+            "scores": by_label(&classifier.labels, &scores),
+        }));
+    }
+    if found.len() == FRAMES && !global.quiet {
+        let end = args.start + FRAMES as f64 / classifier.frames.rate;
+        eprintln!("only the first {FRAMES} frames were looked at: go on with --start {end:.1}");
+    }
+    let report = json!({"video": args.video, "model": args.model, "parts": list});
+    super::print(global, &report, &text);
+    Ok(())
+}
+
+pub fn anomaly(args: &AnomalyArgs, global: &Global) -> Outcome {
+    let source = places::model(&args.model, &global.runs)?;
+    let detector = Detector::open(&source, &global.device.open()?)?;
+    let frames = detector.frames.read(&args.video, args.start, FRAMES)?;
+    let clip = Clip { name: String::new(), frames, anomalous: vec![] };
+    let seen = detector.watch(&clip, BATCH);
+    let seconds = |frame: usize| args.start + frame as f64 / detector.frames.rate;
+    let threshold = args.threshold.or(detector.threshold.map(|threshold| threshold.value));
+    let anomalous = |score: f64| threshold.map(|threshold| score >= threshold);
+    let list: Vec<Value> = seen.iter().enumerate().map(|(frame, seen)| json!({
+        "frame": frame, "seconds": seconds(frame), "score": seen.score, "anomalous": anomalous(seen.score),
+    })).collect();
+    let most = seen.iter().enumerate().max_by(|a, b| a.1.score.total_cmp(&b.1.score));
+    let (worst, top) = most.ok_or_else(|| {
+        Failure::text(BAD_FILE, format!("{}: no frame was found in it", args.video.display()))
+    })?;
+    let count = seen.iter().filter(|seen| anomalous(seen.score) == Some(true)).count();
+    let mut text = format!(
+        "{count} of {} frames are anomalous; the highest score is {:.3}, at {:.1} s (frame {worst})\n",
+        seen.len(),
+        top.score,
+        seconds(worst)
+    );
+    if threshold.is_none() {
+        text.push_str("the model has no threshold of its own: give --threshold\n");
+    }
+    for (from, to) in
+        spans(&seen.iter().map(|s| anomalous(s.score) == Some(true)).collect::<Vec<_>>())
+    {
+        text.push_str(&format!(
+            "anomalous from {:.1} s to {:.1} s\n",
+            seconds(from),
+            seconds(to + 1)
+        ));
+    }
+    if let Some(path) = &args.plot {
+        let curve = |name: &str, value: &dyn Fn(usize) -> f64| Curve {
+            name: name.into(),
+            points: (0..seen.len()).map(|i| (seconds(i), value(i))).collect(),
+        };
+        let mut curves = vec![curve("score", &|i| seen[i].score)];
+        curves.extend(threshold.map(|threshold| curve("threshold", &|_| threshold)));
+        let name = args.video.file_name().unwrap_or_default().to_string_lossy();
+        let svg = line_chart_svg(&name, "seconds", "score", &curves);
+        write(path, svg.as_bytes())?;
+    }
+    if let Some(path) = &args.whereabouts {
+        let map = &top.map;
+        let heat = HeatMap { rows: map.rows, columns: map.columns, values: map.values.clone() };
+        write(path, &png(&heat.over(&clip.frames[worst])))?;
+    }
+    if clip.frames.len() == FRAMES && !global.quiet {
+        let end = seconds(FRAMES);
+        eprintln!("only the first {FRAMES} frames were looked at: go on with --start {end:.1}");
+    }
+    let report = json!({
+        "video": args.video, "model": args.model, "threshold": threshold, "anomalous": count,
+        "highest": {"frame": worst, "seconds": seconds(worst), "score": top.score}, "frames": list,
+    });
+    super::print(global, &report, &text);
+    Ok(())
+}
+
+/// First and last of the trues that follow one another.
+fn spans(values: &[bool]) -> Vec<(usize, usize)> {
+    let mut found: Vec<(usize, usize)> = vec![];
+    for (i, _) in values.iter().enumerate().filter(|(_, value)| **value) {
+        match found.last_mut() {
+            Some((_, last)) if *last + 1 == i => *last = i,
+            _ => found.push((i, i)),
+        }
+    }
+    found
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    write_atomically(path, bytes)
+        .map_err(|source| DataError::Write { path: path.to_owned(), source })
+}
+
+/// `firebrick predict`: a label for every clip; of a longer video, by the mean over its parts.
+pub fn predict_actions(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+    let classifier = ClipClassifier::open(source, device)?;
+    let mut answers = vec![];
+    for input in inputs(&args.input)? {
+        let answer = whole(&classifier, &input.path, 0.0).map(|found| {
+            let parts = classifier.parts(&found, args.batch_size);
+            let mut mean = vec![0.0; classifier.labels.len()];
+            for (_, scores) in &parts {
+                mean.iter_mut().zip(scores).for_each(|(m, p)| *m += p / parts.len() as f32);
+            }
+            json!({"label": best(&classifier.labels, &mean).0, "scores": by_label(&classifier.labels, &mean)})
+        });
+        answers.push((input.id, answer.map_err(|error| format!("{error:#}"))));
+    }
+    media::write_answers(&args.input, answers, args.output.as_deref())
+}
+
+/// `firebrick predict`: a score for every frame, of a video or of the clips in a folder; frames of one clip lie in one
+/// folder.
+pub fn predict_anomalies(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+    let detector = Detector::open(source, device)?;
+    let mut answers = vec![];
+    let input = args.input.as_path();
+    if !input.is_dir() || is_video(input) {
+        let frames = detector.frames.read(input, 0.0, FRAMES)?;
+        let clip = Clip { name: String::new(), frames, anomalous: vec![] };
+        let seen = detector.watch(&clip, args.batch_size);
+        let scores = seen.iter().enumerate();
+        answers.extend(scores.map(|(i, seen)| (i.to_string(), Ok(json!({"score": seen.score})))));
+        return media::write_answers(input, answers, args.output.as_deref());
+    }
+    let mut clips = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
+    for (_, file) in media::pictures(input)? {
+        clips.entry(file.parent().unwrap_or(input).to_owned()).or_default().push(file);
+    }
+    let [rows, columns] = detector.frames.frame.size;
+    for files in clips.into_values() {
+        let read = |file: &PathBuf| {
+            let picture = decode::read(file, detector.frames.frame.colour)?;
+            Ok(resize(&picture, columns, rows, detector.frames.frame.filter))
+        };
+        let read: Vec<Result<Picture, DataError>> = files.iter().map(read).collect();
+        // A frame that cannot be read is as the one before it for its neighbours.
+        let mut known: Vec<Picture> = vec![];
+        for frame in &read {
+            match frame {
+                Ok(frame) => known.push(frame.clone()),
+                Err(_) => {
+                    let count = known.len() + 1;
+                    fill(&mut known, count);
+                }
+            }
+        }
+        let late = files.len() - known.len();
+        let clip = Clip { name: String::new(), frames: known, anomalous: vec![] };
+        let seen =
+            if clip.frames.is_empty() { vec![] } else { detector.watch(&clip, args.batch_size) };
+        for (i, (file, frame)) in files.iter().zip(read).enumerate() {
+            let answer = match (frame, i.checked_sub(late).and_then(|i| seen.get(i))) {
+                (Ok(_), Some(seen)) => Ok(json!({"score": seen.score})),
+                (Err(error), _) => Err(error.to_string()),
+                (Ok(_), None) => Err("has no neighbours".into()),
+            };
+            answers.push((layouts::relative(file, input), answer));
+        }
+    }
+    media::write_answers(input, answers, args.output.as_deref())
+}
