@@ -2,6 +2,7 @@
 #![recursion_limit = "256"]
 
 pub mod classification;
+pub mod detection;
 pub mod heatmap;
 pub mod recipes;
 pub mod shipped;

@@ -5,4 +5,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("gtsrb", include_str!("../recipes/gtsrb.toml")),
     ("pneumonia", include_str!("../recipes/pneumonia.toml")),
     ("brain-mri", include_str!("../recipes/brain-mri.toml")),
+    ("inria", include_str!("../recipes/inria.toml")),
+    ("bccd", include_str!("../recipes/bccd.toml")),
+    ("street", include_str!("../recipes/street.toml")),
 ];

@@ -3,7 +3,7 @@
 use firebrick_nlp::{classification, lm, pretraining, tagging, translation};
 use firebrick_speech as speech;
 use firebrick_train::job::Recipe;
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{classification as pictures, detection};
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
 macro_rules! with_task {
@@ -41,6 +41,10 @@ macro_rules! with_task {
                 type $R = firebrick_vision::classification::recipe::Recipe;
                 $body
             }
+            <firebrick_vision::detection::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::detection::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -57,6 +61,7 @@ pub const TASKS: &[&str] = &[
     speech::classification::recipe::Recipe::TASK,
     speech::recognition::recipe::Recipe::TASK,
     pictures::recipe::Recipe::TASK,
+    detection::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.

@@ -20,6 +20,9 @@ pub struct Origin {
     pub max_len: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// Score from which on a box is shown: of the best F1 on validation pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
@@ -48,6 +51,7 @@ impl Origin {
             labels: vec![],
             max_len: None,
             decision: None,
+            threshold: None,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
-    arch::deep_speech,
+    arch::{deep_speech, detector},
     checkpoint::{Source, tensors::write_atomically},
 };
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
@@ -28,11 +28,11 @@ use firebrick_speech::{
     whisper::Options,
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{classification as pictures, detection};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Outcome, media, vision};
+use super::{Outcome, detect, media, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -121,6 +121,9 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     }
     if task == pictures::recipe::Recipe::TASK {
         return vision::predict(args, &source, &device);
+    }
+    if task == detection::recipe::Recipe::TASK {
+        return detect::predict(args, &source, &device);
     }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
@@ -285,6 +288,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
             lm::recipe::Recipe::TASK
         }
         "resnet" | "mobilenet_v2" | "convnext" | "vit" => pictures::recipe::Recipe::TASK,
+        detector::MODEL_TYPE => detection::recipe::Recipe::TASK,
         _ => Recipe::TASK,
     })
 }

@@ -24,7 +24,7 @@ use firebrick_nlp::{
 };
 use firebrick_speech::{classification as sound, recognition, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
-use firebrick_vision::classification as pictures;
+use firebrick_vision::{classification as pictures, detection};
 use serde_json::{Value, json};
 
 use super::{
@@ -62,6 +62,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
         recognition::recipe::Recipe::TASK => speech(args, &source, global)?,
         pictures::recipe::Recipe::TASK => images(args, &source, global)?,
+        detection::recipe::Recipe::TASK => scenes(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -380,6 +381,48 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let interval = interval.map(|interval| ("accuracy", interval));
     Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })
+}
+
+/// Pictures with boxes by path, or those of the recipe's data.
+fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let detector = detection::detector::ObjectDetector::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let frame = |data: detection::recipe::DataRecipe| detection::recipe::DataRecipe {
+        labels: Some(detector.labels.clone()),
+        windows: None,
+        size: detector.processor.size,
+        filter: detector.processor.filter,
+        ..data
+    };
+    let (data, scenes) = match &args.data {
+        Some(id) if is_set(id) => {
+            let data =
+                detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = detection::corpus::load(&frame(data), global.seed.unwrap_or(0), &places)?;
+            let (part, scenes) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), scenes)
+        }
+        Some(path) => {
+            let read = frame(Default::default());
+            let mut parts = detection::corpus::own(&PathBuf::from(path), &read)?;
+            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
+            let part = split.unwrap_or(last);
+            let (scenes, _) =
+                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
+            (path.clone(), scenes)
+        }
+        None => {
+            let opened = recipe_of(&args.model, source, global)?;
+            let recipe: detection::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = detection::corpus::load(&frame(recipe.data), recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = detector.judge(&scenes, args.batch_size)?;
+    let more = detection::report::by_label(&judged);
+    Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.

@@ -21,7 +21,7 @@ use firebrick_vision::{
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, ask};
+use super::{Outcome, ask, detect};
 use crate::{
     cli::{Global, PredictArgs, VisionCommand},
     failure::{BAD_FILE, Failure, USAGE},
@@ -35,6 +35,8 @@ pub fn run(command: VisionCommand, global: &Global) -> Outcome {
         VisionCommand::Medical { images, model, heatmap } => {
             medical(&images, &model, heatmap.as_deref(), global)
         }
+        VisionCommand::Detect { args, model } => detect::run(&args, &model, global),
+        VisionCommand::Pedestrians { args, model } => detect::run(&args, &model, global),
     }
 }
 
@@ -99,7 +101,7 @@ fn classify(
 }
 
 /// Prints what there is to say; errors end in their exit code.
-fn told(
+pub fn told(
     list: &Value,
     text: &str,
     mut errors: Vec<DataError>,
