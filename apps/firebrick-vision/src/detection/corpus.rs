@@ -141,7 +141,11 @@ impl Corpus {
         let mut remarks = vec![format!("pictures: {}; labels {labels}", parts.join(", "))];
         for (part, ledger) in &self.ledgers {
             for (reason, count) in ledger.counts() {
-                remarks.push(format!("{part}: dropped {count}: {reason:?}").to_lowercase());
+                let what = match reason {
+                    DropReason::NoArea => "boxes of no area",
+                    _ => "pictures that are in another part, too",
+                };
+                remarks.push(format!("{part}: dropped {count}: {what}"));
             }
         }
         remarks
@@ -267,7 +271,8 @@ fn scenes(
                     crowd: annotation.iscrowd,
                 }),
                 None => {
-                    let detail = format!("{}: {label} {:?}", image.file_name, annotation.bbox);
+                    let bbox = annotation.bbox.unwrap_or_default();
+                    let detail = format!("{}: {label} at {bbox:?}", image.file_name);
                     dropped.push(Entry { row, reason: DropReason::NoArea, detail });
                 }
             }
