@@ -3,6 +3,7 @@
 
 pub mod anomaly;
 pub mod classification;
+pub mod detection;
 pub mod faces;
 pub mod heatmap;
 pub mod recipes;

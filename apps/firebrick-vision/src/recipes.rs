@@ -8,4 +8,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("faces", include_str!("../recipes/faces.toml")),
     ("ped2", include_str!("../recipes/ped2.toml")),
     ("fir-action", include_str!("../recipes/fir-action.toml")),
+    ("inria", include_str!("../recipes/inria.toml")),
+    ("bccd", include_str!("../recipes/bccd.toml")),
+    ("street", include_str!("../recipes/street.toml")),
 ];

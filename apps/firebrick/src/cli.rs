@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use firebrick_core::device::DeviceSpec;
 use firebrick_train::track::Server;
+use firebrick_vision::detection::annotations::Format;
 
 use crate::progress::Style;
 
@@ -322,6 +323,15 @@ pub enum DataCommand {
     },
     /// Do new texts still look like those that a model learned from?
     Drift(DriftArgs),
+    /// Boxes on pictures from one format to another: PASCAL VOC, COCO, YOLO
+    Boxes {
+        /// Folder with Annotations/*.xml, COCO's .json file, or folder with data.yaml and *.txt
+        source: PathBuf,
+        /// Folder, or a file for COCO, that is not there yet
+        target: PathBuf,
+        #[arg(long, value_parser = Format::NAMES)]
+        to: String,
+    },
     /// Unpack a tar archive safely: no path outside, no link, no bomb
     Unpack { archive: PathBuf, folder: PathBuf },
 }
@@ -608,6 +618,22 @@ pub enum VisionCommand {
     Action(ActionArgs),
     /// Where in a video does something move unusually? For the camera that the model has learned
     Anomaly(AnomalyArgs),
+    /// What is where on a picture? Boxes with labels: cells, or what a model of your own looks for
+    Detect {
+        #[command(flatten)]
+        args: DetectArgs,
+        /// bccd (blood cells), street (people), a model folder or a run folder
+        #[arg(long)]
+        model: String,
+    },
+    /// Where are people on a picture of a street?
+    Pedestrians {
+        #[command(flatten)]
+        args: DetectArgs,
+        /// Model folder, run folder or shipped model
+        #[arg(long, default_value = "street")]
+        model: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -698,6 +724,19 @@ pub struct IndexArgs {
     /// Folder of the index: one file, `index.json`, without pictures
     #[arg(long, value_name = "DIR")]
     pub index: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DetectArgs {
+    /// Picture files: BMP, GIF, JPEG, PNG, PNM, TIFF, WebP
+    #[arg(required = true)]
+    pub images: Vec<PathBuf>,
+    /// Write the picture with the boxes on it; one picture only
+    #[arg(long, value_name = "OUT.png")]
+    pub output: Option<PathBuf>,
+    /// Least score of a box, in place of the model's, which has the best F1 on validation pictures
+    #[arg(long, value_name = "SCORE")]
+    pub threshold: Option<f32>,
 }
 
 #[derive(Debug, Args)]

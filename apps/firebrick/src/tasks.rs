@@ -3,7 +3,7 @@
 use firebrick_nlp::{classification, lm, pretraining, tagging, translation};
 use firebrick_speech as speech;
 use firebrick_train::job::Recipe;
-use firebrick_vision::{anomaly, classification as pictures, faces, video};
+use firebrick_vision::{anomaly, classification as pictures, detection, faces, video};
 
 /// Runs `$body` with `$R` for the type that reads recipes of `$task`, which is one of [`TASKS`].
 macro_rules! with_task {
@@ -53,6 +53,10 @@ macro_rules! with_task {
                 type $R = firebrick_vision::video::recipe::Recipe;
                 $body
             }
+            <firebrick_vision::detection::recipe::Recipe as firebrick_train::job::Recipe>::TASK => {
+                type $R = firebrick_vision::detection::recipe::Recipe;
+                $body
+            }
             other => unreachable!("`TASKS` has {other}"),
         }
     };
@@ -72,6 +76,7 @@ pub const TASKS: &[&str] = &[
     faces::recipe::Recipe::TASK,
     anomaly::recipe::Recipe::TASK,
     video::recipe::Recipe::TASK,
+    detection::recipe::Recipe::TASK,
 ];
 
 /// Shipped recipes of all applications: name and text.

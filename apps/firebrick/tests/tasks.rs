@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 #[track_caller]
 fn run(home: &Path, args: &[&str]) -> String {
@@ -209,6 +209,90 @@ fn image_classification() {
     assert!(lines.len() == 48 && lines[0]["error"].is_string() && lines[1]["label"].is_string());
 }
 
+/// Light squares and dark ones on grey, with boxes in COCO's format, in YOLO's and in VOC's.
+#[test]
+fn object_detection() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    fs::create_dir_all(home.join("boxes/images")).unwrap();
+    let (mut images, mut boxes) = (vec![], vec![]);
+    for i in 1..=24usize {
+        let (light, x, y) = (i % 2, 4 + i * 7 % 40, 3 + i * 5 % 20);
+        let pixel = |at: usize| {
+            let inside = (x..x + 16).contains(&(at % 64)) && (y..y + 20).contains(&(at / 64));
+            [if !inside { 120 } else { (light * 200 + at * 31 % 20) as u8 }; 3]
+        };
+        let pixels: Vec<u8> = (0..64 * 48).flat_map(pixel).collect();
+        let file = format!("{i}.ppm");
+        let picture = [b"P6\n64 48\n255\n".as_slice(), &pixels].concat();
+        fs::write(home.join("boxes/images").join(&file), picture).unwrap();
+        images.push(value!({"id": i, "file_name": file, "width": 64, "height": 48}));
+        boxes.push(
+            value!({"id": i, "image_id": i, "category_id": light + 1, "bbox": [x, y, 16, 20]}),
+        );
+    }
+    // Of no area: told, and not learned from.
+    boxes.push(value!({"id": 25, "image_id": 1, "category_id": 1, "bbox": [9, 9, 0, 4]}));
+    let categories = value!([{"id": 1, "name": "dark"}, {"id": 2, "name": "light"}]);
+    let coco = value!({"images": images, "annotations": boxes, "categories": categories});
+    fs::write(home.join("boxes/boxes.json"), coco.to_string()).unwrap();
+
+    let tables = "[data]\ntrain = \"boxes/boxes.json\"\nvalid_fraction = 0.25\nsize = [48, 64]\n\
+                  [augment]\nflip = 0.5\nscale = 0.1\n\
+                  [model]\nembedding_size = 4\nhidden_sizes = [4, 6, 8]\ndepths = [1, 1, 1]\n\
+                  pyramid_size = 4\nhead_depth = 1\n";
+    recipe(home, "object-detection", tables);
+    for file in ["model/preprocessor_config.json", "plots/batch-0.png", "eval/valid.jsonl"] {
+        assert!(home.join("runs/mine").join(file).exists(), "{file}");
+    }
+    let ledger = fs::read_to_string(home.join("runs/mine/data.ledger.jsonl")).unwrap();
+    assert!(ledger.contains("no_area") && ledger.lines().count() == 1, "{ledger}");
+
+    // Stopped after a step and continued, the weights are the same bytes.
+    let half = ["train", "mine.toml", "--run", "half", "--progress", "none"];
+    let weights = |name: &str| {
+        fs::read(home.join("runs").join(name).join("model/model.safetensors")).unwrap()
+    };
+    run(home, &[half.as_slice(), &["--max-seconds", "0"]].concat());
+    assert_ne!(weights("mine"), weights("half"));
+    run(home, &half);
+    assert_eq!(weights("mine"), weights("half"));
+
+    let answers = run(home, &["predict", "mine", "--input", "boxes/images"]);
+    let first = json(answers.lines().next().unwrap());
+    assert_eq!((answers.lines().count(), &first["id"]), (24, &"1.ppm".into()));
+    assert!(first["boxes"].is_array(), "{first}");
+    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "boxes/boxes.json"]));
+    assert!(scores["metrics"]["map50"].is_number() && scores["rows"] == 24, "{scores}");
+    let drawn = ["vision", "detect", "boxes/images/1.ppm", "--model", "mine", "--threshold", "0"];
+    let drawn = json(&run(home, &[drawn.as_slice(), &["--output", "out.png", "--json"]].concat()));
+    for found in drawn[0]["boxes"].as_array().unwrap() {
+        assert!(found["x1"].as_f64().unwrap() <= 64.0 && found["label"].is_string(), "{found}");
+    }
+    assert!(home.join("out.png").exists());
+
+    // The same boxes in the other formats, and back.
+    run(home, &["data", "boxes", "boxes/boxes.json", "boxes/yolo", "--to", "yolo"]);
+    for file in fs::read_dir(home.join("boxes/yolo")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), home.join("boxes").join(file.file_name())).unwrap();
+    }
+    let again = json(&run(home, &["eval", "mine", "--json", "--data", "boxes"]));
+    assert_eq!(again["metrics"], scores["metrics"]);
+    run(home, &["data", "boxes", "boxes", "voc", "--to", "voc"]);
+    run(home, &["data", "boxes", "voc", "again.json", "--to", "coco"]);
+    let again = json(&fs::read_to_string(home.join("again.json")).unwrap());
+    assert_eq!(again["images"].as_array().unwrap().len(), 24);
+
+    // What is broken is told.
+    for (name, text) in [("a.json", "{\"images\": [{}]}"), ("b.json", "{}"), ("c.txt", "")] {
+        fs::write(home.join(name), text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        let output = command.current_dir(home).args(["eval", "mine", "--data", name]).output();
+        assert_eq!(output.unwrap().status.code(), Some(5), "{name}");
+    }
+}
+
 #[test]
 fn shipped_image_models_answer() {
     let home = tempfile::tempdir().unwrap();
@@ -338,8 +422,8 @@ fn runs_are_compared_on_a_page() {
     let other = ["train", "mine.toml", "--run", "other", "--set", "train.max_steps=4", "-q"];
     run(home, &other);
     let compared = json(&run(home, &["runs", "compare", "mine", "other", "--json"]));
-    assert_eq!(compared["recipe"], serde_json::json!({"train.max_steps": ["6", "4"]}));
-    assert_eq!(compared["scores"]["steps"], serde_json::json!(["6", "4"]));
+    assert_eq!(compared["recipe"], serde_json::value!({"train.max_steps": ["6", "4"]}));
+    assert_eq!(compared["scores"]["steps"], serde_json::value!(["6", "4"]));
     let page = fs::read_to_string(home.join("runs/compare.html")).unwrap();
     for part in ["Training loss", "Validation: accuracy", "train.max_steps", "<svg"] {
         assert!(page.contains(part), "{part}");

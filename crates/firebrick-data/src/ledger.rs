@@ -21,6 +21,8 @@ pub enum DropReason {
     Duplicate,
     /// The same or nearly the same text in another split.
     Leak,
+    /// A box of no area, or outside its picture.
+    NoArea,
 }
 
 /// One dropped row.

@@ -30,4 +30,4 @@ mod delimited;
 mod jsonl;
 mod line_starts;
 mod lines;
-mod stream;
+pub mod stream;

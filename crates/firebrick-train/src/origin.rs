@@ -22,6 +22,9 @@ pub struct Origin {
     pub decision: Option<Decision>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Threshold>,
+    /// Score from which on a box is shown: of the best F1 on validation pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub box_threshold: Option<f32>,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
@@ -60,6 +63,7 @@ impl Origin {
             max_len: None,
             decision: None,
             threshold: None,
+            box_threshold: None,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

@@ -110,7 +110,10 @@ fn known(id: &str, data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> 
         "gtsrb" => layouts::gtsrb(&folder()?, data),
         "pneumoniamnist" => layouts::arrays(&folder()?.join("pneumoniamnist.npz"), data),
         "brain-mri" => layouts::by_class(&folder()?, data),
-        _ => bail!("`{id}` is not an image classification set: gtsrb, pneumoniamnist or brain-mri"),
+        "inria-person" => layouts::inria(&folder()?, data),
+        _ => bail!(
+            "`{id}` is not an image classification set: gtsrb, pneumoniamnist, brain-mri or inria-person"
+        ),
     }
 }
 

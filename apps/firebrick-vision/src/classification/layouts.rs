@@ -217,6 +217,29 @@ pub fn gtsrb(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
     Ok([("train", load(files, data)?), ("test", load(tests, data)?)].into())
 }
 
+/// Windows of pedestrians and of their background by `index.csv`: file,label,source,split. Windows of one source, which is
+/// a photograph, are a group.
+pub fn inria(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
+    let index = folder.join("index.csv");
+    let text =
+        fs::read_to_string(&index).with_context(|| format!("reading {}", index.display()))?;
+    let (mut train, mut test) = (vec![], vec![]);
+    for (row, line) in text.lines().enumerate().skip(1) {
+        let fields: Vec<&str> = line.trim().split(',').collect();
+        let &[file, label, source, split] = fields.as_slice() else {
+            bail!("{}: line {} is not file,label,source,split", index.display(), row + 1)
+        };
+        let part = if split == "test" { &mut test } else { &mut train };
+        part.push(File {
+            path: folder.join(file),
+            id: file.into(),
+            label: label.into(),
+            group: Some(source.into()),
+        });
+    }
+    Ok([("train", load(train, data)?), ("test", load(test, data)?)].into())
+}
+
 /// A class's folder each: the folders of a known set.
 pub fn by_class(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
     Ok([("train", folders(folder, data)?)].into())

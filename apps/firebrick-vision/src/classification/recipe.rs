@@ -58,7 +58,7 @@ pub enum TaskKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataRecipe {
-    /// `gtsrb`, `pneumoniamnist` or `brain-mri`. Either this or `train`.
+    /// `gtsrb`, `pneumoniamnist`, `brain-mri` or `inria-person`. Either this or `train`.
     pub dataset: Option<String>,
     pub train: Option<PathBuf>,
     /// Pictures that choose the weights; left out, some of the training pictures do.

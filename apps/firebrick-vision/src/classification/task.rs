@@ -161,6 +161,23 @@ pub fn softmax(logits: &[f32]) -> Vec<f32> {
     powers.into_iter().map(|p| p / sum).collect()
 }
 
+/// Share of the other pictures that may be called positive where `miss_rate` says what is missed, as it is common for
+/// pedestrians (Dollár et al. 2012).
+const FALSE_ALARMS: f64 = 0.01;
+
+/// Least share of the positive pictures that is missed where at most [`FALSE_ALARMS`] of the others are called positive.
+fn miss_rate(roc: &Roc) -> Option<f64> {
+    if roc.positives.is_empty() || roc.negatives.is_empty() {
+        return None;
+    }
+    let mut negatives = roc.negatives.clone();
+    negatives.sort_by(|a, b| b.total_cmp(a));
+    let allowed = (FALSE_ALARMS * negatives.len() as f64) as usize;
+    // The score of the first that must not be called positive.
+    let missed = roc.positives.iter().filter(|score| **score <= negatives[allowed]).count();
+    Some(missed as f64 / roc.positives.len() as f64)
+}
+
 /// What a model said of each picture, in order.
 pub struct Judged {
     /// Probabilities by class.
@@ -222,6 +239,7 @@ impl Judged {
             ("macro_f1", self.confusion.macro_f1()),
             ("ece", self.calibration.ece()),
             ("auc", self.roc.as_ref().and_then(Roc::auc)),
+            ("miss_rate", self.roc.as_ref().and_then(miss_rate)),
             ("sensitivity", recall(self.positive)),
             ("specificity", recall(self.positive.map(|class| 1 - class))),
             ("coverage", self.relied_on.map(|(all, _)| all as f64 / total)),
@@ -294,6 +312,15 @@ mod tests {
         // The first picture is black and the second 50: its share of the second is what its target says.
         let share = (images[0] / 2.0 + 0.5) * 255.0 / 50.0;
         assert!((targets[1] - (0.1 + 0.7 * share)).abs() < 1e-5, "{share} {targets:?}");
+    }
+
+    /// By hand: of 200 others two may be called positive, so a score must be above the third of them.
+    #[test]
+    fn what_is_missed_at_one_false_alarm_in_a_hundred() {
+        let negatives = (0..200).map(|i| f64::from(i) / 200.0).collect(); // .985, .99, .995 at the top
+        let positives = vec![0.99, 0.985, 0.988, 0.1];
+        assert_eq!(miss_rate(&Roc { positives, negatives }), Some(0.5));
+        assert_eq!(miss_rate(&Roc::default()), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
-    arch::{clip_rnn, deep_speech, motion},
+    arch::{clip_rnn, deep_speech, detector, motion},
     checkpoint::{Source, tensors::write_atomically},
 };
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
@@ -28,11 +28,13 @@ use firebrick_speech::{
     whisper::Options,
 };
 use firebrick_train::{job::Recipe as _, origin::Origin};
-use firebrick_vision::{anomaly, classification as pictures, faces as people, video as clips};
+use firebrick_vision::{
+    anomaly, classification as pictures, detection, faces as people, video as clips,
+};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Outcome, faces, media, video, vision};
+use super::{Outcome, detect, faces, media, video, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -130,6 +132,9 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     }
     if task == anomaly::recipe::Recipe::TASK {
         return video::predict_anomalies(args, &source, &device);
+    }
+    if task == detection::recipe::Recipe::TASK {
+        return detect::predict(args, &source, &device);
     }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
@@ -296,6 +301,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
             lm::recipe::Recipe::TASK
         }
         "resnet" | "mobilenet_v2" | "convnext" | "vit" => pictures::recipe::Recipe::TASK,
+        detector::MODEL_TYPE => detection::recipe::Recipe::TASK,
         _ => Recipe::TASK,
     })
 }

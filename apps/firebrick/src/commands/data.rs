@@ -21,7 +21,7 @@ use firebrick_data::{
 use firebrick_nlp::classification::corpus;
 use serde_json::{Value, json};
 
-use super::{Outcome, ask};
+use super::{Outcome, ask, detect};
 use crate::{
     cli::{ColumnArgs, DataCommand, Global},
     failure::Failure,
@@ -50,6 +50,7 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
             check(&target, &columns, strict, integer_labels, ledger, global)
         }
         DataCommand::Drift(args) => drift::run(&args, global),
+        DataCommand::Boxes { source, target, to } => detect::convert(&source, &target, &to, global),
         DataCommand::Unpack { archive, folder } => {
             let files = archive::unpack(&archive, &folder, archive::Limits::default())?;
             super::print(

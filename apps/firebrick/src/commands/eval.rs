@@ -24,7 +24,9 @@ use firebrick_nlp::{
 };
 use firebrick_speech::{classification as sound, recognition, recordings};
 use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
-use firebrick_vision::{anomaly, classification as pictures, faces as people, video as clips};
+use firebrick_vision::{
+    anomaly, classification as pictures, detection, faces as people, video as clips,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -68,6 +70,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         people::recipe::Recipe::TASK => faces(args, &source, global)?,
         clips::recipe::Recipe::TASK => actions(args, &source, global)?,
         anomaly::recipe::Recipe::TASK => anomalies(args, &source, global)?,
+        detection::recipe::Recipe::TASK => scenes(args, &source, global)?,
         _ => classes(args, &source, global)?,
     };
     let Scored { data, rows, metrics, interval, more } = scored;
@@ -451,7 +454,7 @@ fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fa
             (path.clone(), parts.remove("train").unwrap_or_default())
         }
         set => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let mut recipe: people::recipe::Recipe = opened.parse(&[])?;
             if set.is_some() {
                 recipe.data.dataset.clone_from(set);
@@ -501,7 +504,7 @@ fn actions(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, 
             (path.clone(), all.into_iter().filter(of_part).map(|(clip, _)| clip).collect())
         }
         set => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let mut recipe: clips::recipe::Recipe = opened.parse(&[])?;
             if set.is_some() {
                 recipe.data.dataset.clone_from(set);
@@ -525,7 +528,7 @@ fn anomalies(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
             (path.clone(), anomaly::corpus::labelled(&PathBuf::from(path), &read)?)
         }
         set => {
-            let opened = recipe_of(&args.model, source, global)?;
+            let opened = recipe_for(args, source, global)?;
             let mut recipe: anomaly::recipe::Recipe = opened.parse(&[])?;
             if set.is_some() {
                 recipe.data.dataset.clone_from(set);
@@ -562,6 +565,48 @@ fn anomalies(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
     let rows = roc.positives.len() + roc.negatives.len();
     let metrics = anomaly::train::metrics(&roc, detector.threshold);
     Ok(Scored { data, rows, metrics, interval: None, more })
+}
+
+/// Pictures with boxes by path, or those of the recipe's data.
+fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let detector = detection::detector::ObjectDetector::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let frame = |data: detection::recipe::DataRecipe| detection::recipe::DataRecipe {
+        labels: Some(detector.labels.clone()),
+        windows: None,
+        size: detector.processor.size,
+        filter: detector.processor.filter,
+        ..data
+    };
+    let (data, scenes) = match &args.data {
+        Some(id) if is_set(id) => {
+            let data =
+                detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = detection::corpus::load(&frame(data), global.seed.unwrap_or(0), &places)?;
+            let (part, scenes) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), scenes)
+        }
+        Some(path) => {
+            let read = frame(Default::default());
+            let mut parts = detection::corpus::own(&PathBuf::from(path), &read)?;
+            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
+            let part = split.unwrap_or(last);
+            let (scenes, _) =
+                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
+            (path.clone(), scenes)
+        }
+        None => {
+            let opened = recipe_for(args, source, global)?;
+            let recipe: detection::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = detection::corpus::load(&frame(recipe.data), recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = detector.judge(&scenes, args.batch_size)?;
+    let more = detection::report::by_label(&judged);
+    Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.

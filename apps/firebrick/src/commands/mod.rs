@@ -11,6 +11,7 @@ mod ask;
 mod bench;
 mod compress;
 mod data;
+mod detect;
 mod doctor;
 mod eval;
 mod faces;

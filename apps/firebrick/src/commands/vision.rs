@@ -21,7 +21,7 @@ use firebrick_vision::{
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, ask, faces, video};
+use super::{Outcome, ask, detect, faces, video};
 use crate::{
     cli::{Global, PredictArgs, VisionCommand},
     failure::{BAD_FILE, Failure, USAGE},
@@ -38,6 +38,8 @@ pub fn run(command: VisionCommand, global: &Global) -> Outcome {
         VisionCommand::Faces(command) => faces::run(command, global),
         VisionCommand::Action(args) => video::action(&args, global),
         VisionCommand::Anomaly(args) => video::anomaly(&args, global),
+        VisionCommand::Detect { args, model } => detect::run(&args, &model, global),
+        VisionCommand::Pedestrians { args, model } => detect::run(&args, &model, global),
     }
 }
 

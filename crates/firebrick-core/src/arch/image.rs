@@ -56,6 +56,15 @@ pub(super) fn fill<M: Module>(
     tensors::fill(model, &source.weights()?, &coverage, name)
 }
 
+/// Writes `id2label` and `label2id`.
+pub(super) fn name_labels(config: &mut Value, labels: &[String]) {
+    let numbered = || labels.iter().enumerate();
+    let names: BTreeMap<String, &String> = numbered().map(|(i, l)| (i.to_string(), l)).collect();
+    let numbers: BTreeMap<&String, usize> = numbered().map(|(i, l)| (l, i)).collect();
+    config["id2label"] = json!(names);
+    config["label2id"] = json!(numbers);
+}
+
 /// Sizes of a classifier.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageConfig {
@@ -127,14 +136,9 @@ impl ImageConfig {
             Self::ConvNext(config) => ("convnext", "ConvNext", json!(config)),
             Self::Vit(config) => ("vit", "ViT", json!(config)),
         };
-        let numbered = || labels.iter().enumerate();
-        let names: BTreeMap<String, &String> =
-            numbered().map(|(i, l)| (i.to_string(), l)).collect();
-        let numbers: BTreeMap<&String, usize> = numbered().map(|(i, l)| (l, i)).collect();
         value["model_type"] = family.into();
         value["architectures"] = json!([format!("{name}ForImageClassification")]);
-        value["id2label"] = json!(names);
-        value["label2id"] = json!(numbers);
+        name_labels(&mut value, labels);
         value["torch_dtype"] = "float32".into();
         // The library takes one number for a square.
         for side in ["image_size", "patch_size"] {

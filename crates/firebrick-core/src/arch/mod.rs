@@ -9,6 +9,7 @@ pub mod clip;
 pub mod clip_rnn;
 pub mod convnext;
 pub mod deep_speech;
+pub mod detector;
 pub mod gpt2;
 pub mod image;
 pub mod inputs;
@@ -84,6 +85,7 @@ const FAMILIES: &[(&str, Open)] = &[
     (motion::MODEL_TYPE, |s, d| boxed(motion::FirebrickMotion::load(s, d))),
     (clip_rnn::MODEL_TYPE, |s, d| boxed(clip_rnn::FirebrickClipRnn::load(s, d))),
     (deep_speech::MODEL_TYPE, |s, d| boxed(deep_speech::FirebrickDeepSpeech::load(s, d))),
+    (detector::MODEL_TYPE, |s, d| boxed(detector::FirebrickDetector::load(s, d))),
     ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),
     ("firebrick-tagger", |s, d| boxed(tagger::FirebrickTagger::load(s, d))),
 ];
@@ -133,10 +135,22 @@ mod gradients {
     /// As [`check`], but for those that are frozen.
     #[track_caller]
     pub fn check_but<M: Module, const D: usize>(model: &M, output: Tensor<D>, frozen: &[&str]) {
+        assert_eq!(without(model, output), frozen, "without a gradient");
+    }
+
+    /// As [`check`], but for the averages that batch norms keep.
+    #[track_caller]
+    pub fn check_but_averages<M: Module, const D: usize>(model: &M, output: Tensor<D>) {
+        let mut without = without(model, output);
+        without.retain(|name| !name.contains(".running_"));
+        assert!(without.is_empty(), "without a gradient: {without:?}");
+    }
+
+    fn without<M: Module, const D: usize>(model: &M, output: Tensor<D>) -> Vec<String> {
         let grads = output.square().sum().backward();
         let mut search = Search { grads, path: vec![], without: vec![] };
         model.visit(&mut search);
-        assert_eq!(search.without, frozen, "without a gradient");
+        search.without
     }
 
     struct Search {

@@ -120,6 +120,18 @@ impl ResNetConfig {
 
     /// A classifier of `labels` classes with fresh weights.
     pub fn init(&self, labels: usize, device: &Device) -> ResNet {
+        let last = *self.hidden_sizes.last().expect("`check` wants one");
+        ResNet {
+            stem: convolution(self.num_channels, self.embedding_size, 7, 2, device),
+            stages: self.stages(device),
+            // The deviation of PyTorch's uniform weights, as wide as 1 / sqrt(C).
+            classifier: Linear::new(last, labels, (3.0 * last as f64).powf(-0.5), device),
+            activation: self.hidden_act,
+        }
+    }
+
+    /// What follows the stem.
+    pub(super) fn stages(&self, device: &Device) -> Vec<Stage> {
         let mut width = self.embedding_size;
         let stages = self.hidden_sizes.iter().zip(&self.depths).enumerate();
         let stages = stages.map(|(index, (&out, &depth))| {
@@ -133,15 +145,7 @@ impl ResNetConfig {
             let rest = (1..depth).map(|_| layer(1));
             Stage { layers: std::iter::once(first).chain(rest).collect() }
         });
-        let stages = stages.collect();
-        let last = *self.hidden_sizes.last().expect("`check` wants one");
-        ResNet {
-            stem: convolution(self.num_channels, self.embedding_size, 7, 2, device),
-            stages,
-            // The deviation of PyTorch's uniform weights, as wide as 1 / sqrt(C).
-            classifier: Linear::new(last, labels, (3.0 * last as f64).powf(-0.5), device),
-            activation: self.hidden_act,
-        }
+        stages.collect()
     }
 
     fn layer(&self, width: usize, out: usize, stride: usize, device: &Device) -> Layer {
@@ -164,7 +168,7 @@ impl ResNetConfig {
 }
 
 /// Weights that keep the variance of a gradient through relu (He et al. 2015, <https://arxiv.org/abs/1502.01852>).
-fn convolution(
+pub(super) fn convolution(
     width: usize,
     out: usize,
     kernel: usize,
@@ -200,8 +204,7 @@ impl ResNet {
     pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.stem.forward(x, After::activation(self.activation)); // [B, C, H / 2, W / 2]
         let x = max_pool(x, 3, 2, 1); // [B, C, H / 4, W / 4]
-        let layers = self.stages.iter().flat_map(|stage| &stage.layers);
-        layers.fold(x, |x, layer| layer.forward(x))
+        self.stages.iter().fold(x, |x, stage| stage.forward(x))
     }
 
     /// What the last maps say: `[B, C, H', W']` -> logits `[B, L]`
@@ -212,8 +215,15 @@ impl ResNet {
 
 /// Layers of one width, on an image of one size.
 #[derive(Module, Debug)]
-struct Stage {
+pub(super) struct Stage {
     layers: Vec<Layer>,
+}
+
+impl Stage {
+    /// `[B, C, H, W]` -> `[B, C', H / stride, W / stride]`
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.layers.iter().fold(x, |x, layer| layer.forward(x))
+    }
 }
 
 /// Convolutions with relu between them, added to the shortcut.

@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Picture, filter,
+    Picture,
+    boxes::Rect,
+    filter,
     warp::{Affine, warp},
 };
 
@@ -27,6 +29,8 @@ pub struct Augment {
     pub crop: f32,
     /// Probability of a mirror image.
     pub flip: f32,
+    /// Probability that it is turned upside down (and is a mirror image then).
+    pub upside_down: f32,
     /// Largest share by which it becomes lighter or darker.
     pub brightness: f32,
     /// Largest share by which differences from the mean grow or shrink.
@@ -44,6 +48,9 @@ pub struct Augment {
     pub mixup: f32,
 }
 
+/// Least share of a box that must lie on the picture; less shows nothing that a box could be drawn around.
+pub const VISIBLE: f32 = 0.3;
+
 impl Augment {
     /// Names a number outside its domain, and the domain's ends.
     pub fn check(&self) -> Result<(), (&'static str, f32, [f32; 2])> {
@@ -53,6 +60,7 @@ impl Augment {
             ("translate", self.translate, [0.0, 1.0]),
             ("crop", self.crop, [0.0, 0.9]),
             ("flip", self.flip, [0.0, 1.0]),
+            ("upside_down", self.upside_down, [0.0, 1.0]),
             ("brightness", self.brightness, [0.0, 1.0]),
             ("contrast", self.contrast, [0.0, 1.0]),
             ("saturation", self.saturation, [0.0, 1.0]),
@@ -68,8 +76,29 @@ impl Augment {
 
     /// `picture` changed, at the same size. [`Self::mixup`] takes two: see [`Self::mix`].
     pub fn apply(&self, picture: &Picture, seed: u64) -> Picture {
+        self.apply_boxed(picture, &[], seed).0
+    }
+
+    /// As [`Self::apply`], with what becomes of boxes: the box around each when it has moved, as far as it lies on the
+    /// picture; `None` where less than [`VISIBLE`] of it does.
+    pub fn apply_boxed(
+        &self,
+        picture: &Picture,
+        boxes: &[Rect],
+        seed: u64,
+    ) -> (Picture, Vec<Option<Rect>>) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let affine = self.affine(picture, &mut rng);
+        let (w, h) = (picture.width as f32, picture.height as f32);
+        let moved = |rect: &Rect| {
+            let whole = match affine == Affine::IDENTITY {
+                true => *rect,
+                false => affine.moved(*rect, [w / 2.0, h / 2.0]),
+            };
+            let visible = whole.clipped(w, h);
+            (visible.area() >= VISIBLE * whole.area()).then_some(visible)
+        };
+        let boxes = boxes.iter().map(moved).collect();
         let mut changed = match affine == Affine::IDENTITY {
             true => picture.clone(),
             false => warp(picture, affine),
@@ -93,7 +122,7 @@ impl Augment {
             let middle = [up_to(&mut rng, w), up_to(&mut rng, h)];
             filter::cover(&mut changed, middle, side, 127);
         }
-        changed
+        (changed, boxes)
     }
 
     /// One map from new pixels to old ones for all that moves them.
@@ -102,13 +131,17 @@ impl Augment {
         let (sin, cos) = either(rng, self.rotate).to_radians().sin_cos();
         let kept = 1.0 - up_to(rng, self.crop);
         let scale = kept / (1.0 + either(rng, self.scale));
-        let mirror = if self.flip > 0.0 && rng.random::<f32>() < self.flip { -1.0 } else { 1.0 };
+        let mirror = sign(rng, self.flip);
+        let turn = sign(rng, self.upside_down);
         // What is kept of a crop lies anywhere; the rest is a move.
         let offset = [w, h].map(|side| {
             either(rng, (1.0 - kept) / 2.0) * side + either(rng, self.translate) * side
         });
         Affine {
-            matrix: [[scale * cos * mirror, -scale * sin], [scale * sin * mirror, scale * cos]],
+            matrix: [
+                [scale * cos * mirror, -scale * sin * turn],
+                [scale * sin * mirror, scale * cos * turn],
+            ],
             offset,
         }
     }
@@ -129,6 +162,11 @@ impl Augment {
             }
         }
     }
+}
+
+/// -1 with this probability, else 1; nothing is drawn where it is 0.
+fn sign(rng: &mut impl Rng, probability: f32) -> f32 {
+    if probability > 0.0 && rng.random::<f32>() < probability { -1.0 } else { 1.0 }
 }
 
 /// Within `-most` and `most`; nothing is drawn where that is one number.
@@ -155,6 +193,7 @@ mod tests {
             translate: 0.1,
             crop: 0.3,
             flip: 0.5,
+            upside_down: 0.5,
             brightness: 0.3,
             contrast: 0.3,
             saturation: 0.3,
@@ -193,6 +232,45 @@ mod tests {
         assert_ne!(changed, picture);
         assert_eq!(mirror.apply(&changed, 4), picture);
         assert_eq!(changed.pixels[..3], picture.pixels[11 * 3..12 * 3]);
+    }
+
+    /// The white pixels of a black picture are where their box says, however they are moved.
+    #[test]
+    fn boxes_go_where_their_pixels_go() {
+        let mut picture = Picture::filled(40, 30, Colour::Grey, 0);
+        let rect = Rect { x0: 12.0, y0: 9.0, x1: 22.0, y1: 15.0 };
+        for y in 9..15 {
+            picture.pixels[y * 40 + 12..y * 40 + 22].fill(255);
+        }
+        let moves = Augment {
+            rotate: 90.0,
+            scale: 0.4,
+            translate: 0.1,
+            crop: 0.2,
+            flip: 0.5,
+            upside_down: 0.5,
+            ..Augment::default()
+        };
+        let mut whole = 0;
+        for seed in 0..60 {
+            let (moved, boxes) = moves.apply_boxed(&picture, &[rect], seed);
+            let Some(rect) = boxes[0] else { continue };
+            let lit = |x: usize, y: usize| moved.pixels[y * 40 + x] > 127;
+            let places = (0..30).flat_map(|y| (0..40).map(move |x| (x, y)));
+            let mut around = [f32::MAX, f32::MAX, 0.0f32, 0.0];
+            for (x, y) in places.filter(|(x, y)| lit(*x, *y)) {
+                let (x, y) = (x as f32, y as f32);
+                let [x0, y0, x1, y1] = around;
+                around = [x0.min(x), y0.min(y), x1.max(x + 1.0), y1.max(y + 1.0)];
+            }
+            for (found, side) in rect.sides().into_iter().zip(around) {
+                assert!((found - side).abs() < 2.0, "{seed}: {rect:?} around {around:?}");
+            }
+            whole += 1;
+        }
+        assert!(whole > 40, "{whole}");
+        let away = Augment { translate: 1.0, ..Augment::default() };
+        assert!((0..20).any(|seed| away.apply_boxed(&picture, &[rect], seed).1[0].is_none()));
     }
 
     /// Mean 1/2 and variance 1 / (4 (2 a + 1)) of `Beta(a, a)`.

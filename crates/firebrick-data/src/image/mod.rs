@@ -1,10 +1,11 @@
 //! Pictures: read with limits, scaled, changed at random, compared.
 //!
 //! [`decode`] makes a [`Picture`] of a file, [`resize`] scales it, [`augment`] changes it as a recipe says, [`corrupt`] as a
-//! bad camera would, [`alike`] finds those that look the same, [`sheet`] shows many at a time.
+//! bad camera would, [`alike`] finds those that look the same, [`sheet`] shows many at a time. [`boxes`] lie on them.
 
 pub mod alike;
 pub mod augment;
+pub mod boxes;
 pub mod corrupt;
 pub mod decode;
 pub mod resize;

@@ -1,6 +1,6 @@
 //! A picture moved, turned and scaled at once.
 
-use super::Picture;
+use super::{Picture, boxes::Rect};
 
 /// Where the pixels of a new picture come from: `source = matrix * target + offset`, in pixels from the middle.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,6 +12,22 @@ pub struct Affine {
 
 impl Affine {
     pub const IDENTITY: Self = Self { matrix: [[1.0, 0.0], [0.0, 1.0]], offset: [0.0, 0.0] };
+
+    /// The box around `rect` in the new picture, whose middle is this.
+    pub fn moved(self, rect: Rect, middle: [f32; 2]) -> Rect {
+        let [[a, b], [c, d]] = self.matrix;
+        let size = a * d - b * c;
+        let corners =
+            [[rect.x0, rect.y0], [rect.x1, rect.y0], [rect.x0, rect.y1], [rect.x1, rect.y1]];
+        let corners = corners.map(|[x, y]| {
+            let (x, y) = (x - middle[0] - self.offset[0], y - middle[1] - self.offset[1]);
+            [(d * x - b * y) / size + middle[0], (a * y - c * x) / size + middle[1]]
+        });
+        let [xs, ys] = [0, 1].map(|axis| corners.map(|corner| corner[axis]));
+        let least = |values: [f32; 4]| values.into_iter().fold(f32::INFINITY, f32::min);
+        let most = |values: [f32; 4]| values.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        Rect { x0: least(xs), y0: least(ys), x1: most(xs), y1: most(ys) }
+    }
 }
 
 /// `picture` as `affine` says, at the same size, between pixels linearly; beyond the edge lies what is at the edge.

@@ -1,0 +1,323 @@
+//! Pictures with boxes in parts that share nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use firebrick_data::{
+    error::DataError,
+    hash::{sha256_bytes, sha256_rows},
+    image::{Colour, Picture, boxes::Rect, decode},
+    ledger::{DropReason, Entry, Ledger},
+    table::Row,
+};
+use firebrick_train::{job::Places, sampler};
+use hotcoco::{Annotation, Dataset, Image};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::{
+    annotations,
+    frame::framed,
+    recipe::DataRecipe,
+    walls::{WINDOW, walls},
+};
+use crate::classification::{self, layouts};
+
+/// A thing on a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// As the data set writes it.
+    pub label: String,
+    /// In pixels of the picture as it was read.
+    pub rect: Rect,
+    /// Many things in one box, or one that is hard to see: not learned from, and neither right nor wrong to find.
+    pub crowd: bool,
+}
+
+/// A picture with what is on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// As the boxes' file names the picture.
+    pub id: String,
+    /// Fitted into the recipe's frame.
+    pub picture: Picture,
+    /// By which factors it grew for that, across and down.
+    pub scale: [f32; 2],
+    /// Width and height before.
+    pub size: [f32; 2],
+    pub objects: Vec<Object>,
+}
+
+/// The parts of a data set.
+pub struct Corpus {
+    pub train: Vec<Scene>,
+    pub valid: Vec<Scene>,
+    pub test: Option<Vec<Scene>>,
+    /// In the order of their letters; a label's place is its class index.
+    pub labels: Vec<String>,
+    /// SHA-256 over the training and validation pictures and their boxes.
+    pub sha256: String,
+    /// Boxes and pictures that were dropped of each part.
+    pub ledgers: Vec<(&'static str, Ledger)>,
+}
+
+/// A part's scenes and what was dropped of it.
+type Part = (Vec<Scene>, Ledger);
+
+/// Reads and divides what `[data]` names.
+pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Corpus> {
+    let mut parts = match data.dataset.as_deref() {
+        Some(id) => known(id, data, places)?,
+        None => {
+            let of = |path: &PathBuf| places.base.join(path);
+            let mut parts = match &data.train {
+                Some(path) => own(&of(path), data)?,
+                None => BTreeMap::new(),
+            };
+            for (part, path) in [("valid", &data.valid), ("test", &data.test)] {
+                if let Some(path) = path {
+                    let mut found = own(&of(path), data)?;
+                    let found = found.remove(part).or_else(|| found.remove("train"));
+                    parts.insert(part, found.unwrap_or_default());
+                }
+            }
+            parts
+        }
+    };
+    let mut take = |part| parts.remove(part).unwrap_or_default();
+    let ((mut train, mut train_ledger), (mut valid, mut valid_ledger), (mut test, test_ledger)) =
+        (take("train"), take("valid"), take("test"));
+    let (no_test, no_valid) = (test.is_empty() && data.test_fraction > 0.0, valid.is_empty());
+    if no_test {
+        test = carve(&mut train, data.test_fraction, sampler::mix(seed, 1));
+    }
+    if no_valid {
+        let fraction = data.valid_fraction / if no_test { 1.0 - data.test_fraction } else { 1.0 };
+        valid = carve(&mut train, fraction, sampler::mix(seed, 2));
+    }
+    // The same pixels in two parts: the one that is learned from gives way.
+    let tested: HashSet<&[u8]> = pixels(&test).collect();
+    apart(&mut valid, &tested, "in test, too", &mut valid_ledger);
+    let elsewhere: HashSet<&[u8]> = pixels(&valid).chain(tested).collect();
+    apart(&mut train, &elsewhere, "in valid or test, too", &mut train_ledger);
+
+    train.extend(windows(data, seed, places)?);
+
+    let found: BTreeSet<&String> =
+        train.iter().flat_map(|scene| &scene.objects).map(|object| &object.label).collect();
+    ensure!(!found.is_empty(), "no box is left on the training pictures");
+    ensure!(!valid.is_empty(), "there is no validation picture: set `data.valid_fraction`");
+    let labels: Vec<String> = found.into_iter().cloned().collect();
+    let sha256 = hash(train.iter().chain(&valid));
+    let test = (!test.is_empty()).then_some(test);
+    let ledgers = vec![("train", train_ledger), ("valid", valid_ledger), ("test", test_ledger)];
+    Ok(Corpus { train, valid, test, labels, sha256, ledgers })
+}
+
+fn hash<'a>(scenes: impl Iterator<Item = &'a Scene>) -> String {
+    let row = |scene: &Scene| {
+        let boxes = scene.objects.iter().map(|o| format!("{} {:?} {}", o.label, o.rect, o.crowd));
+        let label = boxes.collect::<Vec<_>>().join("; ");
+        Row { row: 0, text: sha256_bytes(&scene.picture.pixels), label: Some(label) }
+    };
+    sha256_rows(&scenes.map(row).collect::<Vec<_>>())
+}
+
+impl Corpus {
+    /// What there is to say of it, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let count = |name: &str, part: &[Scene]| {
+            let boxes: usize = part.iter().map(|scene| scene.objects.len()).sum();
+            format!("{name} {} with {boxes} boxes", part.len())
+        };
+        let mut parts = vec![count("train", &self.train), count("valid", &self.valid)];
+        parts.extend(self.test.as_ref().map(|test| count("test", test)));
+        let labels = self.labels.join(", ");
+        let mut remarks = vec![format!("pictures: {}; labels {labels}", parts.join(", "))];
+        for (part, ledger) in &self.ledgers {
+            for (reason, count) in ledger.counts() {
+                let what = match reason {
+                    DropReason::NoArea => "boxes of no area",
+                    _ => "pictures that are in another part, too",
+                };
+                remarks.push(format!("{part}: dropped {count}: {what}"));
+            }
+        }
+        remarks
+    }
+
+    pub fn ledger(&self) -> String {
+        self.ledgers.iter().map(|(part, ledger)| ledger.json_lines(part)).collect()
+    }
+}
+
+fn known(
+    id: &str,
+    data: &DataRecipe,
+    places: &Places,
+) -> anyhow::Result<BTreeMap<&'static str, Part>> {
+    match id {
+        "bccd" => own(&folder(id, places)?, data),
+        "coco128-street" => {
+            let path = folder(id, places)?.join("annotations.json");
+            divided(&path, &annotations::street(&path)?, data)
+        }
+        _ => bail!("`{id}` is not an object detection set: bccd or coco128-street"),
+    }
+}
+
+/// Where a known set's files lie.
+fn folder(id: &str, places: &Places) -> anyhow::Result<PathBuf> {
+    let folder = (places.data)(id)?;
+    let nested = folder.join(id);
+    Ok(if nested.is_dir() { nested } else { folder })
+}
+
+/// What `data.windows` adds to the training pictures.
+fn windows(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Vec<Scene>> {
+    let Some(id) = data.windows.as_deref() else { return Ok(vec![]) };
+    let read = classification::recipe::DataRecipe { size: WINDOW, ..Default::default() };
+    let mut parts = layouts::inria(&folder(id, places)?, &read)?;
+    let windows = parts.remove("train").unwrap_or_default();
+    Ok(walls(windows, data.size, sampler::mix(seed, 3)))
+}
+
+/// Scenes of a user's path, in their parts; those without one are `train`.
+pub fn own(path: &Path, data: &DataRecipe) -> anyhow::Result<BTreeMap<&'static str, Part>> {
+    divided(path, &annotations::read(path)?, data)
+}
+
+fn divided(
+    path: &Path,
+    dataset: &Dataset,
+    data: &DataRecipe,
+) -> anyhow::Result<BTreeMap<&'static str, Part>> {
+    let parts = image_sets(path)?;
+    let mut images = BTreeMap::<&'static str, Vec<&Image>>::new();
+    for image in &dataset.images {
+        let stem = Path::new(&image.file_name).file_stem().unwrap_or_default().to_string_lossy();
+        match &parts {
+            None => images.entry("train").or_default().push(image),
+            // A picture that no list names is in no part.
+            Some(parts) => {
+                if let Some(part) = parts.get(&*stem) {
+                    images.entry(*part).or_default().push(image);
+                }
+            }
+        }
+    }
+    let part = |(part, images)| -> anyhow::Result<(&'static str, Part)> {
+        Ok((part, scenes(path, dataset, images, data)?))
+    };
+    images.into_iter().map(part).collect()
+}
+
+/// VOC's lists of pictures: the part of each by its name's stem; `None` where there are none.
+fn image_sets(path: &Path) -> anyhow::Result<Option<HashMap<String, &'static str>>> {
+    let folder = path.join("ImageSets/Main");
+    let mut parts = HashMap::new();
+    for (file, part) in [("train.txt", "train"), ("val.txt", "valid"), ("test.txt", "test")] {
+        let file = folder.join(file);
+        if file.is_file() {
+            let text =
+                fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let names = text.lines().filter_map(|line| line.split_whitespace().next());
+            parts.extend(names.map(|name| (name.to_string(), part)));
+        }
+    }
+    Ok((!parts.is_empty()).then_some(parts))
+}
+
+fn scenes(
+    path: &Path,
+    dataset: &Dataset,
+    images: Vec<&Image>,
+    data: &DataRecipe,
+) -> anyhow::Result<Part> {
+    let names: HashMap<u64, &str> =
+        dataset.categories.iter().map(|category| (category.id, category.name.as_str())).collect();
+    let mut boxes = HashMap::<u64, Vec<&Annotation>>::new();
+    for annotation in &dataset.annotations {
+        boxes.entry(annotation.image_id).or_default().push(annotation);
+    }
+    let scene = |(row, image): (usize, &&Image)| -> anyhow::Result<(Scene, Vec<Entry>)> {
+        let file = annotations::picture(path, &image.file_name)?;
+        let picture = decode::read(&file, Colour::Rgb)?;
+        let (width, height) = (picture.width as f32, picture.height as f32);
+        let (mut objects, mut dropped) = (vec![], vec![]);
+        for annotation in boxes.get(&image.id).into_iter().flatten() {
+            let category = annotation.category_id;
+            let label = names.get(&category).ok_or_else(|| DataError::BadValue {
+                path: path.to_owned(),
+                detail: format!("has a box of category {category}, which has no name"),
+            })?;
+            let wanted = data.labels.as_ref();
+            if wanted.is_some_and(|wanted| !wanted.iter().any(|wanted| wanted == label)) {
+                continue;
+            }
+            let rect =
+                annotation.bbox.map(|[x, y, w, h]| [x, y, x + w, y + h].map(|side| side as f32));
+            let rect = rect.map(|[x0, y0, x1, y1]| Rect { x0, y0, x1, y1 }.clipped(width, height));
+            let least = annotations::LEAST_SIDE as f32;
+            match rect.filter(|rect| rect.width() > least && rect.height() > least) {
+                Some(rect) => objects.push(Object {
+                    label: label.to_string(),
+                    rect,
+                    crowd: annotation.iscrowd,
+                }),
+                None => {
+                    let bbox = annotation.bbox.unwrap_or_default();
+                    let detail = format!("{}: {label} at {bbox:?}", image.file_name);
+                    dropped.push(Entry { row, reason: DropReason::NoArea, detail });
+                }
+            }
+        }
+        let (picture, scale) = framed(&picture, data.size, data.filter);
+        let (id, size) = (image.file_name.clone(), [width, height]);
+        Ok((Scene { id, picture, scale, size, objects }, dropped))
+    };
+    let found: Vec<(Scene, Vec<Entry>)> =
+        images.par_iter().enumerate().map(scene).collect::<anyhow::Result<_>>()?;
+    let (scenes, dropped): (Vec<Scene>, Vec<Vec<Entry>>) = found.into_iter().unzip();
+    Ok((scenes, Ledger { dropped: dropped.concat(), mended: vec![] }))
+}
+
+fn pixels(scenes: &[Scene]) -> impl Iterator<Item = &[u8]> {
+    scenes.iter().map(|scene| scene.picture.pixels.as_slice())
+}
+
+/// Takes this share of the pictures out, of those with objects and of those without.
+fn carve(scenes: &mut Vec<Scene>, fraction: f64, seed: u64) -> Vec<Scene> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut chosen = HashSet::new();
+    for empty in [false, true] {
+        let mut rows: Vec<usize> =
+            (0..scenes.len()).filter(|row| scenes[*row].objects.is_empty() == empty).collect();
+        rows.shuffle(&mut rng);
+        let count = (fraction * rows.len() as f64).round() as usize;
+        chosen.extend(rows.into_iter().take(count));
+    }
+    let (part, rest): (Vec<_>, Vec<_>) =
+        std::mem::take(scenes).into_iter().enumerate().partition(|(row, _)| chosen.contains(row));
+    *scenes = rest.into_iter().map(|(_, scene)| scene).collect();
+    part.into_iter().map(|(_, scene)| scene).collect()
+}
+
+/// Drops those whose pixels are elsewhere.
+fn apart(scenes: &mut Vec<Scene>, elsewhere: &HashSet<&[u8]>, detail: &str, ledger: &mut Ledger) {
+    let mut row = 0;
+    scenes.retain(|scene| {
+        let leaks = elsewhere.contains(scene.picture.pixels.as_slice());
+        if leaks {
+            let detail = format!("{}: {detail}", scene.id);
+            ledger.dropped.push(Entry { row, reason: DropReason::Leak, detail });
+        }
+        row += 1;
+        !leaks
+    });
+}
