@@ -7,11 +7,9 @@
 use std::collections::VecDeque;
 
 use firebrick_data::audio::mel::MelStream;
+use firebrick_metrics::confusion::argmax;
 
-use crate::{
-    classification::{classifier::SoundClassifier, task::argmax},
-    features::normalize,
-};
+use crate::{classification::classifier::SoundClassifier, features::normalize};
 
 /// When a word counts as heard.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -19,6 +19,7 @@ use firebrick_data::{
     audio::mel::{Mel, MelConfig},
     redundancy::compression_ratio,
 };
+use firebrick_metrics::confusion::argmax;
 use firebrick_train::sampler::{Coins, mix};
 use serde_json::Value;
 

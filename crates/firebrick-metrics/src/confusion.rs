@@ -2,6 +2,12 @@
 
 use std::ops::AddAssign;
 
+/// Index of the largest score, which is the predicted class; the first of equals, and 0 of none.
+pub fn argmax(scores: &[f32]) -> usize {
+    let best = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
+    (1..scores.len()).fold(0, best)
+}
+
 /// How often each true class was predicted as each class.
 ///
 /// scikit-learn is the reference: `confusion_matrix`, `accuracy_score`, `precision_score`, `recall_score`, `f1_score`.

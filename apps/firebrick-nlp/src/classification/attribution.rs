@@ -13,6 +13,8 @@ use burn::{
     tensor::{TensorData, activation::log_softmax},
 };
 
+use firebrick_metrics::confusion::argmax;
+
 use super::classifier::{Prediction, TextClassifier};
 
 /// Why a text got its label.
@@ -81,7 +83,7 @@ impl Explainer {
         let answers = self.log_p(both, &ids).into_data().convert_dtype(burn::tensor::DType::F32);
         let answers = answers.try_into_vec::<f32>().expect("just converted to f32");
         let (of_text, of_nothing) = answers.split_at(answers.len() / 2);
-        let label = super::task::argmax(of_text);
+        let label = argmax(of_text);
         let scores: Vec<f32> = of_text.iter().map(|log_p| log_p.exp()).collect();
         let odds = |log_p: &[f32]| {
             let others = log_p.iter().enumerate().filter(|(class, _)| *class != label);

@@ -11,9 +11,10 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
+use firebrick_metrics::confusion::argmax;
 use firebrick_train::origin::Origin;
 
-use super::task::{argmax, scores};
+use super::task::scores;
 use crate::tokenizer::TextTokenizer;
 
 /// A model that reads text.

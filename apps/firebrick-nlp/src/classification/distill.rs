@@ -13,10 +13,10 @@ use firebrick_classic::{
     tfidf::{self, Analyzer},
 };
 use firebrick_data::table::Row;
-use firebrick_metrics::confusion::Confusion;
+use firebrick_metrics::confusion::{Confusion, argmax};
 use firebrick_train::sampler::{Coins, mix};
 
-use super::{classifier::TextClassifier, task::argmax, train::with_known_label};
+use super::{classifier::TextClassifier, train::with_known_label};
 use crate::language::mostly_chinese;
 
 /// Texts that a larger teacher is asked at a time.

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use firebrick_metrics::confusion::Confusion;
+use firebrick_metrics::confusion::{Confusion, argmax};
 use firebrick_train::{
     job::{Shown, chart, curve},
     report::{Example, Report},
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     baseline::Baseline,
-    task::{Judged, argmax},
+    task::Judged,
     train::{Trained, with_known_label},
 };
 

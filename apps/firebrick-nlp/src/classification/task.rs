@@ -5,7 +5,10 @@ use firebrick_core::{
     arch::bert::BertClassifier,
     layers::loss::{log_softmax, soft_cross_entropy, softmax},
 };
-use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
+use firebrick_metrics::{
+    calibration::Calibration,
+    confusion::{Confusion, argmax},
+};
 use firebrick_train::{fit::Metrics, sampler, task::Task};
 
 use super::batch::{Example, TextBatch};
@@ -121,10 +124,4 @@ pub fn judge(
 ) -> Judged {
     let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
     Judged::new(scores(model, &texts, pad_id, batch_size), examples, classes)
-}
-
-/// Index of the largest score; the first of equals.
-pub fn argmax(scores: &[f32]) -> usize {
-    let best = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
-    (1..scores.len()).fold(0, best)
 }

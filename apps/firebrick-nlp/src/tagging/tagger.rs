@@ -18,7 +18,10 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
-use firebrick_metrics::tagging::{SpanScores, TokenAccuracy};
+use firebrick_metrics::{
+    confusion::argmax,
+    tagging::{SpanScores, TokenAccuracy},
+};
 use firebrick_train::{fit::Metrics, origin::Origin};
 
 use super::{
@@ -26,7 +29,6 @@ use super::{
     features::Features,
     task::{Logits, TagExamples, logits},
 };
-use crate::classification::task::argmax;
 
 /// Longest `features.json`.
 const FEATURES_LIMIT: u64 = 64 << 20;

@@ -16,10 +16,11 @@ use firebrick_core::{
     },
 };
 use firebrick_data::audio::mel::Mel;
+use firebrick_metrics::confusion::argmax;
 use firebrick_train::origin::Origin;
 use rayon::prelude::*;
 
-use super::task::{Judged, argmax, frames, scores};
+use super::task::{Judged, frames, scores};
 use crate::{features::Preprocessor, recordings::Recording};
 
 /// A model that listens.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use firebrick_metrics::confusion::Confusion;
+use firebrick_metrics::confusion::{Confusion, argmax};
 use firebrick_train::{
     job::{Shown, chart, curve},
     report::{Example, Report},
@@ -10,7 +10,7 @@ use firebrick_train::{
 use serde_json::json;
 
 use super::{
-    task::{Judged, argmax, frames},
+    task::{Judged, frames},
     train::Trained,
 };
 use crate::{

@@ -6,7 +6,10 @@ use firebrick_core::{
     layers::loss::{cross_entropy, softmax},
 };
 use firebrick_data::audio::{augment::place, mel::Mel};
-use firebrick_metrics::{calibration::Calibration, confusion::Confusion};
+use firebrick_metrics::{
+    calibration::Calibration,
+    confusion::{Confusion, argmax},
+};
 use firebrick_train::{
     fit::Metrics,
     sampler,
@@ -162,10 +165,4 @@ impl Judged {
         }
         metrics
     }
-}
-
-/// Index of the largest score; the first of equals.
-pub fn argmax(scores: &[f32]) -> usize {
-    let best = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
-    (1..scores.len()).fold(0, best)
 }

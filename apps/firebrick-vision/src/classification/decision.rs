@@ -1,6 +1,6 @@
 //! Where a yes begins, for a class that must not be missed.
 
-use firebrick_metrics::roc::Roc;
+use firebrick_metrics::{confusion::argmax, roc::Roc};
 use firebrick_train::origin::Decision;
 
 use super::recipe::DecisionRecipe;
@@ -53,12 +53,6 @@ pub fn decide(decision: Option<&Decision>, labels: &[String], scores: &[f32]) ->
         }
         _ => Answer { label: argmax(scores), abstains: false },
     }
-}
-
-/// Index of the largest score; the first of equals.
-fn argmax(scores: &[f32]) -> usize {
-    let best = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
-    (1..scores.len()).fold(0, best)
 }
 
 #[cfg(test)]

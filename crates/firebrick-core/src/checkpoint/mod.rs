@@ -37,6 +37,34 @@ pub enum Source {
     Embedded { name: &'static str, files: &'static [(&'static str, &'static [u8])] },
 }
 
+/// Models inside a program, by name; each is made by [`shipped!`](crate::shipped).
+pub struct Shipped(pub &'static [(&'static str, Source)]);
+
+impl Shipped {
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|(name, _)| *name)
+    }
+
+    pub fn model(&self, name: &str) -> Option<Source> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, source)| source.clone())
+    }
+}
+
+/// A model of [`Shipped`](checkpoint::Shipped) and its files, which lie in `../models/NAME` beside the file that this
+/// stands in.
+#[macro_export]
+macro_rules! shipped {
+    ($name:literal: $($file:literal)*) => {
+        (
+            $name,
+            $crate::checkpoint::Source::Embedded {
+                name: $name,
+                files: &[$(($file, include_bytes!(concat!("../models/", $name, "/", $file)))),*],
+            },
+        )
+    };
+}
+
 impl Source {
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Self::Folder(path.into())
