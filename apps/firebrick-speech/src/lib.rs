@@ -1,15 +1,20 @@
-//! Speech applications: recordings into training, models into answers about recordings.
+//! Speech applications: recordings into training, models into answers about recordings, and what is done about them.
 #![recursion_limit = "256"]
 
+pub mod assistant;
 pub mod augment;
 pub mod classification;
 pub mod features;
+pub mod home;
+pub mod interpret;
 pub mod keyword;
 pub mod picture;
 pub mod recipes;
 pub mod recognition;
 pub mod recordings;
 pub mod shipped;
+pub mod speaker;
 pub mod subtitles;
 pub mod transcribe;
 pub mod whisper;
+pub mod words;

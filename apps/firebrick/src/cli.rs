@@ -1,5 +1,7 @@
 //! Arguments; doc comments are the help text.
 
+pub mod speech;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -507,6 +509,14 @@ pub enum SpeechCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Say a text, by espeak-ng
+    Say(speech::SayArgs),
+    /// Lights, sockets, thermostats and scenes over MQTT
+    Home(speech::HomeArgs),
+    /// Talk: timers, the time, sums, units, and the home, in English and Chinese
+    Assistant(speech::AssistantArgs),
+    /// Speech in one language to speech in another, while it comes
+    Interpret(speech::InterpretArgs),
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 use firebrick_core::{checkpoint::LoadError, device::DeviceError};
 use firebrick_data::error::DataError;
 use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
+use firebrick_speech::{home::HomeError, speaker::SpeakError};
 use firebrick_train::{
     checkpoint::CheckpointError, recipe::RecipeError, run::RunError, sweep::study::StudyError,
 };
@@ -73,6 +74,8 @@ from!(
     StudyError,
     DeviceError,
     TokenizerError,
+    HomeError,
+    SpeakError,
     std::io::Error,
     serde_json::Error
 );
@@ -103,6 +106,18 @@ fn code_of(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<LoadError>() || cause.is::<TokenizerError>() || cause.is::<ChatError>() {
             return BAD_FILE;
+        }
+        match cause.downcast_ref::<HomeError>() {
+            Some(HomeError::Broker { .. } | HomeError::NotApplied { .. }) => return 1,
+            Some(_) => return USAGE,
+            None => {}
+        }
+        match cause.downcast_ref::<SpeakError>() {
+            Some(SpeakError::Missing { .. }) => return MISSING,
+            Some(SpeakError::Failed { .. }) => return 1,
+            Some(SpeakError::Answer(_)) => return BAD_FILE,
+            Some(_) => return USAGE,
+            None => {}
         }
         match cause.downcast_ref::<StudyError>() {
             Some(StudyError::Other { .. }) => return USAGE,

@@ -33,6 +33,11 @@ pub fn roots() -> Roots {
     }
 }
 
+/// Where an assistant keeps its timers.
+pub fn timers() -> PathBuf {
+    cache().join("timers.json")
+}
+
 /// The folder of a known data set's files.
 pub fn data_set(id: &str) -> anyhow::Result<PathBuf> {
     data::fetch(&roots(), id)

@@ -1,21 +1,24 @@
 //! What commands share that answer recordings.
 
 use std::{
-    io::{BufWriter, Write},
+    io::{BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
 use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::{
-    audio::read::{Limits, from_stream, read, recordings},
+    audio::{
+        read::{Limits, from_stream, read, recordings},
+        resample::Resampler,
+    },
     error::DataError,
 };
 use firebrick_vision::classification::layouts;
 use serde_json::{Value, json};
 
 use super::Outcome;
-use crate::failure::{BAD_FILE, Failure};
+use crate::failure::{BAD_FILE, Failure, USAGE};
 
 /// The recordings of a file or a folder with their ids: paths relative to the folder, or the file's name.
 pub fn find(input: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
@@ -48,6 +51,50 @@ pub fn samples(path: &Path, rate: u32) -> Result<Vec<f32>, DataError> {
     match path.as_os_str() == "-" {
         true => from_stream(std::io::stdin(), Path::new("stdin"), rate, &Limits::default()),
         false => read(path, rate, &Limits::default()),
+    }
+}
+
+/// Rates of samples without a header, in Hz.
+const RAW: std::ops::RangeInclusive<u32> = 1000..=384_000;
+
+/// Whether `--raw` can have this rate.
+pub fn check_raw(rate: u32) -> Outcome {
+    match RAW.contains(&rate) {
+        true => Ok(()),
+        false => Err(Failure::text(USAGE, format!("--raw {rate} is not within {RAW:?} Hz"))),
+    }
+}
+
+/// Mono samples of 16 bits from standard input, for as long as they come, handed on at `wanted` Hz.
+pub fn raw(
+    rate: u32,
+    wanted: u32,
+    told: &mut dyn FnMut(Vec<f32>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut resampler = (rate != wanted).then(|| Resampler::new(rate, wanted));
+    let mut stdin = std::io::stdin().lock();
+    let (mut bytes, mut held) = (vec![0; rate as usize / 10 * 2], 0);
+    loop {
+        let read = stdin.read(&mut bytes[held..]).context("reading stdin")?;
+        if read == 0 {
+            return Ok(());
+        }
+        held += read;
+        let whole = held - held % 2;
+        let samples: Vec<f32> = bytes[..whole]
+            .chunks_exact(2)
+            .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0)
+            .collect();
+        bytes.copy_within(whole..held, 0);
+        held -= whole;
+        told(match &mut resampler {
+            None => samples,
+            Some(resampler) => {
+                let mut output = vec![];
+                resampler.push(&samples, &mut output);
+                output
+            }
+        })?;
     }
 }
 

@@ -1,12 +1,14 @@
-//! `firebrick speech`: applications that listen.
+//! `firebrick speech`: applications that listen, and one that speaks.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+mod assistant;
+mod ears;
+mod home;
+mod interpret;
+mod say;
 
-use anyhow::Context;
-use firebrick_data::audio::{resample::Resampler, voice};
+use std::path::{Path, PathBuf};
+
+use firebrick_data::audio::voice;
 use firebrick_speech::{
     classification::classifier::SoundClassifier,
     keyword::{Heard, Spotter, Trigger},
@@ -25,6 +27,10 @@ pub fn run(command: SpeechCommand, global: &Global) -> Outcome {
         SpeechCommand::Keyword(args) => keyword(&args, global),
         SpeechCommand::Transcribe(args) => transcribe::run(&args, global),
         SpeechCommand::Voice { files } => voices(&files, global),
+        SpeechCommand::Say(args) => say::run(args, global),
+        SpeechCommand::Home(args) => home::run(args, global),
+        SpeechCommand::Assistant(args) => assistant::run(args, global),
+        SpeechCommand::Interpret(args) => interpret::run(args, global),
     }
 }
 
@@ -75,44 +81,18 @@ fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
 
 /// 16-bit samples from standard input, for as long as they come.
 fn live(classifier: &SoundClassifier, trigger: Trigger, rate: u32, global: &Global) -> Outcome {
-    let rates = 1000..=384_000;
-    if !rates.contains(&rate) {
-        return Err(Failure::text(USAGE, format!("--raw {rate} is not within {rates:?} Hz")));
-    }
+    media::check_raw(rate)?;
     let mut spotter = Spotter::new(classifier, trigger);
-    let wanted = classifier.sample_rate();
-    let mut resampler = (rate != wanted).then(|| Resampler::new(rate, wanted));
-    let mut stdin = std::io::stdin().lock();
-    let (mut bytes, mut held) = (vec![0; rate as usize / 10 * 2], 0);
-    let file = Path::new("-");
-    loop {
-        let read = stdin.read(&mut bytes[held..]).context("reading stdin")?;
-        if read == 0 {
-            return Ok(());
-        }
-        held += read;
-        let whole = held - held % 2;
-        let samples: Vec<f32> = bytes[..whole]
-            .chunks_exact(2)
-            .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0)
-            .collect();
-        bytes.copy_within(whole..held, 0);
-        held -= whole;
-        let samples = match &mut resampler {
-            None => samples,
-            Some(resampler) => {
-                let mut output = vec![];
-                resampler.push(&samples, &mut output);
-                output
-            }
-        };
+    media::raw(rate, classifier.sample_rate(), &mut |samples| {
         for heard in spotter.push(&samples) {
             match global.json {
-                true => say!("{}", as_json(&heard, file)),
-                false => tell(&heard, file, global),
+                true => say!("{}", as_json(&heard, Path::new("-"))),
+                false => tell(&heard, Path::new("-"), global),
             }
         }
-    }
+        Ok(())
+    })?;
+    Ok(())
 }
 
 fn tell(heard: &Heard, file: &Path, global: &Global) {

@@ -189,7 +189,7 @@ fn train_in<R: Recipe>(
 }
 
 /// Set by Ctrl-C or a termination signal; a second one ends the process at once.
-fn stop() -> &'static Arc<AtomicBool> {
+pub fn stop() -> &'static Arc<AtomicBool> {
     static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Default::default);
     &STOP
 }
@@ -199,7 +199,8 @@ pub fn clear_interrupt() {
     stop().store(false, Ordering::SeqCst);
 }
 
-fn listen() -> anyhow::Result<()> {
+/// From now on such a signal sets [`stop`].
+pub fn listen() -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     let listening = ONCE.get_or_init(|| {
         let handler = || {

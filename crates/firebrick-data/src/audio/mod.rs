@@ -11,6 +11,6 @@ pub mod mel;
 pub mod read;
 pub mod resample;
 pub mod voice;
+pub mod wav;
 
 mod compressed;
-mod wav;

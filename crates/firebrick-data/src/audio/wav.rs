@@ -1,9 +1,9 @@
-//! WAV by `hound`, which reads the samples. The chunks before them are walked here: hound takes 0 Hz, stumbles over a
+//! WAV by `hound`, which reads and writes the samples. The chunks before them are walked here: hound takes 0 Hz, stumbles over a
 //! chunk of odd length and over headers that are slightly longer than it knows, and has no words for what is wrong.
 
 use std::io::{self, Cursor, Read};
 
-use hound::{SampleFormat, WavReader};
+use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 
 use super::read::Sink;
 use crate::error::DataError;
@@ -16,11 +16,12 @@ const EXTENSIBLE: u16 = 0xfffe;
 const SKIPPED: u64 = 256 << 20;
 /// Samples that are handed on at a time.
 const BLOCK: usize = 1 << 14;
-/// Length of a data chunk whose writer could not go back to fill it in: it goes on to the end.
-const STREAMED: u32 = u32::MAX;
+/// Lengths of a data chunk whose writer could not go back to fill it in, as ffmpeg and as SoX and espeak-ng write them: it
+/// goes on to the end.
+const STREAMED: [u32; 2] = [u32::MAX, 0x7fff_f000];
 
 /// Reads the recording into `sink`.
-pub fn decode(mut stream: impl Read, sink: &mut Sink) -> Result<(), DataError> {
+pub(super) fn decode(mut stream: impl Read, sink: &mut Sink) -> Result<(), DataError> {
     let mut head = [0; 12];
     fill(&mut stream, &mut head, sink, "in its first 12 bytes")?;
     if &head[8..] != b"WAVE" {
@@ -58,6 +59,28 @@ pub fn decode(mut stream: impl Read, sink: &mut Sink) -> Result<(), DataError> {
             }
         }
     }
+}
+
+/// A WAV file of mono samples in 16 bits; what is louder than full scale is cut.
+///
+/// ```
+/// use firebrick_data::audio::wav::encode;
+///
+/// assert_eq!(encode(&[0.5, -2.0], 16_000)[44..], [0, 64, 1, 128]);
+/// ```
+pub fn encode(samples: &[f32], rate: u32) -> Vec<u8> {
+    let (channels, bits_per_sample) = (1, 16);
+    let spec =
+        WavSpec { channels, sample_rate: rate, bits_per_sample, sample_format: SampleFormat::Int };
+    let mut bytes = Cursor::new(vec![]);
+    let written = WavWriter::new(&mut bytes, spec).and_then(|mut writer| {
+        for sample in samples {
+            writer.write_sample((sample.clamp(-1.0, 1.0) * 32767.0).round() as i16)?;
+        }
+        writer.finalize()
+    });
+    written.expect("memory can be written to");
+    bytes.into_inner()
 }
 
 fn fill(
@@ -174,13 +197,11 @@ fn hand_on(
             Ok(sample) => block.push(sample * scale),
             // hound's own, at the end of the stream.
             Err(hound::Error::IoError(error)) if error.kind() == io::ErrorKind::Other => {
-                match length {
-                    STREAMED => break,
-                    _ => {
-                        let problem = format!("its samples should have {length} bytes");
-                        return Err(sink.truncated(problem));
-                    }
+                if STREAMED.contains(&length) {
+                    break;
                 }
+                let problem = format!("its samples should have {length} bytes");
+                return Err(sink.truncated(problem));
             }
             Err(hound::Error::IoError(source)) => {
                 return Err(DataError::Read { path: sink.name.to_owned(), source });

@@ -1,0 +1,191 @@
+//! A wake word of one's own: from a few recordings of it, and long ones without it, to the folders that the recipe of
+//! [`crate::classification`] trains on, and a count of false alarms on what was kept apart.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use firebrick_core::checkpoint::tensors::write_atomically;
+use firebrick_data::audio::{
+    read::{Limits, read, recordings},
+    wav,
+};
+use firebrick_train::sampler::mix;
+
+use crate::{
+    classification::classifier::SoundClassifier,
+    keyword::{Spotter, Trigger},
+};
+
+/// Of all recordings here, in Hz.
+pub const RATE: u32 = 16_000;
+/// The class of everything else; word spotters never report it.
+pub const BACKGROUND: &str = "background";
+/// Fewest examples: one is for choosing the weights, and the others must differ.
+const FEWEST: usize = 5;
+/// Background windows for each share of a hundred windows: the rest is for false alarms.
+const TRAIN: u64 = 70;
+const VALID: u64 = 10;
+/// Longest background that is read, in seconds.
+const LONGEST: f64 = 4.0 * 3600.0;
+/// Of a hundred windows that are trained on, so many are the word: copies, which training changes each time.
+const WORD: usize = 35;
+
+/// What was laid out.
+#[derive(Debug)]
+pub struct Laid {
+    /// Seconds that the model will see at once.
+    pub seconds: f64,
+    pub examples: usize,
+    /// Hours of background to train on.
+    pub hours: f64,
+    /// Recordings, or parts of them, that no training sees.
+    pub apart: Vec<Vec<f32>>,
+}
+
+/// Reads examples and background, and writes `folder/train/NAME`, `folder/train/background`, and the same for `valid`.
+pub fn lay_out(
+    name: &str,
+    examples: &Path,
+    background: &Path,
+    folder: &Path,
+    seed: u64,
+) -> anyhow::Result<Laid> {
+    let words = read_all(examples, 60.0)?;
+    ensure!(
+        words.len() >= FEWEST,
+        "{}: {} recordings of the word, and {FEWEST} are the fewest: record some more",
+        examples.display(),
+        words.len()
+    );
+    let longest = words.iter().map(Vec::len).max().unwrap_or(0);
+    let seconds = (longest as f64 / f64::from(RATE)).clamp(0.8, 2.0);
+    let window = (seconds * f64::from(RATE)) as usize;
+
+    // Parts of ten seconds go to one side each: neighbours are alike.
+    let part = 10 * RATE as usize;
+    let (mut train, mut valid, mut apart) = (vec![], vec![], vec![]);
+    let mut number = 0;
+    for recording in read_all(background, LONGEST)? {
+        for samples in recording.chunks(part).filter(|samples| samples.len() >= window) {
+            match mix(seed, number) % 100 {
+                place if place < TRAIN => train.push(samples.to_vec()),
+                place if place < TRAIN + VALID => valid.push(samples.to_vec()),
+                _ => apart.push(samples.to_vec()),
+            }
+            number += 1;
+        }
+    }
+    ensure!(
+        !train.is_empty() && !valid.is_empty() && !apart.is_empty(),
+        "{}: too little: a minute of recordings is the least",
+        background.display()
+    );
+    let held = (words.len() / 5).max(1);
+    let (for_valid, for_train) = words.split_at(held);
+    let mut write = |kind: &str, class: &str, number: usize, samples: &[f32]| {
+        let path = folder.join(kind).join(class);
+        std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        let path = path.join(format!("{number:06}.wav"));
+        write_atomically(&path, &wav::encode(samples, RATE))
+            .with_context(|| format!("writing {}", path.display()))
+    };
+    let mut windows = 0;
+    for (kind, parts) in [("train", &train), ("valid", &valid)] {
+        let mut count = 0;
+        for samples in parts.iter().flat_map(|samples| samples.chunks_exact(window)) {
+            write(kind, BACKGROUND, count, samples)?;
+            count += 1;
+        }
+        windows = if kind == "train" { count } else { windows };
+    }
+    for (number, samples) in for_valid.iter().enumerate() {
+        write("valid", name, number, samples)?;
+    }
+    let copies = (windows * WORD / (100 - WORD)).max(for_train.len());
+    for number in 0..copies {
+        write("train", name, number, &for_train[number % for_train.len()])?;
+    }
+    let hours = windows as f64 * seconds / 3600.0;
+    Ok(Laid { seconds, examples: words.len(), hours, apart })
+}
+
+fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
+    let limits = Limits { seconds: longest };
+    let (mut all, mut total) = (vec![], 0);
+    for path in recordings(folder)? {
+        let samples = read(&path, RATE, &limits)?;
+        total += samples.len();
+        let most = (LONGEST * f64::from(RATE)) as usize;
+        ensure!(total <= most, "{}: more than {} hours", folder.display(), LONGEST / 3600.0);
+        all.push(samples);
+    }
+    Ok(all)
+}
+
+/// The recipe for what [`lay_out`] wrote.
+pub fn recipe(name: &str, seconds: f64, seed: u64) -> String {
+    format!(
+        "# {name}: a wake word, laid out by `firebrick speech wake-word`.\n\n\
+         version = 1\ntask = \"audio-classification\"\nname = \"{name}\"\nseed = {seed}\n\n\
+         [data]\ntrain = \"train\"\nvalid = \"valid\"\nseconds = {seconds:.2}\n\n\
+         [augment]\nspeed = 0.15\ntempo = 0.2\ntract = 0.2\nshift = 1.0\ngain = 20.0\nnoise = 0.5\n\
+         noise_range = [5.0, 40.0]\necho = 0.3\ntime_masks = 2\ntime_width = 12\nband_masks = 2\n\
+         band_width = 6\n\n\
+         [model]\nembedding_size = 16\nhidden_sizes = [16, 24, 32]\ndepths = [1, 1, 1]\n\n\
+         [train]\nmax_steps = 600\nbatch_size = 48\nlearning_rate = 2e-3\nwarmup_steps = 40\n\
+         weight_decay = 0.02\nlabel_smoothing = 0.05\neval_every = 100\n\n\
+         [eval]\nmetric = \"loss\"\nbatch_size = 128\n"
+    )
+}
+
+/// How often a word is heard in recordings without it.
+pub fn alarms(
+    classifier: &SoundClassifier,
+    trigger: Trigger,
+    recordings: &[Vec<f32>],
+) -> (usize, f64) {
+    let mut count = 0;
+    for samples in recordings {
+        let mut spotter = Spotter::new(classifier, trigger);
+        count += spotter.push(samples).len();
+    }
+    let samples: usize = recordings.iter().map(Vec::len).sum();
+    (count, samples as f64 / f64::from(RATE) / 3600.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firebrick_data::audio::read::read;
+
+    fn tone(hertz: f32, seconds: f32, seed: usize) -> Vec<f32> {
+        let turn = |i: usize| (i + seed) as f32 * hertz * std::f32::consts::TAU / RATE as f32;
+        (0..(seconds * RATE as f32) as usize).map(|i| turn(i).sin() * 0.3).collect()
+    }
+
+    #[test]
+    fn what_is_kept_apart_is_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for folder in ["word", "other"] {
+            std::fs::create_dir(at(folder)).unwrap();
+        }
+        for i in 0..5 {
+            let path = at("word").join(format!("{i}.wav"));
+            std::fs::write(path, wav::encode(&tone(500.0, 1.0, i), RATE)).unwrap();
+        }
+        // Each ten seconds have a pitch of their own.
+        let long: Vec<f32> = (0..40).flat_map(|i| tone(200.0 + 20.0 * i as f32, 10.0, 0)).collect();
+        std::fs::write(at("other").join("long.wav"), wav::encode(&long, RATE)).unwrap();
+        let laid = lay_out("hey", &at("word"), &at("other"), &at("out"), 3).unwrap();
+        assert_eq!((laid.seconds, laid.examples), (1.0, 5));
+        assert!(laid.apart.len() > 2 && laid.apart.len() < 20, "{}", laid.apart.len());
+        let trained = recordings(&at("out")).unwrap();
+        let limits = Limits::default();
+        for path in trained.iter().filter(|path| path.to_string_lossy().contains(BACKGROUND)) {
+            let samples = read(path, RATE, &limits).unwrap();
+            assert!(laid.apart.iter().all(|apart| apart[..1000] != samples[..1000]));
+        }
+        assert!(lay_out("hey", &at("other"), &at("other"), &at("x"), 3).is_err());
+    }
+}

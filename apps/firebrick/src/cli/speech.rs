@@ -1,0 +1,151 @@
+//! Arguments of `firebrick speech` beyond single recordings.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub struct SayArgs {
+    /// Texts; without any, all of stdin
+    pub texts: Vec<String>,
+    /// en, zh, de or fr
+    #[arg(long, default_value = "en", value_name = "CODE")]
+    pub language: String,
+    /// Write a WAV file in place of playing
+    #[arg(long, value_name = "FILE.wav")]
+    pub output: Option<PathBuf>,
+    /// Words a minute
+    #[arg(long, default_value_t = 175, value_name = "N", value_parser = clap::value_parser!(u32).range(80..=450))]
+    pub speed: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct HomeArgs {
+    /// The home file: broker, devices, scenes
+    #[arg(long, global = true, default_value = "home.toml", value_name = "FILE")]
+    pub home: PathBuf,
+    /// Seconds that a command may take until its device has done it
+    #[arg(long, global = true, default_value_t = 5.0, value_name = "S", value_parser = seconds)]
+    pub patience: f64,
+    #[command(subcommand)]
+    pub command: HomeCommand,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    match (0.1..=86_400.0).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err(format!("{seconds} is not within 0.1 and 86400 seconds")),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HomeCommand {
+    /// What there is, and how it is
+    Devices,
+    /// Set a device: on, off, percent of a light, degrees of a thermostat
+    Set {
+        /// Id or name
+        #[arg(value_name = "DEVICE")]
+        name: String,
+        #[arg(allow_negative_numbers = true)]
+        value: String,
+    },
+    /// Set all devices of a scene
+    Scene {
+        /// Id or name
+        name: String,
+    },
+    /// Do what a sentence says, English or Chinese
+    SayCommand {
+        /// Sentences; without any, one a line from stdin
+        texts: Vec<String>,
+    },
+    /// Do what a recording says: a sentence, or `on`, `off`, `up`, `down` for one device
+    Hear {
+        /// Recordings; `-` is standard input
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The device that single words are for
+        #[arg(long = "for", value_name = "DEVICE")]
+        target: Option<String>,
+        /// A word spotter, or a model that writes down what is said (for instance a Whisper checkpoint)
+        #[arg(long, default_value = "commands")]
+        model: String,
+        /// Score that a word must have
+        #[arg(long, default_value_t = 0.5, value_name = "P")]
+        threshold: f32,
+    },
+    /// Be the devices: simulated ones, that take commands and keep a state, until interrupted
+    DevicesRun,
+}
+
+#[derive(Debug, Args)]
+pub struct AssistantArgs {
+    /// What is said; without any and without --hear, one sentence a line from stdin
+    pub texts: Vec<String>,
+    /// Recordings of what is said (repeatable); `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub hear: Vec<PathBuf>,
+    /// What listens: a model that writes down what is said, or a word spotter, whose on, off, up and down are --for a device
+    #[arg(long, default_value = "commands")]
+    pub model: String,
+    /// The device that single words are for
+    #[arg(long = "for", value_name = "DEVICE", requires = "home")]
+    pub target: Option<String>,
+    /// A home file: its devices are obeyed for
+    #[arg(long, value_name = "FILE")]
+    pub home: Option<PathBuf>,
+    /// Seconds that a command to a device may take
+    #[arg(long, default_value_t = 5.0, value_name = "S", value_parser = seconds)]
+    pub patience: f64,
+    /// Guesses what an English sentence is about
+    #[arg(long, default_value = "hwu64", value_name = "MODEL")]
+    pub english: String,
+    /// Guesses what a Chinese sentence is about
+    #[arg(long, default_value = "smp2019-zh", value_name = "MODEL")]
+    pub chinese: String,
+    /// Where timers are kept; in the cache otherwise
+    #[arg(long, value_name = "FILE.json")]
+    pub timers: Option<PathBuf>,
+    /// At the end, wait until all timers have rung
+    #[arg(long)]
+    pub wait: bool,
+    /// Speak the answers, by espeak-ng
+    #[arg(long)]
+    pub speak: bool,
+    /// Write each spoken answer into this folder: 1.wav, 2.wav, ..
+    #[arg(long, value_name = "DIR")]
+    pub answers: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct InterpretArgs {
+    /// A recording
+    #[arg(required_unless_present = "raw")]
+    pub file: Option<PathBuf>,
+    /// Listen to standard input for as long as it lasts: 16-bit mono samples at this rate, without a header
+    #[arg(long, value_name = "HZ", conflicts_with = "file")]
+    pub raw: Option<u32>,
+    /// Writes down what is said: a Whisper checkpoint, or a recogniser of your own
+    #[arg(long)]
+    pub model: String,
+    /// Language of the speech: en, de, fr, zh
+    #[arg(long, default_value = "en", value_name = "CODE")]
+    pub from: String,
+    /// Language to speak: de, en, fr, zh
+    #[arg(long, default_value = "de", value_name = "CODE")]
+    pub to: String,
+    /// Translator, in place of the shipped one for the two languages
+    #[arg(long, value_name = "MODEL")]
+    pub translator: Option<String>,
+    /// Take the recording at the pace of its sound
+    #[arg(long)]
+    pub realtime: bool,
+    /// Write what is spoken, at its time
+    #[arg(long, value_name = "FILE.wav")]
+    pub output: Option<PathBuf>,
+    /// Play it, too
+    #[arg(long)]
+    pub speak: bool,
+}

@@ -1,0 +1,205 @@
+//! `firebrick speech interpret`.
+
+use std::{
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use firebrick_data::audio::voice::{self, Segmenter, Spoken};
+use firebrick_nlp::translation::translator::Translator;
+use firebrick_speech::{
+    interpret::{Interpreted, Interpreter, percentile},
+    speaker::{Espeak, LANGUAGES},
+    transcribe::Transcriber,
+    whisper::Options,
+};
+use serde_json::json;
+
+use super::{
+    super::{Outcome, media},
+    say,
+};
+use crate::{
+    cli::{Global, speech::InterpretArgs},
+    failure::{Failure, USAGE},
+    places,
+};
+
+/// Samples that are taken at a time: a tenth of a second.
+const PIECE: usize = voice::RATE as usize / 10;
+/// Pieces that may wait, an hour of them; then standard input has to.
+const WAITING: usize = 36_000;
+
+/// A piece of sound, and when it came.
+type Piece = (Vec<f32>, Instant);
+
+pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
+    for language in [&args.from, &args.to] {
+        if !LANGUAGES.contains(&language.as_str()) {
+            let known = LANGUAGES.join(", ");
+            return Err(Failure::text(USAGE, format!("no language {language:?}: {known}")));
+        }
+    }
+    let device = global.device.open()?;
+    let transcriber = Transcriber::open(&places::model(&args.model, &global.runs)?, &device)?;
+    let whisper = matches!(transcriber, Transcriber::Whisper(_));
+    // Whisper writes English itself, whatever it hears.
+    let itself = args.translator.is_none() && args.to == "en" && whisper;
+    let translator = match itself || args.from == args.to {
+        true => None,
+        false => {
+            let name = args.translator.clone().unwrap_or_else(|| between(&args.from, &args.to));
+            Some(Translator::open(&places::model(&name, &global.runs)?, &device)?)
+        }
+    };
+    let options = Options {
+        language: whisper.then(|| args.from.clone()),
+        translate: itself && args.from != "en",
+        seed: global.seed.unwrap_or(0),
+    };
+    transcriber.check(&options).map_err(|problem| Failure::text(USAGE, problem))?;
+    let translate = |text: &str| -> anyhow::Result<String> {
+        let Some(translator) = &translator else { return Ok(text.to_string()) };
+        Ok(translator.translate(&[text], translator.config(), 1)?.pop().unwrap_or_default())
+    };
+    let interpreter = Interpreter {
+        transcriber: &transcriber,
+        options,
+        translate: &translate,
+        speaker: &Espeak::default(),
+        language: &args.to,
+        rate: say::RATE,
+    };
+    let (sender, pieces) = sync_channel(WAITING);
+    let live = args.realtime || args.raw.is_some();
+    let mut listener =
+        Listener { interpreter, live, args: &args, global, lags: vec![], track: vec![] };
+    match (&args.file, args.raw) {
+        (Some(file), _) => {
+            let samples = media::samples(file, voice::RATE)?;
+            let realtime = args.realtime;
+            let feeder = thread::spawn(move || feed(&samples, realtime, &sender));
+            listener.listen(&pieces)?;
+            let _ = feeder.join();
+        }
+        (None, Some(rate)) => {
+            media::check_raw(rate)?;
+            // Reading ends with the stream; its failure is told after what was heard.
+            let reader = thread::spawn(move || {
+                media::raw(rate, voice::RATE, &mut |samples| {
+                    let _ = sender.send((samples, Instant::now()));
+                    Ok(())
+                })
+            });
+            listener.listen(&pieces)?;
+            reader.join().unwrap_or(Ok(()))?;
+        }
+        (None, None) => unreachable!("clap asks for one"),
+    }
+    listener.finish()
+}
+
+/// The shipped translator for two languages.
+fn between(from: &str, to: &str) -> String {
+    let set = if [from, to].contains(&"zh") { "tatoeba" } else { "multi30k" };
+    format!("{set}-{from}-{to}")
+}
+
+/// Sends samples, with `realtime` no earlier than they would sound.
+fn feed(samples: &[f32], realtime: bool, sender: &SyncSender<Piece>) {
+    let start = Instant::now();
+    for (number, piece) in samples.chunks(PIECE).enumerate() {
+        if realtime {
+            let end = (number * PIECE + piece.len()) as f64 / f64::from(voice::RATE);
+            let due = start + Duration::from_secs_f64(end);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        if sender.send((piece.to_vec(), Instant::now())).is_err() {
+            return;
+        }
+    }
+}
+
+struct Listener<'a> {
+    interpreter: Interpreter<'a>,
+    /// The sound comes at its own pace, so that there is a lag to measure.
+    live: bool,
+    args: &'a InterpretArgs,
+    global: &'a Global,
+    /// Seconds from the end of each segment to its translation's first sound.
+    lags: Vec<f64>,
+    /// What is spoken, at its time.
+    track: Vec<f32>,
+}
+
+impl Listener<'_> {
+    fn listen(&mut self, pieces: &Receiver<Piece>) -> Outcome {
+        let mut segmenter = Segmenter::new(voice::Options::default());
+        // When the sound's beginning would have come: its first piece, less that piece's length.
+        let mut began = None;
+        for (samples, came) in pieces {
+            let length = Duration::from_secs_f64(samples.len() as f64 / f64::from(voice::RATE));
+            let began = *began.get_or_insert(came.checked_sub(length).unwrap_or(came));
+            for spoken in segmenter.push(&samples) {
+                self.interpret(&spoken, began)?;
+            }
+        }
+        match (segmenter.finish(), began) {
+            (Some(spoken), Some(began)) => self.interpret(&spoken, began),
+            _ => Ok(()),
+        }
+    }
+
+    fn interpret(&mut self, spoken: &Spoken, began: Instant) -> Outcome {
+        let Some(found) = self.interpreter.interpret(spoken)? else { return Ok(()) };
+        let lag = self.live.then(|| began.elapsed().as_secs_f64() - found.end);
+        self.lags.extend(lag);
+        self.place(&found, lag);
+        let Interpreted { begin, end, heard, said, .. } = &found;
+        let ms = |duration: Duration| (duration.as_secs_f64() * 1e3).round();
+        match self.global.json {
+            true => say!(
+                "{}",
+                json!({
+                    "begin": begin, "end": end, "heard": heard, "said": said, "lag": lag,
+                    "recognition_ms": ms(found.recognition), "translation_ms": ms(found.translation),
+                    "speech_ms": ms(found.speech),
+                })
+            ),
+            false => {
+                let lag = lag.map_or(String::new(), |lag| format!("  ({lag:.2} s later)"));
+                say!("{begin:9.2} - {end:.2} s  {heard}\n{:22}{said}{lag}", "");
+            }
+        }
+        if self.args.speak && !found.samples.is_empty() {
+            say::sound(&found.samples, say::RATE)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the translation where it can be heard first: when it is there, and what was before it has ended.
+    fn place(&mut self, found: &Interpreted, lag: Option<f64>) {
+        if self.args.output.is_some() {
+            let at = (found.end + lag.unwrap_or(0.0)).max(0.0) * f64::from(say::RATE);
+            let at = (at as usize).max(self.track.len());
+            self.track.resize(at, 0.0);
+            self.track.extend(&found.samples);
+        }
+    }
+
+    fn finish(self) -> Outcome {
+        if let Some(path) = &self.args.output {
+            say::write(path, &self.track, say::RATE)?;
+        }
+        let at = |p| percentile(&self.lags, p);
+        if let (Some(p50), Some(p95), false) = (at(0.5), at(0.95), self.global.quiet) {
+            let count = self.lags.len();
+            eprintln!(
+                "lag from the end of a segment to the first sound of its translation: \
+                 p50 {p50:.2} s, p95 {p95:.2} s, {count} segments"
+            );
+        }
+        Ok(())
+    }
+}
