@@ -422,8 +422,8 @@ fn runs_are_compared_on_a_page() {
     let other = ["train", "mine.toml", "--run", "other", "--set", "train.max_steps=4", "-q"];
     run(home, &other);
     let compared = json(&run(home, &["runs", "compare", "mine", "other", "--json"]));
-    assert_eq!(compared["recipe"], serde_json::value!({"train.max_steps": ["6", "4"]}));
-    assert_eq!(compared["scores"]["steps"], serde_json::value!(["6", "4"]));
+    assert_eq!(compared["recipe"], serde_json::json!({"train.max_steps": ["6", "4"]}));
+    assert_eq!(compared["scores"]["steps"], serde_json::json!(["6", "4"]));
     let page = fs::read_to_string(home.join("runs/compare.html")).unwrap();
     for part in ["Training loss", "Validation: accuracy", "train.max_steps", "<svg"] {
         assert!(page.contains(part), "{part}");

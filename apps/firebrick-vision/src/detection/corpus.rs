@@ -321,3 +321,80 @@ fn apart(scenes: &mut Vec<Scene>, elsewhere: &HashSet<&[u8]>, detail: &str, ledg
         !leaks
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["Annotations", "JPEGImages", "ImageSets/Main"] {
+            fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        for (number, name) in names.iter().enumerate() {
+            let pixels = vec![number as u8; 20 * 10 * 3];
+            let picture = [b"P6\n20 10\n255\n".as_slice(), &pixels].concat();
+            fs::write(dir.path().join(format!("JPEGImages/{name}.ppm")), picture).unwrap();
+            let object = |label: &str, [x0, y0, x1, y1]: [u32; 4]| {
+                format!(
+                    "<object><name>{label}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>\
+                     <ymax>{y1}</ymax></bndbox></object>"
+                )
+            };
+            let text = format!(
+                "<annotation><filename>{name}.ppm</filename><size><width>20</width><height>10</height></size>{}{}{}\
+                 </annotation>",
+                object("cell", [3, 3, 12, 8]),
+                object("cell", [5, 5, 5, 5]),
+                object("dust", [1, 1, 30, 10]),
+            );
+            fs::write(dir.path().join(format!("Annotations/{name}.xml")), text).unwrap();
+        }
+        dir
+    }
+
+    /// VOC counts pixels from 1 and both ends of a box; what has no area is told, what lies outside is cut.
+    #[test]
+    fn boxes_of_a_folder_in_their_parts() {
+        let dir = folder(&["a", "b", "c"]);
+        fs::write(dir.path().join("ImageSets/Main/train.txt"), "a\n").unwrap();
+        fs::write(dir.path().join("ImageSets/Main/test.txt"), "c 1\n").unwrap();
+        let data = DataRecipe { size: [32, 32], ..Default::default() };
+        let parts = own(dir.path(), &data).unwrap();
+        assert_eq!(parts.keys().collect::<Vec<_>>(), [&"test", &"train"]);
+        let (scenes, ledger) = &parts["train"];
+        assert_eq!((scenes.len(), scenes[0].scale, scenes[0].size), (1, [1.6; 2], [20.0, 10.0]));
+        let rects: Vec<[f32; 4]> = scenes[0].objects.iter().map(|o| o.rect.sides()).collect();
+        assert_eq!(rects, [[2.0, 2.0, 12.0, 8.0], [0.0, 0.0, 20.0, 10.0]]);
+        assert_eq!(ledger.counts()[&DropReason::NoArea], 1);
+
+        let cells = DataRecipe { labels: Some(vec!["cell".into()]), ..data };
+        assert_eq!(own(dir.path(), &cells).unwrap()["test"].0[0].objects.len(), 1);
+        fs::remove_file(dir.path().join("JPEGImages/a.ppm")).unwrap();
+        let error = own(dir.path(), &cells).unwrap_err().to_string();
+        assert!(error.contains("a.ppm"), "{error}");
+        assert!(annotations::picture(dir.path(), "../b.ppm").is_err());
+    }
+
+    #[test]
+    fn a_share_of_the_pictures_with_and_without_objects() {
+        let scene = |i: usize| Scene {
+            id: i.to_string(),
+            picture: Picture::filled(1, 1, Colour::Rgb, i as u8),
+            scale: [1.0; 2],
+            size: [1.0; 2],
+            objects: match i < 20 {
+                true => vec![Object {
+                    label: "a".into(),
+                    rect: Rect { x0: 0.0, y0: 0.0, x1: 1.0, y1: 1.0 },
+                    crowd: false,
+                }],
+                false => vec![],
+            },
+        };
+        let mut scenes: Vec<Scene> = (0..30).map(scene).collect();
+        let part = carve(&mut scenes, 0.2, 5);
+        let empty = part.iter().filter(|scene| scene.objects.is_empty()).count();
+        assert_eq!((scenes.len(), part.len(), empty), (24, 6, 2));
+    }
+}
