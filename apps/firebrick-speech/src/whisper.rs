@@ -407,10 +407,6 @@ impl Whisper {
     }
 }
 
-fn argmax(scores: &[f32]) -> usize {
-    (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
-}
-
 fn log_softmax(logits: &[f32]) -> Vec<f32> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|x| f64::from(x - most).exp()).sum();
