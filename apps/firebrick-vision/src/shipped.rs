@@ -26,8 +26,13 @@ macro_rules! shipped {
 }
 
 /// All of them.
-const MODELS: &[(&str, Source)] =
-    &[shipped!("gtsrb"), shipped!("pneumonia"), shipped!("brain-mri")];
+const MODELS: &[(&str, Source)] = &[
+    shipped!("gtsrb"),
+    shipped!("pneumonia"),
+    shipped!("brain-mri"),
+    shipped!("faces"),
+    shipped!("ped2"),
+];
 
 /// Names of the shipped models.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -138,7 +138,7 @@ fn language_modelling() {
         json(&run(home, &args))["metrics"]["loss"].as_f64().unwrap()
     };
     let [base, merged, adapter] =
-        ["runs/base", "mine", "runs/mine/adapter"].map(|model| loss(model));
+        ["runs/base", "mine", "runs/mine/adapter"].map(loss);
     assert!(merged < base, "{merged}, and {base} before");
     assert!((merged - adapter).abs() < 1e-4 * merged, "{merged}, {adapter}");
 }

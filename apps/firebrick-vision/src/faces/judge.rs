@@ -82,7 +82,7 @@ pub fn identification(
             probes.extend(rest);
         }
         let mut add = |name, value: Option<f64>| {
-            value.map(|value| found.entry(name).or_insert_with(Vec::new).push(value))
+            value.map(|value| found.entry(name).or_default().push(value))
         };
         add("accuracy", accuracy(&enrolled, &probes));
         if let Some(threshold) = threshold {

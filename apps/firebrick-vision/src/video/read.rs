@@ -256,6 +256,11 @@ fn problem(path: &Path, count: usize, said: &str, status: ExitStatus) -> DataErr
     let line = said.lines().next().unwrap_or_default();
     let line = line.trim_start_matches("file:").trim_start_matches(name.as_ref());
     let line = line.trim_start_matches(": ").trim();
+    // `[part of ffmpeg @ address] `
+    let line = match line.split_once("] ") {
+        Some((part, rest)) if part.starts_with('[') => rest,
+        _ => line,
+    };
     let detail = match line {
         "" => format!("ffmpeg ended with {status} after {count} frames"),
         line => format!("ffmpeg says after {count} frames: {line}"),

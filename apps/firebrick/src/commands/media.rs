@@ -15,7 +15,7 @@ use firebrick_data::{
     error::DataError,
 };
 use firebrick_vision::classification::layouts;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use crate::failure::{BAD_FILE, Failure, USAGE};
@@ -105,18 +105,21 @@ pub fn write_answers(
     answers: Vec<(String, Result<Value, String>)>,
     output: Option<&Path>,
 ) -> Outcome {
-    let mut text = vec![];
+    let mut text: Vec<u8> = vec![];
     let bad = answers.iter().filter(|(_, answer)| answer.is_err()).count();
     let all = answers.len();
     for (id, answer) in answers {
-        let mut line = json!({"id": id});
-        match answer {
-            Ok(Value::Object(fields)) => line.as_object_mut().expect("just made").extend(fields),
-            Ok(other) => line["answer"] = other,
-            Err(problem) => line["error"] = problem.into(),
+        let fields = match answer {
+            Ok(Value::Object(fields)) => fields,
+            Ok(other) => Map::from_iter([("answer".to_string(), other)]),
+            Err(problem) => Map::from_iter([("error".to_string(), problem.into())]),
+        };
+        // The id comes first, whatever the letters of the others.
+        write!(text, "{{\"id\":{}", json!(id)).context("writing an answer")?;
+        for (name, value) in fields {
+            write!(text, ",{}:{value}", json!(name)).context("writing an answer")?;
         }
-        serde_json::to_writer(&mut text, &line).context("writing an answer")?;
-        text.push(b'\n');
+        text.extend(b"}\n");
     }
     match output {
         Some(path) => {

@@ -67,7 +67,7 @@ impl MotionConfig {
 
     pub fn check(&self) -> Result<(), String> {
         config::size("num_frames", self.num_frames, 65)?;
-        if self.num_frames % 2 == 0 || self.num_frames < 3 {
+        if self.num_frames.is_multiple_of(2) || self.num_frames < 3 {
             return Err(format!("num_frames is {}, not odd and 3 or more", self.num_frames));
         }
         for size in self.hidden_sizes {
