@@ -27,7 +27,7 @@ macro_rules! shipped {
 
 /// All of them.
 const MODELS: &[(&str, Source)] =
-    &[shipped!("gtsrb"), shipped!("pneumonia"), shipped!("brain-mri")];
+    &[shipped!("gtsrb"), shipped!("pneumonia"), shipped!("brain-mri"), shipped!("bccd")];
 
 /// Names of the shipped models.
 pub fn names() -> impl Iterator<Item = &'static str> {
