@@ -30,6 +30,7 @@ const MODELS: &[(&str, Source)] = &[
     shipped!("gtsrb"),
     shipped!("pneumonia"),
     shipped!("brain-mri"),
+    shipped!("bccd"),
     shipped!("faces"),
     shipped!("ped2"),
 ];

@@ -310,6 +310,24 @@ fn shipped_image_models_answer() {
     assert!(sign[0]["meaning"].is_string(), "{sign}");
 }
 
+/// A white cell and some red ones, on a picture of the set's test part.
+#[test]
+fn cells_are_found() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("smear.jpg"), include_bytes!("data/smear.jpg")).unwrap();
+    let answer =
+        json(&run(home.path(), &["vision", "detect", "smear.jpg", "--model", "bccd", "--json"]));
+    let boxes = answer[0]["boxes"].as_array().unwrap();
+    let of = |label: &str| boxes.iter().filter(|found| found["label"] == label).collect::<Vec<_>>();
+    let (white, red) = (of("WBC"), of("RBC"));
+    assert!(white.len() == 1 && (6..=14).contains(&red.len()), "{answer}");
+    for (side, expected) in [("x0", 104.0), ("y0", 46.0), ("x1", 202.0), ("y1", 142.0)] {
+        assert!((white[0][side].as_f64().unwrap() - expected).abs() < 10.0, "{answer}");
+    }
+    let all = json(&run(home.path(), &["predict", "bccd", "--input", "smear.jpg"]));
+    assert!(all["boxes"].as_array().unwrap().len() > boxes.len() && all["id"] == "smear.jpg");
+}
+
 #[test]
 fn shipped_taggers_answer() {
     let home = tempfile::tempdir().unwrap();
