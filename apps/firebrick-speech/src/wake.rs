@@ -82,7 +82,7 @@ pub fn lay_out(
     );
     let held = (words.len() / 5).max(1);
     let (for_valid, for_train) = words.split_at(held);
-    let mut write = |kind: &str, class: &str, number: usize, samples: &[f32]| {
+    let write = |kind: &str, class: &str, number: usize, samples: &[f32]| {
         let path = folder.join(kind).join(class);
         std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         let path = path.join(format!("{number:06}.wav"));

@@ -24,9 +24,9 @@ use crate::{
     home::{
         HomeError,
         command::{Commander, Done},
-        file::{Home, Kind},
+        file::{Device, Home, Kind},
         grammar::{self, Said},
-        order::{State, Wish},
+        order::{Change, State, Wish},
     },
     words::{has, has_any, joined, words},
 };
@@ -136,36 +136,10 @@ impl<'a> Assistant<'a> {
         let language = reply.language;
         let list = words(text);
         let whole = joined(&list);
-        if let Some(pending) = self.pending.take() {
-            match pending {
-                _ if has_any(
-                    &whole,
-                    &["cancel", "never mind", "nothing", "stop", "取 消", "算 了"],
-                ) =>
-                {
-                    return Ok(("cancelled", pick(language, "All right.", "好的。").into()));
-                }
-                Pending::Timer => match self.set_timer(text, &list, language)? {
-                    Some(answer) => return Ok(answer),
-                    None => {
-                        let en = "I still do not know how long, so I have set no timer.";
-                        return Ok((
-                            "timer_set",
-                            pick(language, en, "还是不知道多长时间，没有设定。").into(),
-                        ));
-                    }
-                },
-                Pending::Home(before) => {
-                    let (answer, missing) = self.at_home(&format!("{before} {text}"), reply)?;
-                    if let Some(answer) = answer {
-                        let en = "I still do not know which one, so I have done nothing.";
-                        return Ok(match missing {
-                            false => answer,
-                            true => ("home", pick(language, en, "还是不清楚，什么都没做。").into()),
-                        });
-                    }
-                }
-            }
+        let pending = self.pending.take();
+        const NO: &[&str] = &["cancel", "never mind", "nothing", "stop", "取 消", "算 了"];
+        if pending.is_some() && has_any(&whole, NO) {
+            return Ok(("cancelled", pick(language, "All right.", "好的。").into()));
         }
         if let Some(value) = sum(&list) {
             return Ok((
@@ -186,6 +160,29 @@ impl<'a> Assistant<'a> {
         }
         if let Some(answer) = self.about_time(text, &list, &whole, language)? {
             return Ok(answer);
+        }
+        match pending {
+            Some(Pending::Timer) => {
+                let en = "I still do not know how long, so I have set no timer.";
+                let zh = "还是不知道多长时间，没有设定。";
+                let answer = self.set_timer(text, &list, language)?;
+                return Ok(answer.unwrap_or_else(|| ("timer_set", pick(language, en, zh).into())));
+            }
+            Some(Pending::Home(before)) => {
+                // What is complete by itself is no answer to the question.
+                let (answer, missing) = self.at_home(text, reply)?;
+                if let (Some(answer), false) = (answer, missing) {
+                    return Ok(answer);
+                }
+                let (answer, missing) = self.at_home(&format!("{before} {text}"), reply)?;
+                self.pending = None;
+                if let (Some(answer), false) = (answer, missing) {
+                    return Ok(answer);
+                }
+                let en = "I still do not know which one, so I have done nothing.";
+                return Ok(("home", pick(language, en, "还是不清楚，什么都没做。").into()));
+            }
+            None => {}
         }
         if let (Some(answer), _) = self.at_home(text, reply)? {
             return Ok(answer);
@@ -338,14 +335,24 @@ impl<'a> Assistant<'a> {
                 return Ok((Some(("home", question)), true));
             }
             Ok(Said::What(device)) => {
-                self.pending = Some(Pending::Home(text.to_string()));
-                let what = titles(&[device]);
-                let question = pick(
-                    language,
-                    format!("What shall I do with {what}?"),
-                    format!("{what}要怎么样？"),
-                );
-                return Ok((Some(("home", question)), true));
+                let guess = (self.understand)(text, language).filter(|guess| guess.score >= SURE);
+                let about = &home.devices[device];
+                match guess.as_ref().and_then(|guess| guessed_wish(&guess.label, about)) {
+                    Some(wish) => {
+                        reply.guess = guess;
+                        vec![(device, wish)]
+                    }
+                    None => {
+                        self.pending = Some(Pending::Home(text.to_string()));
+                        let what = titles(&[device]);
+                        let question = pick(
+                            language,
+                            format!("What shall I do with {what}?"),
+                            format!("{what}要怎么样？"),
+                        );
+                        return Ok((Some(("home", question)), true));
+                    }
+                }
             }
             Ok(Said::Ask(devices)) => {
                 let states = match commander.states(&devices) {
@@ -453,6 +460,17 @@ const CAN: &str = "I can switch lights and sockets, set temperatures and scenes,
     tell the time and the date, calculate and convert units.";
 const CAN_ZH: &str =
     "我可以开关灯和插座，调温度和场景，设定时器和闹钟，报时间和日期，做计算和单位换算。";
+
+/// What an intent of the data set HWU64 wants of a device.
+fn guessed_wish(label: &str, device: &Device) -> Option<Wish> {
+    match label {
+        "iot_hue_lighton" | "iot_wemo_on" => Change::power(device, true).map(Wish::Become).ok(),
+        "iot_hue_lightoff" | "iot_wemo_off" => Change::power(device, false).map(Wish::Become).ok(),
+        "iot_hue_lightup" if device.kind == Kind::Light => Some(Wish::More),
+        "iot_hue_lightdim" if device.kind == Kind::Light => Some(Wish::Less),
+        _ => None,
+    }
+}
 
 fn pick<T>(language: Language, en: T, zh: T) -> T {
     match language {

@@ -45,8 +45,14 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
         .with_context(|| format!("writing {}", path.display()))?;
 
     let opened = Opened::named(&path.to_string_lossy())?;
-    let job =
-        Job { opened: &opened, overrides: &[], run: None, max_time: None, watch: None, track: None };
+    let job = Job {
+        opened: &opened,
+        overrides: &[],
+        run: None,
+        max_time: None,
+        watch: None,
+        track: None,
+    };
     let (dir, _) = train::<Recipe>(&job, global)?;
     let source = Source::folder(dir.join("model"));
     let classifier = SoundClassifier::open(&source, &global.device.open()?)?;
