@@ -29,6 +29,9 @@ const VALID: u64 = 10;
 const LONGEST: f64 = 4.0 * 3600.0;
 /// Of a hundred windows that are trained on, so many are the word: copies, which training changes each time.
 const WORD: usize = 35;
+/// Steps of a training, and recordings of each.
+const STEPS: usize = 600;
+const BATCH: usize = 48;
 
 /// What was laid out.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Laid {
     pub examples: usize,
     /// Hours of background to train on.
     pub hours: f64,
+    /// Recordings to train on: windows of background, and copies of the word.
+    pub rows: usize,
     /// Recordings, or parts of them, that no training sees.
     pub apart: Vec<Vec<f32>>,
 }
@@ -106,7 +111,7 @@ pub fn lay_out(
         write("train", name, number, &for_train[number % for_train.len()])?;
     }
     let hours = windows as f64 * seconds / 3600.0;
-    Ok(Laid { seconds, examples: words.len(), hours, apart })
+    Ok(Laid { seconds, examples: words.len(), hours, rows: windows + copies, apart })
 }
 
 fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
@@ -123,7 +128,10 @@ fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
 }
 
 /// The recipe for what [`lay_out`] wrote.
-pub fn recipe(name: &str, seconds: f64, seed: u64) -> String {
+pub fn recipe(name: &str, laid: &Laid, seed: u64) -> String {
+    let seconds = laid.seconds;
+    // As many steps whatever there is: few recordings are seen more often.
+    let epochs = STEPS as f64 * BATCH as f64 / laid.rows.max(1) as f64;
     format!(
         "# {name}: a wake word, laid out by `firebrick speech wake-word`.\n\n\
          version = 1\ntask = \"audio-classification\"\nname = \"{name}\"\nseed = {seed}\n\n\
@@ -132,7 +140,7 @@ pub fn recipe(name: &str, seconds: f64, seed: u64) -> String {
          noise_range = [5.0, 40.0]\necho = 0.3\ntime_masks = 2\ntime_width = 12\nband_masks = 2\n\
          band_width = 6\n\n\
          [model]\nembedding_size = 16\nhidden_sizes = [16, 24, 32]\ndepths = [1, 1, 1]\n\n\
-         [train]\nmax_steps = 600\nbatch_size = 48\nlearning_rate = 2e-3\nwarmup_steps = 40\n\
+         [train]\nepochs = {epochs:.1}\nbatch_size = {BATCH}\nlearning_rate = 2e-3\nwarmup_steps = 40\n\
          weight_decay = 0.02\nlabel_smoothing = 0.05\neval_every = 100\n\n\
          [eval]\nmetric = \"loss\"\nbatch_size = 128\n"
     )

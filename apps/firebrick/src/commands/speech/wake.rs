@@ -40,7 +40,7 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     let seed = global.seed.unwrap_or(0);
     let laid = lay_out(&args.name, &args.examples, &background, &folder, seed)?;
     let path: PathBuf = folder.join("recipe.toml");
-    let text = recipe(&args.name, laid.seconds, seed);
+    let text = recipe(&args.name, &laid, seed);
     write_atomically(&path, text.as_bytes())
         .with_context(|| format!("writing {}", path.display()))?;
 
