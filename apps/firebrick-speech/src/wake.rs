@@ -127,7 +127,7 @@ fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
     Ok(all)
 }
 
-/// The recipe for what [`lay_out`] wrote.
+/// The recipe for what [`lay_out`] wrote: the shipped `commands` goes on learning, since few recordings make no ear.
 pub fn recipe(name: &str, laid: &Laid, seed: u64) -> String {
     let seconds = laid.seconds;
     // As many steps whatever there is: few recordings are seen more often.
@@ -136,11 +136,13 @@ pub fn recipe(name: &str, laid: &Laid, seed: u64) -> String {
         "# {name}: a wake word, laid out by `firebrick speech wake-word`.\n\n\
          version = 1\ntask = \"audio-classification\"\nname = \"{name}\"\nseed = {seed}\n\n\
          [data]\ntrain = \"train\"\nvalid = \"valid\"\nseconds = {seconds:.2}\n\n\
+         [features]\nsample_rate = 16000\nn_fft = 512\nwin_length = 480\nhop_length = 160\nn_mels = 40\n\
+         f_min = 40.0\nnormalize = \"bands\"\n\n\
          [augment]\nspeed = 0.15\ntempo = 0.2\ntract = 0.2\nshift = 1.0\ngain = 20.0\nnoise = 0.5\n\
          noise_range = [5.0, 40.0]\necho = 0.3\ntime_masks = 2\ntime_width = 12\nband_masks = 2\n\
          band_width = 6\n\n\
-         [model]\nembedding_size = 16\nhidden_sizes = [16, 24, 32]\ndepths = [1, 1, 1]\n\n\
-         [train]\nepochs = {epochs:.1}\nbatch_size = {BATCH}\nlearning_rate = 2e-3\nwarmup_steps = 40\n\
+         [model]\npretrained = \"commands\"\n\n\
+         [train]\nepochs = {epochs:.1}\nbatch_size = {BATCH}\nlearning_rate = 1e-3\nwarmup_steps = 40\n\
          weight_decay = 0.02\nlabel_smoothing = 0.05\neval_every = 100\n\n\
          [eval]\nmetric = \"loss\"\nbatch_size = 128\n"
     )
@@ -163,7 +165,18 @@ pub fn alarms(
 
 #[cfg(test)]
 mod tests {
+    use firebrick_train::recipe::parse;
+
     use super::*;
+    use crate::classification::recipe::Recipe;
+
+    #[test]
+    fn the_recipe_can_be_read() {
+        let laid = Laid { seconds: 1.2, examples: 10, hours: 1.0, rows: 1000, apart: vec![] };
+        let recipe: Recipe = parse(recipe("hey", &laid, 3).as_bytes(), &[]).unwrap();
+        assert_eq!((recipe.data.seconds, recipe.train.epochs), (1.2, 28.8));
+        assert_eq!(recipe.model.pretrained.as_deref(), Some("commands"));
+    }
     use firebrick_data::audio::read::read;
 
     fn tone(hertz: f32, seconds: f32, seed: usize) -> Vec<f32> {

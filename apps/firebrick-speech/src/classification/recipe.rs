@@ -99,6 +99,10 @@ impl Default for DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
+    /// Shipped model, model folder or name to go on from, with a fresh classifier; it brings its own sizes, and `[features]`
+    /// must be those that it learned with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<String>,
     /// Channels of the first convolution.
     pub embedding_size: usize,
     /// Channels of each stage.
@@ -109,7 +113,12 @@ pub struct ModelRecipe {
 
 impl Default for ModelRecipe {
     fn default() -> Self {
-        Self { embedding_size: 24, hidden_sizes: vec![24, 48, 64], depths: vec![1, 1, 1] }
+        Self {
+            pretrained: None,
+            embedding_size: 24,
+            hidden_sizes: vec![24, 48, 64],
+            depths: vec![1, 1, 1],
+        }
     }
 }
 

@@ -2,8 +2,14 @@
 
 use std::path::Path;
 
-use burn::module::Module;
-use firebrick_core::checkpoint::tensors::SaveType;
+use burn::{module::Module, tensor::Device};
+use firebrick_core::{
+    arch::{
+        image::Head,
+        resnet::{ResNet, ResNetConfig, ResNetForImageClassification},
+    },
+    checkpoint::{Source, tensors::SaveType},
+};
 use firebrick_data::audio::mel::Mel;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
@@ -19,10 +25,12 @@ use super::{
     report,
     task::{Classify, Judged, SoundExamples},
 };
+use crate::{features::Preprocessor, shipped};
 
 /// Everything before step 0.
 pub struct Prepared {
     pub corpus: Corpus,
+    pretrained: Option<Source>,
 }
 
 /// A trained model and what was measured of it.
@@ -61,12 +69,17 @@ impl job::Recipe for Recipe {
     }
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let pretrained = self.model.pretrained.as_ref().map(|name| match shipped::model(name) {
+            Some(source) => Ok(source),
+            None => (places.model)(name, places.base),
+        });
+        let pretrained = pretrained.transpose()?;
         let corpus = corpus::load(&self.data, self.features.sample_rate, self.seed, places)?;
-        Ok(Prepared { corpus })
+        Ok(Prepared { corpus, pretrained })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-        train(self, prepared.corpus, session)
+        train(self, prepared, session)
     }
 }
 
@@ -111,18 +124,38 @@ impl job::Trained for Trained {
     }
 }
 
-fn train(recipe: &Recipe, corpus: Corpus, session: Session) -> anyhow::Result<Option<Trained>> {
+/// The model that the recipe begins with.
+fn begin(
+    recipe: &Recipe,
+    prepared: &Prepared,
+    device: &Device,
+) -> anyhow::Result<(ResNetConfig, ResNet)> {
+    let labels = prepared.corpus.labels.len();
+    let Some(source) = &prepared.pretrained else {
+        let config = recipe.network();
+        let model = config.init(labels, device).materialize();
+        return Ok((config, model));
+    };
+    let ResNetForImageClassification { config, model } =
+        ResNetForImageClassification::load(source, Head::Fresh(labels), device)?;
+    let (own, theirs) = (recipe.preprocessor(), Preprocessor::open(source)?);
+    if (&own.mel, own.normalize) != (&theirs.mel, theirs.normalize) || config.num_channels != 1 {
+        let problem = "learned with other `[features]`";
+        return Err(RecipeError::value("model.pretrained", problem).into());
+    }
+    Ok((config, model.materialize()))
+}
+
+fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
-    let config = recipe.network();
+    let (config, model) = begin(recipe, &prepared, &device)?;
+    let corpus = prepared.corpus;
     let preprocessor = recipe.preprocessor();
     let mel = Mel::new(&preprocessor.mel);
-    let model = Classify {
-        model: config.init(corpus.labels.len(), &device).materialize(),
-        label_smoothing: recipe.train.label_smoothing,
-    };
+    let model = Classify { model, label_smoothing: recipe.train.label_smoothing };
     let examples = SoundExamples {
         recordings: &corpus.train,
         labels: &corpus.labels,
