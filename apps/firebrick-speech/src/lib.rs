@@ -16,5 +16,6 @@ pub mod shipped;
 pub mod speaker;
 pub mod subtitles;
 pub mod transcribe;
+pub mod wake;
 pub mod whisper;
 pub mod words;

@@ -151,8 +151,9 @@ pub fn play(wav: &Path) -> Result<(), SpeakError> {
             // ffplay that finds no sound card complains, but succeeds.
             Ok(output) if output.status.success() && output.stderr.is_empty() => return Ok(()),
             Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr);
                 let problem: String =
-                    String::from_utf8_lossy(&output.stderr).chars().take(300).collect();
+                    text.lines().next().unwrap_or("no reason").chars().take(300).collect();
                 return Err(SpeakError::Failed { program, problem });
             }
         }

@@ -29,6 +29,9 @@ const VALID: u64 = 10;
 const LONGEST: f64 = 4.0 * 3600.0;
 /// Of a hundred windows that are trained on, so many are the word: copies, which training changes each time.
 const WORD: usize = 35;
+/// Steps of a training, and recordings of each.
+const STEPS: usize = 600;
+const BATCH: usize = 48;
 
 /// What was laid out.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Laid {
     pub examples: usize,
     /// Hours of background to train on.
     pub hours: f64,
+    /// Recordings to train on: windows of background, and copies of the word.
+    pub rows: usize,
     /// Recordings, or parts of them, that no training sees.
     pub apart: Vec<Vec<f32>>,
 }
@@ -82,7 +87,7 @@ pub fn lay_out(
     );
     let held = (words.len() / 5).max(1);
     let (for_valid, for_train) = words.split_at(held);
-    let mut write = |kind: &str, class: &str, number: usize, samples: &[f32]| {
+    let write = |kind: &str, class: &str, number: usize, samples: &[f32]| {
         let path = folder.join(kind).join(class);
         std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         let path = path.join(format!("{number:06}.wav"));
@@ -106,7 +111,7 @@ pub fn lay_out(
         write("train", name, number, &for_train[number % for_train.len()])?;
     }
     let hours = windows as f64 * seconds / 3600.0;
-    Ok(Laid { seconds, examples: words.len(), hours, apart })
+    Ok(Laid { seconds, examples: words.len(), hours, rows: windows + copies, apart })
 }
 
 fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
@@ -122,17 +127,22 @@ fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
     Ok(all)
 }
 
-/// The recipe for what [`lay_out`] wrote.
-pub fn recipe(name: &str, seconds: f64, seed: u64) -> String {
+/// The recipe for what [`lay_out`] wrote: the shipped `commands` goes on learning, since few recordings make no ear.
+pub fn recipe(name: &str, laid: &Laid, seed: u64) -> String {
+    let seconds = laid.seconds;
+    // As many steps whatever there is: few recordings are seen more often.
+    let epochs = STEPS as f64 * BATCH as f64 / laid.rows.max(1) as f64;
     format!(
         "# {name}: a wake word, laid out by `firebrick speech wake-word`.\n\n\
          version = 1\ntask = \"audio-classification\"\nname = \"{name}\"\nseed = {seed}\n\n\
          [data]\ntrain = \"train\"\nvalid = \"valid\"\nseconds = {seconds:.2}\n\n\
+         [features]\nsample_rate = 16000\nn_fft = 512\nwin_length = 480\nhop_length = 160\nn_mels = 40\n\
+         f_min = 40.0\nnormalize = \"bands\"\n\n\
          [augment]\nspeed = 0.15\ntempo = 0.2\ntract = 0.2\nshift = 1.0\ngain = 20.0\nnoise = 0.5\n\
          noise_range = [5.0, 40.0]\necho = 0.3\ntime_masks = 2\ntime_width = 12\nband_masks = 2\n\
          band_width = 6\n\n\
-         [model]\nembedding_size = 16\nhidden_sizes = [16, 24, 32]\ndepths = [1, 1, 1]\n\n\
-         [train]\nmax_steps = 600\nbatch_size = 48\nlearning_rate = 2e-3\nwarmup_steps = 40\n\
+         [model]\npretrained = \"commands\"\n\n\
+         [train]\nepochs = {epochs:.1}\nbatch_size = {BATCH}\nlearning_rate = 1e-3\nwarmup_steps = 40\n\
          weight_decay = 0.02\nlabel_smoothing = 0.05\neval_every = 100\n\n\
          [eval]\nmetric = \"loss\"\nbatch_size = 128\n"
     )
@@ -155,7 +165,18 @@ pub fn alarms(
 
 #[cfg(test)]
 mod tests {
+    use firebrick_train::recipe::parse;
+
     use super::*;
+    use crate::classification::recipe::Recipe;
+
+    #[test]
+    fn the_recipe_can_be_read() {
+        let laid = Laid { seconds: 1.2, examples: 10, hours: 1.0, rows: 1000, apart: vec![] };
+        let recipe: Recipe = parse(recipe("hey", &laid, 3).as_bytes(), &[]).unwrap();
+        assert_eq!((recipe.data.seconds, recipe.train.epochs), (1.2, 28.8));
+        assert_eq!(recipe.model.pretrained.as_deref(), Some("commands"));
+    }
     use firebrick_data::audio::read::read;
 
     fn tone(hertz: f32, seconds: f32, seed: usize) -> Vec<f32> {

@@ -517,6 +517,8 @@ pub enum SpeechCommand {
     Assistant(speech::AssistantArgs),
     /// Speech in one language to speech in another, while it comes
     Interpret(speech::InterpretArgs),
+    /// Train a word of your own from ten recordings, and count its false alarms
+    WakeWord(speech::WakeWordArgs),
 }
 
 #[derive(Debug, Args)]

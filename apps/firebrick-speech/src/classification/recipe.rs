@@ -99,7 +99,8 @@ impl Default for DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
-    /// Model folder or name to go on from, with a fresh classifier if its labels are others; it brings its own sizes.
+    /// Shipped model, model folder or name to go on from, with a fresh classifier if its labels are others; it brings its own
+    /// sizes, and `[features]` must be those that it learned with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
     /// Channels of the first convolution.

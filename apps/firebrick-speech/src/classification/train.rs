@@ -26,6 +26,7 @@ use super::{
     report,
     task::{Classify, Judged, SoundExamples},
 };
+use crate::features::Preprocessor;
 
 /// Everything before step 0.
 pub struct Prepared {
@@ -121,7 +122,7 @@ impl job::Trained for Trained {
     }
 }
 
-/// With fresh weights, or those of the checkpoint to go on from.
+/// The model that the recipe begins with: with fresh weights, or those of the checkpoint to go on from.
 fn begin(
     recipe: &Recipe,
     prepared: &Prepared,
@@ -133,6 +134,10 @@ fn begin(
         let model = config.init(labels.len(), device).materialize();
         return Ok((config, model));
     };
+    let (own, theirs) = (recipe.preprocessor(), Preprocessor::open(source)?);
+    if (&own.mel, own.normalize) != (&theirs.mel, theirs.normalize) {
+        bail!(RecipeError::value("model.pretrained", "learned with other `[features]`"));
+    }
     let found = ImageClassifier::pretrained(source, labels, device)?;
     match (found.config, found.model) {
         (ImageConfig::ResNet(config), ImageModel::ResNet(model)) if config.num_channels == 1 => {

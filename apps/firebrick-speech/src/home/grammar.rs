@@ -56,14 +56,44 @@ const NOT: &[&str] =
 const ON: &[&str] = &["on", "enable", "activate", "打 开", "开 启", "开", "亮 起 来", "点 亮"];
 const OFF: &[&str] =
     &["off", "disable", "kill", "deactivate", "关 掉", "关 闭", "关 上", "关", "熄 灭"];
-const BRIGHTER: &[&str] =
-    &["brighter", "brighten", "亮 一 点", "亮 一 些", "亮 点", "调 亮", "更 亮"];
-const DARKER: &[&str] =
-    &["dim", "dimmer", "darker", "darken", "暗 一 点", "暗 一 些", "暗 点", "调 暗", "更 暗"];
+const BRIGHTER: &[&str] = &[
+    "brighter",
+    "too dark",
+    "太 暗",
+    "brighten",
+    "亮 一 点",
+    "亮 一 些",
+    "亮 点",
+    "调 亮",
+    "更 亮",
+];
+const DARKER: &[&str] = &[
+    "dim",
+    "too bright",
+    "太 亮",
+    "dimmer",
+    "darker",
+    "darken",
+    "暗 一 点",
+    "暗 一 些",
+    "暗 点",
+    "调 暗",
+    "更 暗",
+];
 const WARMER: &[&str] =
-    &["warmer", "hotter", "warm", "热 一 点", "暖 一 点", "更 热", "更 暖", "太 冷"];
-const COLDER: &[&str] =
-    &["colder", "cooler", "cool", "冷 一 点", "凉 一 点", "更 冷", "更 凉", "太 热"];
+    &["warmer", "hotter", "warm", "热 一 点", "暖 一 点", "更 热", "更 暖", "too cold", "太 冷"];
+const COLDER: &[&str] = &[
+    "colder",
+    "cooler",
+    "cool",
+    "冷 一 点",
+    "凉 一 点",
+    "更 冷",
+    "更 凉",
+    "too hot",
+    "too warm",
+    "太 热",
+];
 const MORE: &[&str] = &[
     "up",
     "raise",
@@ -395,6 +425,7 @@ mod tests {
         let warm = Wish::Become(Change::Temperature(21.5));
         check("set the heating to twenty one and a half degrees", Said::Do(vec![(HEATING, warm)]));
         check("set the temperature to 21.5", Said::Do(vec![(HEATING, warm)]));
+        check("it is too dark in the bedroom", Said::Do(vec![(BEDROOM, Wish::More)]));
         check("make the bedroom warmer", Said::Do(vec![(HEATING, Wish::More)]));
         check("turn the kitchen light down", Said::Do(vec![(KITCHEN, Wish::Less)]));
         let half = Wish::Become(Change::Brightness(50));

@@ -16,6 +16,8 @@ use super::{HomeError, file::Broker};
 const PACKET: usize = 64 << 10;
 /// Messages that may be on their way to the broker; one is, but [`MqttOptions`] wants room.
 const IN_FLIGHT: u16 = 100;
+/// Requests that wait to be sent: a home's subscriptions.
+const REQUESTS: usize = 1 << 16;
 /// Messages that wait to be taken; the oldest go first.
 const MOST: usize = 1000;
 /// Waits between attempts to connect: doubled from the first to the second.
@@ -70,7 +72,7 @@ impl Link {
         if let Some(user) = &broker.user {
             options.set_credentials(user, broker.password.as_deref().unwrap_or_default());
         }
-        let (client, mut connection) = Client::new(options, 64);
+        let (client, mut connection) = Client::new(options, REQUESTS);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         connection.eventloop.set_network_options(network);
@@ -103,7 +105,7 @@ impl Link {
     }
 
     fn ask_for(&self, topic: &str) {
-        // The channel holds 64 and is emptied by every step; a request that finds it full comes with the next connection.
+        // A request that finds the channel full comes with the next connection.
         let _ = self.client.try_subscribe(topic, QoS::AtLeastOnce);
     }
 

@@ -149,3 +149,19 @@ pub struct InterpretArgs {
     #[arg(long)]
     pub speak: bool,
 }
+
+#[derive(Debug, Args)]
+pub struct WakeWordArgs {
+    /// Names the run, its model and the word
+    #[arg(long)]
+    pub name: String,
+    /// Folder with recordings of the word, ten or more
+    #[arg(long, value_name = "FOLDER")]
+    pub examples: PathBuf,
+    /// Recordings without the word, the longer the better: a folder, or id of a data set
+    #[arg(long, value_name = "FOLDER-or-ID")]
+    pub background: String,
+    /// More recordings of the word, for counting how many are heard
+    #[arg(long, value_name = "FOLDER")]
+    pub test: Option<PathBuf>,
+}

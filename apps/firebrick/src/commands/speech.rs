@@ -5,6 +5,7 @@ mod ears;
 mod home;
 mod interpret;
 mod say;
+mod wake;
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,7 @@ pub fn run(command: SpeechCommand, global: &Global) -> Outcome {
         SpeechCommand::Home(args) => home::run(args, global),
         SpeechCommand::Assistant(args) => assistant::run(args, global),
         SpeechCommand::Interpret(args) => interpret::run(args, global),
+        SpeechCommand::WakeWord(args) => wake::run(&args, global),
     }
 }
 

@@ -40,13 +40,19 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     let seed = global.seed.unwrap_or(0);
     let laid = lay_out(&args.name, &args.examples, &background, &folder, seed)?;
     let path: PathBuf = folder.join("recipe.toml");
-    let text = recipe(&args.name, laid.seconds, seed);
+    let text = recipe(&args.name, &laid, seed);
     write_atomically(&path, text.as_bytes())
         .with_context(|| format!("writing {}", path.display()))?;
 
     let opened = Opened::named(&path.to_string_lossy())?;
-    let job =
-        Job { opened: &opened, overrides: &[], run: None, max_time: None, watch: None, track: None };
+    let job = Job {
+        opened: &opened,
+        overrides: &[],
+        run: None,
+        max_time: None,
+        watch: None,
+        track: None,
+    };
     let (dir, _) = train::<Recipe>(&job, global)?;
     let source = Source::folder(dir.join("model"));
     let classifier = SoundClassifier::open(&source, &global.device.open()?)?;
