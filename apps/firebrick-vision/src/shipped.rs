@@ -1,46 +1,13 @@
 //! Small trained models inside the program: they answer on a new machine at once.
 
-use firebrick_core::checkpoint::Source;
+use firebrick_core::{checkpoint::Shipped, shipped};
 
-macro_rules! file {
-    ($name:literal, $file:literal) => {
-        ($file, include_bytes!(concat!("../models/", $name, "/", $file)))
-    };
-}
-
-macro_rules! shipped {
-    ($name:literal) => {
-        (
-            $name,
-            Source::Embedded {
-                name: $name,
-                files: &[
-                    file!($name, "config.json"),
-                    file!($name, "model.safetensors"),
-                    file!($name, "preprocessor_config.json"),
-                    file!($name, "firebrick.json"),
-                ],
-            },
-        )
-    };
-}
-
-/// All of them.
-const MODELS: &[(&str, Source)] = &[
-    shipped!("gtsrb"),
-    shipped!("pneumonia"),
-    shipped!("brain-mri"),
-    shipped!("bccd"),
-    shipped!("faces"),
-    shipped!("ped2"),
-];
-
-/// Names of the shipped models.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    MODELS.iter().map(|(name, _)| *name)
-}
-
-/// A shipped model by name.
-pub fn model(name: &str) -> Option<Source> {
-    MODELS.iter().find(|(known, _)| *known == name).map(|(_, source)| source.clone())
-}
+#[rustfmt::skip]
+pub const MODELS: Shipped = Shipped(&[
+    shipped!("gtsrb": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+    shipped!("pneumonia": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+    shipped!("brain-mri": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+    shipped!("bccd": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+    shipped!("faces": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+    shipped!("ped2": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+]);

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use firebrick_core::checkpoint::Source;
+use firebrick_core::checkpoint::{Shipped, Source};
 use firebrick_data::locate::Roots;
 use firebrick_nlp::data;
 use firebrick_train::job::Places;
@@ -48,18 +48,21 @@ pub fn of_recipe(base: &Path) -> Places<'_> {
     Places { base, data: data_set, model: pretrained }
 }
 
+/// The shipped models of all applications.
+const SHIPPED: [&Shipped; 3] = [
+    &firebrick_nlp::shipped::MODELS,
+    &firebrick_vision::shipped::MODELS,
+    &firebrick_speech::shipped::MODELS,
+];
+
 /// Names of the shipped models of all applications.
 pub fn shipped_names() -> impl Iterator<Item = &'static str> {
-    firebrick_nlp::shipped::names()
-        .chain(firebrick_vision::shipped::names())
-        .chain(firebrick_speech::shipped::names())
+    SHIPPED.into_iter().flat_map(Shipped::names)
 }
 
 /// A shipped model by name.
 pub fn shipped(name: &str) -> Option<Source> {
-    firebrick_nlp::shipped::model(name)
-        .or_else(|| firebrick_vision::shipped::model(name))
-        .or_else(|| firebrick_speech::shipped::model(name))
+    SHIPPED.into_iter().find_map(|models| models.model(name))
 }
 
 /// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.

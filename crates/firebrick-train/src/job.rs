@@ -64,6 +64,33 @@ pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
     fn method(&mut self) -> &mut TrainRecipe;
 }
 
+/// What every [`job::Recipe`](job::Recipe) answers from its fields `name`, `seed`, `train` and `eval`; `$metrics` are the
+/// scores that can choose its weights.
+#[macro_export]
+macro_rules! recipe_fields {
+    ($metrics:expr) => {
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        fn seed(&self) -> u64 {
+            self.seed
+        }
+
+        fn set_seed(&mut self, seed: u64) {
+            self.seed = seed;
+        }
+
+        fn method(&mut self) -> &mut $crate::recipe::TrainRecipe {
+            &mut self.train
+        }
+
+        fn metric(&self) -> Result<&'static str, $crate::recipe::RecipeError> {
+            self.eval.metric($metrics)
+        }
+    };
+}
+
 /// Data as a recipe wants it.
 pub trait Prepared {
     /// Over the rows that are learned from and that choose the weights.

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn explainer(model: &str) -> Explainer {
-        let source = crate::shipped::model(model).unwrap();
+        let source = crate::shipped::MODELS.model(model).unwrap();
         Explainer::new(TextClassifier::open(&source, &Device::flex().autodiff()).unwrap())
     }
 
@@ -167,7 +167,7 @@ mod tests {
         {
             let explained = explainer(model).explain(text);
             assert!(explained.gap < 0.005, "{model}: {explained:?}");
-            let source = crate::shipped::model(model).unwrap();
+            let source = crate::shipped::MODELS.model(model).unwrap();
             let plain = TextClassifier::open(&source, &Device::flex()).unwrap();
             let answer = plain.predict(&[text], 1).remove(0);
             assert_eq!(answer.label, explained.prediction.label);

@@ -13,7 +13,6 @@ use firebrick_train::{
     fit::{Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
     origin::Origin,
-    recipe::{RecipeError, TrainRecipe},
     report::Report,
     sampler::{Coins, mix},
 };
@@ -44,25 +43,7 @@ impl job::Recipe for Recipe {
     type Prepared = Prepared;
     type Trained = Trained;
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn set_seed(&mut self, seed: u64) {
-        self.seed = seed;
-    }
-
-    fn method(&mut self) -> &mut TrainRecipe {
-        &mut self.train
-    }
-
-    fn metric(&self) -> Result<&'static str, RecipeError> {
-        self.eval.metric(METRICS)
-    }
+    firebrick_train::recipe_fields!(METRICS);
 
     /// Texts that occur twice are read once.
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {

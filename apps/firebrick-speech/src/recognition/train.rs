@@ -9,7 +9,6 @@ use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
     origin::Origin,
-    recipe::{RecipeError, TrainRecipe},
 };
 
 use super::{
@@ -43,25 +42,7 @@ impl job::Recipe for Recipe {
     type Prepared = Prepared;
     type Trained = Trained;
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn set_seed(&mut self, seed: u64) {
-        self.seed = seed;
-    }
-
-    fn method(&mut self) -> &mut TrainRecipe {
-        &mut self.train
-    }
-
-    fn metric(&self) -> Result<&'static str, RecipeError> {
-        self.eval.metric(METRICS)
-    }
+    firebrick_train::recipe_fields!(METRICS);
 
     /// Reads the data, counts the language model.
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {

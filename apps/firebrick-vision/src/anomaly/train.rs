@@ -10,7 +10,6 @@ use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
     origin::{Origin, Threshold},
-    recipe::{RecipeError, TrainRecipe},
     report::{self, Report, plots},
     sampler::{Coins, mix},
 };
@@ -50,25 +49,7 @@ impl job::Recipe for Recipe {
     type Prepared = Corpus;
     type Trained = Trained;
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn set_seed(&mut self, seed: u64) {
-        self.seed = seed;
-    }
-
-    fn method(&mut self) -> &mut TrainRecipe {
-        &mut self.train
-    }
-
-    fn metric(&self) -> Result<&'static str, RecipeError> {
-        self.eval.metric(METRICS)
-    }
+    firebrick_train::recipe_fields!(METRICS);
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Corpus> {
         corpus::load(&self.data, places)

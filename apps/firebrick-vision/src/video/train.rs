@@ -10,7 +10,7 @@ use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
     origin::Origin,
-    recipe::{RecipeError, TrainRecipe},
+    recipe::TrainRecipe,
     report::{self, Report},
     sampler::mix,
 };
@@ -52,25 +52,7 @@ impl job::Recipe for Recipe {
     type Prepared = Prepared;
     type Trained = Trained;
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn set_seed(&mut self, seed: u64) {
-        self.seed = seed;
-    }
-
-    fn method(&mut self) -> &mut TrainRecipe {
-        &mut self.train
-    }
-
-    fn metric(&self) -> Result<&'static str, RecipeError> {
-        self.eval.metric(METRICS)
-    }
+    firebrick_train::recipe_fields!(METRICS);
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let corpus = corpus::load(&self.data, places)?;
