@@ -113,6 +113,28 @@ pub struct Outcome {
     pub scores: Scores,
 }
 
+impl Outcome {
+    /// Every score of every part, for a page.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let facts = |(part, metrics): (&String, &Metrics)| -> Vec<_> {
+            let fact = |(name, value)| (format!("{part} {name}"), format!("{value:.4}"));
+            metrics.iter().map(fact).collect()
+        };
+        self.scores.iter().flat_map(facts).collect()
+    }
+}
+
+/// A page with what is alike on all: the run's name and recipe.
+pub fn page(dir: &Path) -> anyhow::Result<Report> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Report {
+        title: format!("Run {name}"),
+        subtitle: "Every number on this page was measured in this run.".into(),
+        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
+        ..Report::default()
+    })
+}
+
 /// What came of a training.
 pub trait Trained {
     fn outcome(&self) -> &Outcome;

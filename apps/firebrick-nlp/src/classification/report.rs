@@ -1,11 +1,11 @@
 //! What a finished run leaves beside its model: `report.html`, `plots/*.svg`, `eval/`. How they look is
 //! [`firebrick_train::report`]'s.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use firebrick_metrics::confusion::{Confusion, argmax};
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::{Example, Report},
 };
 use serde_json::json;
@@ -60,7 +60,6 @@ fn answers(trained: &Trained) -> String {
 
 fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyhow::Result<Report> {
     let ours = percent(&trained.valid.confusion);
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut facts = vec![
         ("validation accuracy".into(), ours.clone()),
         ("validation rows".into(), trained.valid.confusion.total().to_string()),
@@ -92,8 +91,6 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
         ];
     }
     Ok(Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts,
         verdict,
         curves: vec![
@@ -116,7 +113,6 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
         right: examples(trained, true),
         wrong: examples(trained, false),
         data_notes: data_notes(trained),
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![
             (
                 format!("firebrick nlp sentiment TEXT --model {}", dir.display()),
@@ -124,7 +120,7 @@ fn describe(dir: &Path, trained: &Trained, baseline: Option<&Baseline>) -> anyho
             ),
             ("firebrick recipe cp sst2 mine.toml".into(), "train on a CSV of your own".into()),
         ],
-        ..Report::default()
+        ..page(dir)?
     })
 }
 

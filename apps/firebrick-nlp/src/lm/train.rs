@@ -26,7 +26,7 @@ use firebrick_core::{
 use firebrick_data::{hash, table::Row};
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
-    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::Origin,
     recipe::RecipeError,
     report::Report,
@@ -124,10 +124,7 @@ impl job::Trained for Trained {
             "test" => "the test part, which chose nothing",
             _ => "the validation part, which also chose the weights",
         };
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let report = Report {
-            title: format!("Run {name}"),
-            subtitle: "Every number on this page was measured in this run.".into(),
             facts,
             verdict: format!("Perplexity {perplexity:.3} a token on {why}."),
             curves: vec![chart("Loss", "nats a token", losses)],
@@ -137,12 +134,11 @@ impl job::Trained for Trained {
                 ("validation tokens".into(), valid.to_string()),
                 ("test tokens".into(), test.to_string()),
             ],
-            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
             next_steps: vec![(
                 format!("firebrick nlp generate --model {} --sample TEXT", dir.display()),
                 "let it write".into(),
             )],
-            ..Report::default()
+            ..page(dir)?
         };
         Ok(Shown { report, files: vec![] })
     }

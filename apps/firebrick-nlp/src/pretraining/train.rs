@@ -11,7 +11,7 @@ use firebrick_core::{
 use firebrick_data::{hash, table::Row};
 use firebrick_train::{
     fit::{Fitted, Plan, fit},
-    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::Origin,
     report::Report,
     sampler::{Coins, mix},
@@ -93,11 +93,8 @@ impl job::Trained for Trained {
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
         let losses = vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?];
         let valid = &self.outcome.scores["valid"];
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let model = dir.join("model");
         let report = Report {
-            title: format!("Run {name}"),
-            subtitle: "Every number on this page was measured in this run.".into(),
             facts: vec![
                 ("validation accuracy".into(), format!("{:.4}", valid["accuracy"])),
                 ("validation perplexity".into(), format!("{:.2}", valid["perplexity"])),
@@ -111,12 +108,11 @@ impl job::Trained for Trained {
                 100.0 * valid["accuracy"]
             ),
             curves: vec![chart("Loss", "nats a masked token", losses)],
-            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
             next_steps: vec![(
                 format!("firebrick train RECIPE --set model.pretrained={}", model.display()),
                 "fine-tune it on texts with labels".into(),
             )],
-            ..Report::default()
+            ..page(dir)?
         };
         Ok(Shown { report, files: vec![] })
     }

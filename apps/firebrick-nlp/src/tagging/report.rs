@@ -1,9 +1,9 @@
 //! What a finished run leaves beside its model.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::Report,
 };
 use serde_json::json;
@@ -30,12 +30,7 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
             scores.push(curve);
         }
     }
-    let mut facts = vec![];
-    for (part, metrics) in &trained.outcome.scores {
-        for (name, value) in metrics {
-            facts.push((format!("{part} {name}"), format!("{value:.4}")));
-        }
-    }
+    let mut facts = trained.outcome.facts();
     facts.push(("training sentences".into(), corpus.train.len().to_string()));
     facts.push(("seconds".into(), format!("{:.0}", trained.outcome.counters.seconds)));
     let verdict = match &trained.test {
@@ -45,10 +40,7 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
             summary(&trained.valid)
         ),
     };
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts,
         verdict,
         curves: vec![
@@ -64,12 +56,11 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
             ("training sentences that repeat an earlier one".into(), corpus.repeated.to_string()),
             ("training sentences of another part".into(), corpus.leaking.to_string()),
         ],
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![(
             format!("firebrick nlp tag TEXT --model {}", dir.display()),
             "ask the model".into(),
         )],
-        ..Report::default()
+        ..page(dir)?
     };
     let files = vec![("eval/valid.jsonl", answers(&corpus.valid, &trained.valid, &trained.labels))];
     Ok(Shown { report, files })

@@ -1,10 +1,10 @@
 //! What a finished run leaves beside its model.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use firebrick_metrics::chrf::Chrf;
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::Report,
 };
 use serde_json::json;
@@ -59,21 +59,17 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
             trained.valid.bleu.signature()
         ),
     };
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let report = Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts,
         verdict,
         curves,
         samples: samples(&corpus.valid, &trained.valid),
         data_notes: dropped(corpus),
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![(
             format!("firebrick nlp translate TEXT --model {}", dir.display()),
             "translate a text of your own".into(),
         )],
-        ..Report::default()
+        ..page(dir)?
     };
     let mut files = vec![("eval/valid.jsonl", answers(&corpus.valid, &trained.valid))];
     if let (Some(pairs), Some(test)) = (&corpus.test, &trained.test) {

@@ -1,10 +1,10 @@
 //! What a finished run leaves beside its model: `report.html`, `plots/*.svg`, `eval/`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use firebrick_metrics::confusion::{Confusion, argmax};
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::{Example, Report},
 };
 use serde_json::json;
@@ -98,7 +98,6 @@ fn pictures(trained: &Trained) -> String {
 
 fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
     let ours = percent(&trained.valid.confusion);
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let corpus = &trained.corpus;
     let mut facts = vec![
         ("validation accuracy".into(), ours.clone()),
@@ -117,8 +116,6 @@ fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
     }
     let confusion = trained.test.as_ref().unwrap_or(&trained.valid).confusion.rows();
     Ok(Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts,
         verdict,
         curves: vec![
@@ -140,12 +137,11 @@ fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
             ("recordings that could not be read".into(), corpus.unreadable.len().to_string()),
             ("training recordings of another part".into(), corpus.leaking.to_string()),
         ],
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![(
             format!("firebrick speech keyword FILE.wav --model {}", dir.display()),
             "ask the model".into(),
         )],
-        ..Report::default()
+        ..page(dir)?
     })
 }
 

@@ -1,9 +1,9 @@
 //! What a finished run leaves beside its model: `report.html`, `plots/*.svg`, `eval/`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::Report,
 };
 use serde_json::json;
@@ -62,13 +62,7 @@ fn pictures(trained: &Trained) -> String {
 }
 
 fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut facts = vec![];
-    for (part, metrics) in &trained.outcome.scores {
-        for (name, value) in metrics {
-            facts.push((format!("{part} {name}"), format!("{value:.4}")));
-        }
-    }
+    let mut facts = trained.outcome.facts();
     facts.push(("training recordings".into(), trained.corpus.train.len().to_string()));
     facts.push(("seconds".into(), format!("{:.0}", trained.outcome.counters.seconds)));
     let percent = |judged: &Judged| {
@@ -85,8 +79,6 @@ fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
     };
     let samples = trained.corpus.valid.iter().zip(&trained.valid.texts).take(SHOWN);
     Ok(Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts,
         verdict,
         curves: vec![
@@ -109,11 +101,10 @@ fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
             ),
             ("training recordings of another part".into(), trained.corpus.leaking.to_string()),
         ],
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![(
             format!("firebrick speech transcribe FILE.wav --model {}", dir.display()),
             "ask the model".into(),
         )],
-        ..Report::default()
+        ..page(dir)?
     })
 }

@@ -1,6 +1,6 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use burn::module::Module;
 use firebrick_core::arch::motion::{FirebrickMotion, Motion};
@@ -8,7 +8,7 @@ use firebrick_data::image::{Colour, Picture, decode::png, resize::Filter, sheet:
 use firebrick_metrics::roc::Roc;
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
-    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::{Origin, Threshold},
     report::{self, Report, plots},
     sampler::{Coins, mix},
@@ -242,13 +242,7 @@ impl job::Trained for Trained {
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut facts = vec![];
-        for (part, metrics) in &self.outcome.scores {
-            for (name, value) in metrics {
-                facts.push((format!("{part} {name}"), format!("{value:.4}")));
-            }
-        }
+        let mut facts = self.outcome.facts();
         if let Some(threshold) = self.threshold {
             facts.push(("threshold".into(), format!("{:.4}", threshold.value)));
         }
@@ -275,8 +269,6 @@ impl job::Trained for Trained {
             }
         }
         let report = Report {
-            title: format!("Run {name}"),
-            subtitle: "Every number on this page was measured in this run.".into(),
             facts,
             verdict,
             curves,
@@ -288,12 +280,11 @@ impl job::Trained for Trained {
                 png: png(&self.shown),
             }],
             data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
-            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
             next_steps: vec![(
                 format!("firebrick vision anomaly VIDEO --model {}", dir.display()),
                 "watch a video".into(),
             )],
-            ..Report::default()
+            ..page(dir)?
         };
         Ok(Shown { report, files: vec![] })
     }

@@ -1,11 +1,11 @@
 //! What a finished run leaves beside its model.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use firebrick_data::image::{Picture, decode::png, sheet::sheet};
 use firebrick_metrics::{interval::wilson_interval, roc::Roc};
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::{self, Example, Report, plots},
 };
 use serde_json::{Value, json};
@@ -32,7 +32,6 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
         _ => ("validation", &corpus.valid, &trained.valid),
     };
     let mistakes = mistakes(trained, samples, judged);
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut curves = vec![
         chart(
             "Loss",
@@ -47,8 +46,6 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
         curves.push(("Receiver operating characteristic".into(), axes.0, axes.1, vec![curve]));
     }
     let report = Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts: facts(trained),
         verdict: verdict(part, judged),
         curves,
@@ -66,23 +63,17 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
                 None => (remark, String::new()),
             })
             .collect(),
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![(
             format!("firebrick vision classify IMAGE --model {}", dir.display()),
             "ask the model".into(),
         )],
-        ..Report::default()
+        ..page(dir)?
     };
     Ok(Shown { report, files })
 }
 
 fn facts(trained: &Trained) -> Vec<(String, String)> {
-    let mut facts = vec![];
-    for (part, metrics) in &trained.outcome.scores {
-        for (name, value) in metrics {
-            facts.push((format!("{part} {name}"), format!("{value:.4}")));
-        }
-    }
+    let mut facts = trained.outcome.facts();
     if let Some(temperature) = trained.temperature {
         facts.push(("temperature".into(), format!("{temperature:.3}")));
     }

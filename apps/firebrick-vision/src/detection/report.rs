@@ -1,10 +1,10 @@
 //! What a finished run leaves beside its model.
 
-use std::{cmp::Reverse, fs, path::Path};
+use std::{cmp::Reverse, path::Path};
 
 use firebrick_data::image::{Picture, decode::png};
 use firebrick_train::{
-    job::{Shown, chart, curve},
+    job::{Shown, chart, curve, page},
     report::{self, Report, plots},
 };
 use serde_json::{Value, json};
@@ -31,14 +31,11 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
         }
         _ => ("validation", &corpus.valid, &trained.valid),
     };
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let precision = judged.labels.iter().map(|label| plots::Curve {
         name: label.label.clone(),
         points: label.curve.iter().map(|[recall, precision, _]| (*recall, *precision)).collect(),
     });
     let report = Report {
-        title: format!("Run {name}"),
-        subtitle: "Every number on this page was measured in this run.".into(),
         facts: facts(trained),
         verdict: verdict(part, judged),
         curves: vec![
@@ -67,23 +64,17 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
                 None => (remark, String::new()),
             })
             .collect(),
-        recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
         next_steps: vec![(
             format!("firebrick vision detect IMAGE --model {} --output OUT.png", dir.display()),
             "ask the model".into(),
         )],
-        ..Report::default()
+        ..page(dir)?
     };
     Ok(Shown { report, files })
 }
 
 fn facts(trained: &Trained) -> Vec<(String, String)> {
-    let mut facts = vec![];
-    for (part, metrics) in &trained.outcome.scores {
-        for (name, value) in metrics {
-            facts.push((format!("{part} {name}"), format!("{value:.4}")));
-        }
-    }
+    let mut facts = trained.outcome.facts();
     facts.push(("shown from the score".into(), format!("{:.2}", trained.detector.threshold)));
     facts.push(("training pictures".into(), trained.corpus.train.len().to_string()));
     facts.push(("seconds".into(), format!("{:.0}", trained.outcome.counters.seconds)));

@@ -1,6 +1,6 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use burn::module::Module;
 use firebrick_core::arch::image::ImageClassifier;
@@ -8,7 +8,7 @@ use firebrick_data::image::{Picture, decode::png, sheet::sheet};
 use firebrick_metrics::roc::Roc;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
-    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::{Origin, Threshold},
     recipe::TrainRecipe,
     report::{self, Report, plots},
@@ -202,13 +202,7 @@ impl job::Trained for Trained {
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut facts = vec![];
-        for (part, metrics) in &self.outcome.scores {
-            for (name, value) in metrics {
-                facts.push((format!("{part} {name}"), format!("{value:.4}")));
-            }
-        }
+        let mut facts = self.outcome.facts();
         if let Some(threshold) = self.threshold {
             facts.push(("threshold".into(), format!("{:.4}", threshold.value)));
         }
@@ -238,8 +232,6 @@ impl job::Trained for Trained {
             _ => "Nothing was measured yet.".into(),
         };
         let report = Report {
-            title: format!("Run {name}"),
-            subtitle: "Every number on this page was measured in this run.".into(),
             facts,
             verdict,
             curves,
@@ -251,12 +243,11 @@ impl job::Trained for Trained {
                 png: png(&self.shown),
             }],
             data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
-            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
             next_steps: vec![(
                 format!("firebrick vision faces verify A B --model {}", dir.display()),
                 "are these one person?".into(),
             )],
-            ..Report::default()
+            ..page(dir)?
         };
         Ok(Shown { report, files: vec![] })
     }

@@ -1,6 +1,6 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use burn::module::Module;
@@ -8,7 +8,7 @@ use firebrick_core::arch::clip_rnn::FirebrickClipRnn;
 use firebrick_data::image::{Picture, decode::png, resize::Filter, sheet::sheet};
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
-    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve},
+    job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::Origin,
     recipe::TrainRecipe,
     report::{self, Report},
@@ -179,13 +179,7 @@ impl job::Trained for Trained {
     }
 
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut facts = vec![];
-        for (part, metrics) in &self.outcome.scores {
-            for (name, value) in metrics {
-                facts.push((format!("{part} {name}"), format!("{value:.4}")));
-            }
-        }
+        let mut facts = self.outcome.facts();
         facts.push(("training clips".into(), self.corpus.train.len().to_string()));
         facts.push(("seconds".into(), format!("{:.0}", self.outcome.counters.seconds)));
         let verdict = match &self.judged {
@@ -196,8 +190,6 @@ impl job::Trained for Trained {
             None => "Nothing was measured yet.".into(),
         };
         let report = Report {
-            title: format!("Run {name}"),
-            subtitle: "Every number on this page was measured in this run.".into(),
             facts,
             verdict,
             curves: vec![
@@ -220,12 +212,11 @@ impl job::Trained for Trained {
                 png: png(&self.shown),
             }],
             data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
-            recipe_toml: fs::read_to_string(dir.join("recipe.toml"))?,
             next_steps: vec![(
                 format!("firebrick vision action VIDEO --model {}", dir.display()),
                 "what is done there?".into(),
             )],
-            ..Report::default()
+            ..page(dir)?
         };
         Ok(Shown { report, files: vec![] })
     }
