@@ -32,6 +32,7 @@ const MODELS: &[(&str, Source)] = &[
     shipped!("brain-mri"),
     shipped!("faces"),
     shipped!("ped2"),
+    shipped!("fir-action"),
 ];
 
 /// Names of the shipped models.
