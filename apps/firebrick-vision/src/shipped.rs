@@ -10,4 +10,5 @@ pub const MODELS: Shipped = Shipped(&[
     shipped!("bccd": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
     shipped!("faces": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
     shipped!("ped2": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
+    shipped!("fir-action": "config.json" "model.safetensors" "preprocessor_config.json" "firebrick.json"),
 ]);
