@@ -26,8 +26,14 @@ macro_rules! shipped {
 }
 
 /// All of them.
-const MODELS: &[(&str, Source)] =
-    &[shipped!("gtsrb"), shipped!("pneumonia"), shipped!("brain-mri"), shipped!("bccd")];
+const MODELS: &[(&str, Source)] = &[
+    shipped!("gtsrb"),
+    shipped!("pneumonia"),
+    shipped!("brain-mri"),
+    shipped!("inria"),
+    shipped!("bccd"),
+    shipped!("street"),
+];
 
 /// Names of the shipped models.
 pub fn names() -> impl Iterator<Item = &'static str> {
