@@ -298,7 +298,7 @@ fn shipped_image_models_answer() {
     let pixels: Vec<u8> = (0..40 * 30 * 3).map(|i| (i * 7 % 256) as u8).collect();
     let picture = [b"P6\n40 30\n255\n".as_slice(), &pixels].concat();
     fs::write(home.path().join("a.ppm"), picture).unwrap();
-    for (model, labels) in [("gtsrb", 43), ("pneumonia", 2), ("brain-mri", 2)] {
+    for (model, labels) in [("gtsrb", 43), ("pneumonia", 2), ("brain-mri", 2), ("inria", 2)] {
         let answer = json(&run(home.path(), &["predict", model, "--input", "a.ppm"]));
         let scores = answer["scores"].as_object().unwrap();
         let sum: f64 = scores.values().filter_map(Value::as_f64).sum();
@@ -307,6 +307,8 @@ fn shipped_image_models_answer() {
     }
     let sign = json(&run(home.path(), &["vision", "signs", "a.ppm", "--json"]));
     assert!(sign[0]["meaning"].is_string(), "{sign}");
+    let people = json(&run(home.path(), &["vision", "pedestrians", "a.ppm", "--json"]));
+    assert!(people[0]["boxes"].is_array() && people[0]["model"] == "street", "{people}");
 }
 
 /// A white cell and some red ones, on a picture of the set's test part.
