@@ -21,6 +21,7 @@ pub fn run(args: &TranscribeArgs, global: &Global) -> Outcome {
         language: args.language.clone(),
         translate: args.translate,
         seed: global.seed.unwrap_or(0),
+        hurry: false,
     };
     transcriber.check(&options).map_err(|problem| Failure::text(USAGE, problem))?;
     let plain = !(global.json || args.srt || args.vtt);

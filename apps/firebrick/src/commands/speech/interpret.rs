@@ -57,6 +57,7 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
         language: whisper.then(|| args.from.clone()),
         translate: itself && args.from != "en",
         seed: global.seed.unwrap_or(0),
+        hurry: args.realtime || args.raw.is_some(),
     };
     transcriber.check(&options).map_err(|problem| Failure::text(USAGE, problem))?;
     let translate = |text: &str| -> anyhow::Result<String> {
