@@ -374,7 +374,9 @@ fn samples(
     const PROMPT: usize = 12;
     const WRITTEN: usize = 160;
     let prompt = writer.tokenizer.decode(&valid[..PROMPT.min(valid.len())]);
-    let room = recipe.data.window.saturating_sub(PROMPT + 1).min(WRITTEN);
+    // What the tokenizer does not know is longer when it is read again.
+    let read = writer.tokenizer.encode(&prompt, usize::MAX).len();
+    let room = recipe.data.window.saturating_sub(read + 1).min(WRITTEN);
     if room == 0 || prompt.trim().is_empty() {
         return Ok(vec![]);
     }
