@@ -5,6 +5,7 @@ use firebrick_core::{checkpoint::Shipped, shipped};
 #[rustfmt::skip]
 pub const MODELS: Shipped = Shipped(&[
     shipped!("sst2": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
+    shipped!("sst2-distilled": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("waimai": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("hotel": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("multi30k-en-de": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),

@@ -62,7 +62,7 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
     for text in &texts {
         let (language, chosen) = match is_chinese(text) {
             true => ("zh", "hotel"),
-            false => ("en", "sst2"),
+            false => ("en", "sst2-distilled"),
         };
         let name = args.model.as_deref().unwrap_or(chosen);
         let judge = match opened.entry(name) {
