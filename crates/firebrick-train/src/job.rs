@@ -64,7 +64,7 @@ pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
     fn method(&mut self) -> &mut TrainRecipe;
 }
 
-/// What every [`job::Recipe`](job::Recipe) answers from its fields `name`, `seed`, `train` and `eval`; `$metrics` are the
+/// What every [`job::Recipe`](crate::job::Recipe) answers from its fields `name`, `seed`, `train` and `eval`; `$metrics` are the
 /// scores that can choose its weights.
 #[macro_export]
 macro_rules! recipe_fields {

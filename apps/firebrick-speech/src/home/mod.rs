@@ -1,6 +1,6 @@
 //! Lights, sockets, thermostats and scenes of a home over MQTT.
 //!
-//! A [`file`] says what there is; [`order`] what may be asked of it; [`grammar`] finds orders in what somebody said;
+//! A [`mod@file`] says what there is; [`order`] what may be asked of it; [`grammar`] finds orders in what somebody said;
 //! [`command`] sends them and waits until they were carried out; [`simulated`] devices answer where there are no others.
 //! [`discovery`] has the topics and the announcements that Home Assistant understands, [`link`] the connection.
 //!

@@ -50,7 +50,7 @@ impl Shipped {
     }
 }
 
-/// A model of [`Shipped`](checkpoint::Shipped) and its files, which lie in `../models/NAME` beside the file that this
+/// A model of [`Shipped`](crate::checkpoint::Shipped) and its files, which lie in `../models/NAME` beside the file that this
 /// stands in.
 #[macro_export]
 macro_rules! shipped {
