@@ -200,6 +200,17 @@ fn of_classes(
     Ok(Scored { data, rows, metrics, interval, more })
 }
 
+/// `--data`, but for the set that the model's recipe names: its parts are those of the recipe, and another division would
+/// put training rows among those that it is judged by.
+fn asked<'a>(args: &'a EvalArgs, source: &Source, global: &Global) -> Option<&'a String> {
+    let data = args.data.as_ref()?;
+    let own = || -> Option<String> {
+        let recipe: toml::Table = recipe_for(args, source, global).ok()?.as_text().parse().ok()?;
+        Some(recipe.get("data")?.get("dataset")?.as_str()?.to_string())
+    };
+    (own().as_ref() != Some(data)).then_some(data)
+}
+
 /// Whether `--data` is the id of a known set, and not a path.
 fn is_set(data: &str) -> bool {
     manifest::data_set(data).is_some() && !Path::new(data).exists()
@@ -209,7 +220,7 @@ fn is_set(data: &str) -> bool {
 fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = sound::classifier::SoundClassifier::open(source, &global.device.open()?)?;
     let rate = classifier.sample_rate();
-    let (data, found) = match &args.data {
+    let (data, found) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
             let data =
                 sound::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
@@ -320,7 +331,7 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
 fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let recognizer = recognition::recognizer::Recognizer::open(source, &global.device.open()?)?;
     let rate = recognizer.sample_rate();
-    let (data, found) = match &args.data {
+    let (data, found) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
             let data =
                 recognition::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
@@ -389,7 +400,7 @@ fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
         grey: classifier.classifier.config.num_channels() == 1,
         ..Default::default()
     };
-    let (data, samples) = match &args.data {
+    let (data, samples) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
             let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
             let places = places::of_recipe(Path::new(""));
@@ -578,7 +589,7 @@ fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
         filter: detector.processor.filter,
         ..data
     };
-    let (data, scenes) = match &args.data {
+    let (data, scenes) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
             let data =
                 detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
