@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use firebrick_core::checkpoint::{LoadError, Source, folder, tensors::write_atomically};
+use firebrick_core::checkpoint::{
+    LoadError, Source, folder,
+    tensors::{SaveType, write_atomically},
+};
 use serde_json::Value;
 
 /// What a model folder holds beside its configuration and weights, and one that is made from it as well.
@@ -36,6 +39,15 @@ const COMPANIONS: &[&str] = &[
 
 /// Longest of them.
 const LIMIT: u64 = 256 << 20;
+
+/// What the floats of a checkpoint with this configuration are written as.
+pub fn float_type(config: &Value) -> SaveType {
+    match config.get("dtype").or(config.get("torch_dtype")).and_then(Value::as_str) {
+        Some("float16") => SaveType::F16,
+        Some("bfloat16") => SaveType::Bf16,
+        _ => SaveType::F32,
+    }
+}
 
 /// A folder with this configuration, the weights that `save` writes, and the other files of `source`.
 pub fn write(

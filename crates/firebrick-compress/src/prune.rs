@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use burn::tensor::Device;
 use firebrick_core::{
     arch::image::{Head, ImageClassifier, ImageConfig, ImageModel},
-    checkpoint::{Source, quantise, tensors::SaveType},
+    checkpoint::{Source, quantise},
 };
 
 use crate::folder;
@@ -70,5 +70,5 @@ pub fn without_channels(
     quantise::set_config(&mut json, None);
     let pruned =
         ImageClassifier { config: ImageConfig::ResNet(smaller), model: ImageModel::ResNet(model) };
-    folder::write(source, target, &json, |file| pruned.save(file, SaveType::F32))
+    folder::write(source, target, &json, |file| pruned.save(file, folder::float_type(&json)))
 }

@@ -7,7 +7,7 @@ use burn::{module::Module, tensor::Device};
 use firebrick_compress::{folder, prune};
 use firebrick_core::{
     arch::bert,
-    checkpoint::{Source, quantise, tensors::SaveType},
+    checkpoint::{Source, quantise},
 };
 use firebrick_data::table::Row;
 use firebrick_train::task::{Examples, Task};
@@ -40,7 +40,7 @@ pub fn without_neurons(
     config[key] = width.into();
     quantise::set_config(&mut config, None);
     folder::write(source, target, &config, |file| {
-        bert::save_classifier(&model, &classifier.config, file, SaveType::F32)
+        bert::save_classifier(&model, &classifier.config, file, folder::float_type(&config))
     })
 }
 
