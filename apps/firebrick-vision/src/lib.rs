@@ -6,6 +6,7 @@ pub mod classification;
 pub mod detection;
 pub mod faces;
 pub mod heatmap;
+mod page;
 pub mod recipes;
 pub mod shipped;
 pub mod signs;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use burn::module::Module;
 use firebrick_core::arch::motion::{FirebrickMotion, Motion};
-use firebrick_data::image::{Colour, Picture, decode::png, resize::Filter, sheet::sheet};
+use firebrick_data::image::{Colour, Picture, resize::Filter, sheet::sheet};
 use firebrick_metrics::roc::Roc;
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::{Origin, Threshold},
-    report::{self, Report, plots},
+    report::{Report, plots},
     sampler::{Coins, mix},
 };
 
@@ -22,8 +22,9 @@ use super::{
     task::{ClipExamples, Levels, Watch, maps},
 };
 use crate::{
-    classification::processor::{Processor, statistics},
+    classification::processor::Processor,
     heatmap::HeatMap,
+    page::{pictured, spread},
     video::frames::FrameProcessor,
 };
 
@@ -188,23 +189,14 @@ fn train(recipe: &Recipe, corpus: Corpus, session: Session) -> anyhow::Result<Op
 
 fn processor(recipe: &Recipe, corpus: &Corpus) -> FrameProcessor {
     let frames = corpus.train.iter().flat_map(|clip| &clip.frames);
-    let (mean, std) = statistics(frames, 1);
-    let frame = Processor {
-        size: recipe.data.size,
-        shortest_edge: None,
-        colour: Colour::Grey,
-        filter: Filter::Bilinear,
-        mean: vec![mean[0] as f32],
-        std: vec![std[0] as f32],
-    };
+    let frame = Processor::measured(frames, recipe.data.size, Colour::Grey, Filter::Bilinear);
     FrameProcessor { frame, rate: recipe.data.rate }
 }
 
 /// Some frames as the first step saw them, with what is wrong there.
 fn shown(recipe: &Recipe, examples: &ClipExamples) -> Picture {
     let (count, columns) = SHEET;
-    let total = examples.places.len();
-    let indices: Vec<usize> = (0..count.min(total)).map(|i| i * total / count.min(total)).collect();
+    let indices = spread(count, examples.places.len());
     let picture = |stack: &Stack| {
         let [height, width] = stack.size;
         let middle = &stack.frames[stack.frames.len() / 2];
@@ -272,13 +264,11 @@ impl job::Trained for Trained {
             facts,
             verdict,
             curves,
-            pictures: vec![report::Picture {
-                name: "batch".into(),
-                caption: "Training frames as the first step saw them; what is wrong is red.".into(),
-                width: self.shown.width,
-                height: self.shown.height,
-                png: png(&self.shown),
-            }],
+            pictures: vec![pictured(
+                "batch",
+                "Training frames as the first step saw them; what is wrong is red.",
+                &self.shown,
+            )],
             data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
             next_steps: vec![(
                 format!("firebrick vision anomaly VIDEO --model {}", dir.display()),

@@ -27,6 +27,19 @@ pub struct Processor {
 const SIDE_LIMIT: u64 = 4096;
 
 impl Processor {
+    /// Scales to `size`; mean and deviation are those of `pictures`, the training part.
+    pub fn measured<'a>(
+        pictures: impl Iterator<Item = &'a Picture>,
+        size: [usize; 2],
+        colour: Colour,
+        filter: Filter,
+    ) -> Self {
+        let (mean, std) = statistics(pictures, colour.channels());
+        let floats = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
+        let (mean, std) = (floats(mean), floats(std));
+        Self { size, shortest_edge: None, colour, filter, mean, std }
+    }
+
     /// That of a model folder whose model takes `channels`; the defaults of `transformers`' ViT where a key is absent.
     pub fn open(source: &Source, channels: usize) -> Result<Self, LoadError> {
         const FILE: &str = "preprocessor_config.json";
@@ -172,7 +185,7 @@ fn middle(picture: &Picture, width: usize, height: usize) -> Picture {
 }
 
 /// Mean and deviation of each channel over pictures of one kind, out of 1.
-pub fn statistics<'a>(
+fn statistics<'a>(
     pictures: impl Iterator<Item = &'a Picture>,
     channels: usize,
 ) -> (Vec<f64>, Vec<f64>) {

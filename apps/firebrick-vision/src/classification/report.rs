@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use firebrick_data::image::{Picture, decode::png, sheet::sheet};
+use firebrick_data::image::{Picture, sheet::sheet};
 use firebrick_metrics::{interval::wilson_interval, roc::Roc};
 use firebrick_train::{
     job::{Shown, chart, curve, page},
@@ -16,6 +16,7 @@ use super::{
     task::{Judged, with_known_label},
     train::Trained,
 };
+use crate::page::{notes, pictured};
 
 /// Mistakes that are listed, and that are shown as pictures.
 const LISTED: usize = 12;
@@ -55,14 +56,7 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
         )),
         wrong: mistakes.iter().take(LISTED).map(|(example, _)| example.clone()).collect(),
         pictures: pictures(trained, part, &mistakes),
-        data_notes: corpus
-            .remarks()
-            .into_iter()
-            .map(|remark| match remark.split_once(": ") {
-                Some((what, found)) => (what.to_string(), found.to_string()),
-                None => (remark, String::new()),
-            })
-            .collect(),
+        data_notes: notes(corpus.remarks()),
         next_steps: vec![(
             format!("firebrick vision classify IMAGE --model {}", dir.display()),
             "ask the model".into(),
@@ -176,21 +170,14 @@ fn pictures(
     part: &str,
     mistakes: &[(Example, Picture)],
 ) -> Vec<report::Picture> {
-    let picture = |name: &str, caption: String, picture: &Picture| report::Picture {
-        name: name.into(),
-        caption,
-        width: picture.width,
-        height: picture.height,
-        png: png(picture),
-    };
     let caption = "Training pictures as the first step saw them.".to_string();
-    let mut pictures = vec![picture("batch", caption, &trained.shown)];
+    let mut pictures = vec![pictured("batch", caption, &trained.shown)];
     let wrong: Vec<Picture> = mistakes.iter().take(PICTURED).map(|(_, p)| p.clone()).collect();
     if !wrong.is_empty() {
         let (n, all) = (wrong.len(), mistakes.len());
         let caption =
             format!("The {n} surest of {all} mistakes on the {part} pictures, the surest first.");
-        pictures.push(picture("mistakes", caption, &sheet(&wrong, 8.min(n), 96)));
+        pictures.push(pictured("mistakes", caption, &sheet(&wrong, 8.min(n), 96)));
     }
     pictures
 }

@@ -18,11 +18,12 @@ use super::{
     classifier::PictureClassifier,
     corpus::{self, Corpus},
     decision,
-    processor::{Processor, statistics},
+    processor::Processor,
     recipe::{METRICS, Recipe},
     report,
     task::{Classify, Judged, PictureExamples, logits},
 };
+use crate::page::spread;
 
 /// Pictures of the sheet that shows what the model learns from, and in a row of it.
 const SHEET: (usize, usize) = (64, 16);
@@ -83,25 +84,20 @@ impl job::Recipe for Recipe {
 impl Recipe {
     /// Mean and deviation are the recipe's, else those of the checkpoint to go on from, else measured.
     fn processor(&self, corpus: &Corpus, pretrained: Option<&Source>) -> anyhow::Result<Processor> {
-        let colour = self.data.colour();
-        let channels = colour.channels();
+        let (size, colour, filter) = (self.data.size, self.data.colour(), self.data.filter);
         let floats = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect::<Vec<_>>();
-        let (mean, std) = match pretrained {
-            Some(source) => {
-                let theirs = Processor::open(source, channels)?;
-                (theirs.mean, theirs.std)
-            }
+        let Processor { mean, std, .. } = match pretrained {
+            Some(source) => Processor::open(source, colour.channels())?,
             None => {
                 let pictures = corpus.train.iter().map(|sample| &sample.picture);
-                let (mean, std) = statistics(pictures, channels);
-                (floats(mean), floats(std))
+                Processor::measured(pictures, size, colour, filter)
             }
         };
         Ok(Processor {
-            size: self.data.size,
+            size,
             shortest_edge: None,
             colour,
-            filter: self.data.filter,
+            filter,
             mean: self.data.mean.clone().map_or(mean, floats),
             std: self.data.std.clone().map_or(std, floats),
         })
@@ -229,8 +225,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     classifier.save(&run.dir().join("model"), &origin, &about(recipe, &classifier))?;
 
     let (count, columns) = SHEET;
-    let total = examples.pictures.len();
-    let indices: Vec<usize> = (0..count.min(total)).map(|i| i * total / count.min(total)).collect();
+    let indices = spread(count, examples.pictures.len());
     let shown = sheet(&examples.augmented(&indices, mix(recipe.seed, 0)), columns, 64);
     let outcome = Outcome { end, counters, scores };
     Ok(Some(Trained { outcome, corpus, classifier, valid, test, shown, temperature }))

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, path::Path};
 
-use firebrick_data::image::{Picture, decode::png};
+use firebrick_data::image::Picture;
 use firebrick_train::{
     job::{Shown, chart, curve, page},
     report::{self, Report, plots},
@@ -16,6 +16,7 @@ use super::{
     score::Judged,
     train::Trained,
 };
+use crate::page::{notes, pictured};
 
 /// Pictures of the best and of the worst answers, each.
 const PICTURED: usize = 4;
@@ -56,14 +57,7 @@ pub fn show(dir: &Path, trained: &Trained) -> anyhow::Result<Shown> {
             ),
         ],
         pictures: pictures(trained, part, scenes, judged),
-        data_notes: corpus
-            .remarks()
-            .into_iter()
-            .map(|remark| match remark.split_once(": ") {
-                Some((what, found)) => (what.to_string(), found.to_string()),
-                None => (remark, String::new()),
-            })
-            .collect(),
+        data_notes: notes(corpus.remarks()),
         next_steps: vec![(
             format!("firebrick vision detect IMAGE --model {} --output OUT.png", dir.display()),
             "ask the model".into(),
@@ -162,17 +156,10 @@ fn pictures(
         let counts = right_and_wrong(labels, scene, &sure);
         rows.push((row, sure, counts));
     }
-    let picture = |name: String, caption: String, picture: &Picture| report::Picture {
-        name,
-        caption,
-        width: picture.width,
-        height: picture.height,
-        png: png(picture),
-    };
     let mut pictures: Vec<report::Picture> = vec![];
     for (i, shown) in trained.shown.iter().enumerate() {
-        let caption = "A training picture as a step saw it, with its boxes.".into();
-        pictures.push(picture(format!("batch-{i}"), caption, shown));
+        let caption = "A training picture as a step saw it, with its boxes.";
+        pictures.push(pictured(format!("batch-{i}"), caption, shown));
     }
     let mut show = |name: &str, rows: &[(usize, Vec<&Found>, [usize; 2])]| {
         for (i, (row, sure, [right, wrong])) in rows.iter().take(PICTURED).enumerate() {
@@ -180,7 +167,7 @@ fn pictures(
             let caption =
                 format!("{}, {part}: {right} right, {wrong} wrong; the truth is white.", scene.id);
             let drawn = marked(labels, scene, sure);
-            pictures.push(picture(format!("{name}-{i}"), caption, &drawn));
+            pictures.push(pictured(format!("{name}-{i}"), caption, &drawn));
         }
     };
     rows.sort_by_key(|(_, _, [right, wrong])| (*wrong, Reverse(*right)));

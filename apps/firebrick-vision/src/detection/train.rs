@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use firebrick_core::arch::detector::FirebrickDetector;
-use firebrick_data::image::Picture;
+use firebrick_data::image::{Colour, Picture};
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
@@ -20,7 +20,7 @@ use super::{
     score::Judged,
     task::{Detect, SceneExamples},
 };
-use crate::classification::processor::{Processor, statistics};
+use crate::{classification::processor::Processor, page::spread};
 
 /// Pictures that show what the model learns from.
 const SHOWN: usize = 6;
@@ -52,17 +52,9 @@ impl job::Recipe for Recipe {
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let corpus = corpus::load(&self.data, self.seed, places)?;
-        let channels = self.config(1).backbone.num_channels;
-        let (mean, std) = statistics(corpus.train.iter().map(|scene| &scene.picture), channels);
-        let floats = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
-        let processor = Processor {
-            size: self.data.size,
-            shortest_edge: None,
-            colour: firebrick_data::image::Colour::Rgb,
-            filter: self.data.filter,
-            mean: floats(mean),
-            std: floats(std),
-        };
+        let pictures = corpus.train.iter().map(|scene| &scene.picture);
+        let processor =
+            Processor::measured(pictures, self.data.size, Colour::Rgb, self.data.filter);
         Ok(Prepared { corpus, processor })
     }
 
@@ -166,9 +158,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 
 /// Training pictures as the first step could see them.
 fn shown(examples: &SceneExamples, seed: u64) -> Vec<Picture> {
-    let total = examples.pictures.len();
-    let count = SHOWN.min(total);
-    let indices: Vec<usize> = (0..count).map(|i| i * total / count).collect();
+    let indices = spread(SHOWN, examples.pictures.len());
     let pictures = examples.augmented(&indices, mix(seed, 0)).into_iter();
     let marked = pictures.map(|(picture, objects)| {
         let mark = |(label, rect)| Mark { rect, text: String::new(), colour: colour(label) };

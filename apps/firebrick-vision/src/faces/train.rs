@@ -4,14 +4,14 @@ use std::path::Path;
 
 use burn::module::Module;
 use firebrick_core::arch::image::ImageClassifier;
-use firebrick_data::image::{Picture, decode::png, sheet::sheet};
+use firebrick_data::image::{Picture, sheet::sheet};
 use firebrick_metrics::roc::Roc;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::{Origin, Threshold},
     recipe::TrainRecipe,
-    report::{self, Report, plots},
+    report::{Report, plots},
     sampler::mix,
 };
 
@@ -22,10 +22,9 @@ use super::{
     recipe::{METRICS, Recipe, Split},
     task::Embed,
 };
-use crate::classification::{
-    layouts::Sample,
-    processor::{Processor, statistics},
-    task::PictureExamples,
+use crate::{
+    classification::{layouts::Sample, processor::Processor, task::PictureExamples},
+    page::{pictured, spread},
 };
 
 /// Pictures of the sheet that shows what the model learns from, and in a row of it.
@@ -59,16 +58,7 @@ impl job::Recipe for Recipe {
         let corpus = corpus::load(&self.data, self.seed, places)?;
         let colour = self.data.pictures().colour();
         let pictures = corpus.train.iter().map(|sample| &sample.picture);
-        let (mean, std) = statistics(pictures, colour.channels());
-        let floats = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
-        let processor = Processor {
-            size: self.data.size,
-            shortest_edge: None,
-            colour,
-            filter: self.data.filter,
-            mean: floats(mean),
-            std: floats(std),
-        };
+        let processor = Processor::measured(pictures, self.data.size, colour, self.data.filter);
         Ok(Prepared { corpus, processor })
     }
 
@@ -159,8 +149,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     embedder.save(&run.dir().join("model"), &origin, &about(recipe, &corpus, threshold))?;
 
     let (count, columns) = SHEET;
-    let total = examples.pictures.len();
-    let indices: Vec<usize> = (0..count.min(total)).map(|i| i * total / count.min(total)).collect();
+    let indices = spread(count, examples.pictures.len());
     let shown = sheet(&examples.augmented(&indices, mix(recipe.seed, 0)), columns, 64);
     let outcome = Outcome { end, counters, scores };
     Ok(Some(Trained { outcome, corpus, threshold, test, shown }))
@@ -235,13 +224,11 @@ impl job::Trained for Trained {
             facts,
             verdict,
             curves,
-            pictures: vec![report::Picture {
-                name: "batch".into(),
-                caption: "Training pictures as the first step saw them.".into(),
-                width: self.shown.width,
-                height: self.shown.height,
-                png: png(&self.shown),
-            }],
+            pictures: vec![pictured(
+                "batch",
+                "Training pictures as the first step saw them.",
+                &self.shown,
+            )],
             data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
             next_steps: vec![(
                 format!("firebrick vision faces verify A B --model {}", dir.display()),

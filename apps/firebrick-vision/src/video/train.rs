@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::Context;
 use burn::module::Module;
 use firebrick_core::arch::clip_rnn::FirebrickClipRnn;
-use firebrick_data::image::{Picture, decode::png, resize::Filter, sheet::sheet};
+use firebrick_data::image::{Picture, resize::Filter, sheet::sheet};
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::Origin,
     recipe::TrainRecipe,
-    report::{self, Report},
+    report::Report,
     sampler::mix,
 };
 
@@ -22,10 +22,9 @@ use super::{
     recipe::{METRICS, Recipe},
     task::{Act, ClipExamples, classes, logits, weights},
 };
-use crate::classification::{
-    processor::{Processor, statistics},
-    report::share,
-    task::Judged,
+use crate::{
+    classification::{processor::Processor, report::share, task::Judged},
+    page::{pictured, spread},
 };
 
 /// Clips of the sheet that shows what the model learns from; each is a row.
@@ -56,18 +55,9 @@ impl job::Recipe for Recipe {
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let corpus = corpus::load(&self.data, places)?;
-        let colour = self.data.colour();
+        let (size, colour) = (self.data.size, self.data.colour());
         let frames = corpus.train.iter().flat_map(|clip| &clip.frames);
-        let (mean, std) = statistics(frames, colour.channels());
-        let floats = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect();
-        let frame = Processor {
-            size: self.data.size,
-            shortest_edge: None,
-            colour,
-            filter: Filter::Bilinear,
-            mean: floats(mean),
-            std: floats(std),
-        };
+        let frame = Processor::measured(frames, size, colour, Filter::Bilinear);
         Ok(Prepared { corpus, frames: FrameProcessor { frame, rate: self.data.rate } })
     }
 
@@ -154,10 +144,9 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 
 /// Some clips as the first step saw them, each a row.
 fn shown(recipe: &Recipe, examples: &ClipExamples) -> Picture {
-    let total = examples.clips.len();
-    let count = SHOWN.min(total);
-    let clip = |i: usize| examples.augmented(i * total / count, mix(recipe.seed, i as u64));
-    let frames: Vec<Picture> = (0..count).flat_map(clip).collect();
+    let clips = spread(SHOWN, examples.clips.len()).into_iter().enumerate();
+    let clip = |(row, clip)| examples.augmented(clip, mix(recipe.seed, row as u64));
+    let frames: Vec<Picture> = clips.flat_map(clip).collect();
     sheet(&frames, recipe.data.frames, 64)
 }
 
@@ -204,13 +193,11 @@ impl job::Trained for Trained {
                 let rows = judged.confusion.rows().map(<[u64]>::to_vec).collect();
                 (self.corpus.labels.clone(), rows)
             }),
-            pictures: vec![report::Picture {
-                name: "batch".into(),
-                caption: "Training clips as the first step saw them, a row each.".into(),
-                width: self.shown.width,
-                height: self.shown.height,
-                png: png(&self.shown),
-            }],
+            pictures: vec![pictured(
+                "batch",
+                "Training clips as the first step saw them, a row each.",
+                &self.shown,
+            )],
             data_notes: self.corpus.remarks().into_iter().map(|r| (r, String::new())).collect(),
             next_steps: vec![(
                 format!("firebrick vision action VIDEO --model {}", dir.display()),

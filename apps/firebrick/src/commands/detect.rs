@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{Outcome, ask};
 use crate::{
-    cli::{DetectArgs, Global, PredictArgs},
+    cli::{Global, PredictArgs, vision::DetectArgs},
     failure::{BAD_FILE, Failure, USAGE},
     places,
 };

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{Outcome, media, vision::told};
 use crate::{
-    cli::{FacesCommand, Global, PredictArgs},
+    cli::{Global, PredictArgs, vision::FacesCommand},
     failure::{Failure, USAGE},
     places,
 };

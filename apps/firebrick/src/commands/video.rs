@@ -30,7 +30,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Outcome, media};
 use crate::{
-    cli::{ActionArgs, AnomalyArgs, Global, PredictArgs},
+    cli::{
+        Global, PredictArgs,
+        vision::{ActionArgs, AnomalyArgs},
+    },
     failure::{BAD_FILE, Failure},
     places,
 };

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Outcome, ask, detect, faces, video};
 use crate::{
-    cli::{Global, PredictArgs, VisionCommand},
+    cli::{Global, PredictArgs, vision::VisionCommand},
     failure::{BAD_FILE, Failure, USAGE},
     places,
 };

@@ -16,7 +16,10 @@ use firebrick_core::{
     arch,
     arch::llama::{LlamaConfig, ModelType},
     checkpoint::{Source, tensors::Weights, write::sync_folder},
-    layers::{activation::Activation, position::RopeScaling},
+    layers::{
+        activation::Activation,
+        position::{Rope, RopeScaling},
+    },
 };
 
 pub use blocks::Number;
@@ -209,27 +212,11 @@ fn tensors(
 
 /// What the frequencies of a Llama 3.1 are divided by, `[D / 2]`.
 fn slowed(config: &LlamaConfig) -> Option<Vec<f32>> {
-    let RopeScaling::Llama3 {
-        rope_theta,
-        factor,
-        low_freq_factor: low,
-        high_freq_factor: high,
-        ..
-    } = config.rope
-    else {
-        return None;
-    };
-    let RopeScaling::Llama3 { original_max_position_embeddings: original, .. } = config.rope else {
-        return None;
-    };
-    let dim = config.head_dim();
-    let divisor = |i: usize| {
-        let turns = original as f64 * rope_theta.powf(-((2 * i) as f64) / dim as f64)
-            / std::f64::consts::TAU;
-        let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-        (1.0 / ((1.0 - kept) / factor + kept)) as f32
-    };
-    Some((0..dim / 2).map(divisor).collect())
+    let RopeScaling::Llama3 { rope_theta, .. } = config.rope else { return None };
+    let plain = Rope::new(config.head_dim(), &RopeScaling::Default { rope_theta });
+    let slow = Rope::new(config.head_dim(), &config.rope);
+    let divisors = plain.frequencies().iter().zip(slow.frequencies()).map(|(f, slow)| f / slow);
+    Some(divisors.collect())
 }
 
 /// Keys and values, as they lie in the file.

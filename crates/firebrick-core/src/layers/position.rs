@@ -81,6 +81,11 @@ impl Rope {
         Self { frequencies }
     }
 
+    /// Angle of each pair at a distance of one position, `[D / 2]`.
+    pub fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
     /// Cosine and sine of every pair's angle, `[B, T, D / 2]` each; `positions`: `[B, T]`.
     pub fn angles(&self, positions: Tensor<2, Int>) -> [Tensor<3>; 2] {
         let half = self.frequencies.len();

@@ -1,0 +1,273 @@
+//! `firebrick eval` of models that see: pictures, faces, videos.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use firebrick_core::checkpoint::Source;
+use firebrick_metrics::interval::wilson_interval;
+use firebrick_vision::{
+    anomaly, classification as pictures, detection, faces as people, video as clips,
+};
+use serde_json::{Value, json};
+
+use super::{Scored, asked, choose, is_set, of_classes, recipe_for};
+use crate::{
+    cli::{EvalArgs, Global},
+    commands::speed::Stopwatch,
+    failure::{BAD_FILE, Failure},
+    places,
+};
+
+/// Pictures by path, or those of the recipe's data.
+pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let classifier = pictures::classifier::PictureClassifier::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let read = pictures::recipe::DataRecipe {
+        size: classifier.processor.size,
+        filter: classifier.processor.filter,
+        grey: classifier.classifier.config.num_channels() == 1,
+        ..Default::default()
+    };
+    let (data, samples) = match asked(args, source, global) {
+        Some(id) if is_set(id) => {
+            let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = pictures::corpus::load(&read, global.seed.unwrap_or(0), &places)?;
+            let (part, samples) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), samples)
+        }
+        Some(path) => {
+            let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
+            let part = split.unwrap_or(last);
+            let samples =
+                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
+            (path.clone(), samples)
+        }
+        None => {
+            let opened = recipe_for(args, source, global)?;
+            let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let watch = Stopwatch::start();
+    let judged = classifier.judge(&samples, args.batch_size.max(1));
+    let speed = watch.speed(samples.len(), args.latency, |row| {
+        classifier.judge(&samples[row..=row], 1);
+    });
+    let rows = judged.confusion.total() as usize;
+    if rows == 0 {
+        let message = format!("{data}: no picture has a label that the model knows");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    let mut more = pictures::report::intervals(&judged);
+    more["labels"] = json!(classifier.labels);
+    more["confusion"] = judged.confusion.rows().collect();
+    more["unknown_labels"] = json!(samples.len() - rows);
+    more["speed"] = speed;
+    if args.robustness {
+        let found = pictures::robustness::accuracies(&classifier, &samples, args.batch_size.max(1));
+        more["robustness"] = json!(found);
+    }
+    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
+    let interval = interval.map(|interval| ("accuracy", interval));
+    Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })
+}
+
+/// Folders of people by path, or those of the recipe's data.
+pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let embedder = people::embedder::FaceEmbedder::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let seed = global.seed.unwrap_or(0);
+    let (data, samples) = match &args.data {
+        Some(path) if !is_set(path) => {
+            let read = pictures::recipe::DataRecipe {
+                size: embedder.processor.size,
+                filter: embedder.processor.filter,
+                grey: embedder.network.config.num_channels() == 1,
+                ..Default::default()
+            };
+            let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            (path.clone(), parts.remove("train").unwrap_or_default())
+        }
+        set => {
+            let opened = recipe_for(args, source, global)?;
+            let mut recipe: people::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset.clone_from(set);
+            }
+            let places = places::of_recipe(&opened.base);
+            let corpus = people::corpus::load(&recipe.data, recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, Some(corpus.test))?
+        }
+    };
+    let names: Vec<&str> = samples.iter().map(|sample| sample.label.as_str()).collect();
+    let found: Vec<_> = samples.iter().map(|sample| sample.picture.clone()).collect();
+    let watch = Stopwatch::start();
+    let vectors = embedder.embed(&found, args.batch_size.max(1));
+    let speed = watch.speed(samples.len(), args.latency, |row| {
+        embedder.embed(&found[row..=row], 1);
+    });
+    let roc = people::judge::pairs(&vectors, &names);
+    if roc.eer().is_none() {
+        let message = format!("{data}: two people are needed, with two pictures of one of them");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    let mut metrics = people::judge::verification(&roc, embedder.threshold);
+    metrics.extend(people::judge::identification(&vectors, &names, embedder.threshold, seed));
+    let more = json!({
+        "same_pairs": roc.positives.len(), "different_pairs": roc.negatives.len(),
+        "threshold": embedder.threshold, "auc_95": roc.auc_interval(), "speed": speed,
+    });
+    let interval = roc.auc_interval().map(|interval| ("auc", interval));
+    Ok(Scored { data, rows: samples.len(), metrics, interval, more })
+}
+
+/// Clips of a table, or those of the recipe's data.
+pub(super) fn actions(
+    args: &EvalArgs,
+    source: &Source,
+    global: &Global,
+) -> Result<Scored, Failure> {
+    let classifier = clips::classifier::ClipClassifier::open(source, &global.device.open()?)?;
+    let read = clips::recipe::DataRecipe {
+        frames: classifier.length(),
+        size: classifier.frames.frame.size,
+        rate: classifier.frames.rate,
+        grey: classifier.network.config.num_channels == 1,
+        ..Default::default()
+    };
+    let (data, found) = match &args.data {
+        Some(path) if !is_set(path) => {
+            let all = clips::corpus::clips(&PathBuf::from(path), &read)?;
+            let wanted = args.split.as_deref();
+            let of_part = |(_, part): &(_, String)| wanted.is_none_or(|wanted| wanted == part);
+            (path.clone(), all.into_iter().filter(of_part).map(|(clip, _)| clip).collect())
+        }
+        set => {
+            let opened = recipe_for(args, source, global)?;
+            let mut recipe: clips::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset.clone_from(set);
+            }
+            let corpus = clips::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?
+        }
+    };
+    let judged = classifier.judge(&found, args.batch_size.max(1));
+    let skipped = found.len() - judged.confusion.total() as usize;
+    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
+}
+
+/// Frames of a table with `file` and `anomalous`, or those of the recipe's data.
+pub(super) fn anomalies(
+    args: &EvalArgs,
+    source: &Source,
+    global: &Global,
+) -> Result<Scored, Failure> {
+    let detector = anomaly::detector::Detector::open(source, &global.device.open()?)?;
+    let (data, found) = match &args.data {
+        Some(path) if !is_set(path) => {
+            let size = detector.frames.frame.size;
+            let read = anomaly::recipe::DataRecipe { size, ..Default::default() };
+            (path.clone(), anomaly::corpus::labelled(&PathBuf::from(path), &read)?)
+        }
+        set => {
+            let opened = recipe_for(args, source, global)?;
+            let mut recipe: anomaly::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset.clone_from(set);
+            }
+            let corpus = anomaly::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            ("test".into(), corpus.test)
+        }
+    };
+    let scores: Vec<Vec<f64>> = found
+        .iter()
+        .map(|clip| {
+            let seen = detector.watch(clip, args.batch_size.max(1));
+            seen.iter().map(|seen| seen.score).collect()
+        })
+        .collect();
+    let roc = anomaly::train::scores(&found, &scores);
+    if roc.auc().is_none() {
+        let message = format!("{data}: frames of both kinds are needed");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    let by_clip: BTreeMap<&str, Option<f64>> = found
+        .iter()
+        .zip(&scores)
+        .map(|(clip, scores)| {
+            let alone =
+                anomaly::train::scores(std::slice::from_ref(clip), std::slice::from_ref(scores));
+            (clip.name.as_str(), alone.auc())
+        })
+        .collect();
+    let more = json!({
+        "threshold": detector.threshold, "auc_95": roc.auc_interval(), "auc_by_clip": by_clip,
+        "anomalous": roc.positives.len(),
+    });
+    let rows = roc.positives.len() + roc.negatives.len();
+    let metrics = anomaly::train::metrics(&roc, detector.threshold);
+    Ok(Scored { data, rows, metrics, interval: None, more })
+}
+
+/// Pictures with boxes by path, or those of the recipe's data.
+pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    let detector = detection::detector::ObjectDetector::open(source, &global.device.open()?)?;
+    let split = args.split.as_deref();
+    let frame = |data: detection::recipe::DataRecipe| detection::recipe::DataRecipe {
+        labels: Some(detector.labels.clone()),
+        windows: None,
+        size: detector.processor.size,
+        filter: detector.processor.filter,
+        ..data
+    };
+    let (data, scenes) = match asked(args, source, global) {
+        Some(id) if is_set(id) => {
+            let data =
+                detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let places = places::of_recipe(Path::new(""));
+            let corpus = detection::corpus::load(&frame(data), global.seed.unwrap_or(0), &places)?;
+            let (part, scenes) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), scenes)
+        }
+        Some(path) => {
+            let read = frame(Default::default());
+            let mut parts = detection::corpus::own(&PathBuf::from(path), &read)?;
+            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
+            let part = split.unwrap_or(last);
+            let (scenes, _) =
+                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
+            (path.clone(), scenes)
+        }
+        None => {
+            let opened = recipe_for(args, source, global)?;
+            let recipe: detection::recipe::Recipe = opened.parse(&[])?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = detection::corpus::load(&frame(recipe.data), recipe.seed, &places)?;
+            choose(split, corpus.train, corpus.valid, corpus.test)?
+        }
+    };
+    let judged = detector.judge(&scenes, args.batch_size)?;
+    let more = detection::report::by_label(&judged);
+    Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
+}
+
+/// Accuracy under each corruption, by strength.
+pub(super) fn robustness(more: &Value) -> String {
+    let Some(found) = more["robustness"].as_object() else { return String::new() };
+    let mut text =
+        format!("\n{:12}{:>7}{:>7}{:>7}{:>7}{:>7}   accuracy\n", "strength", 1, 2, 3, 4, 5);
+    for (name, values) in found {
+        let values = values.as_array().into_iter().flatten().filter_map(Value::as_f64);
+        let values: String = values.map(|value| format!("{value:>7.4}")).collect();
+        text.push_str(&format!("{name:12}{values}\n"));
+    }
+    text
+}
