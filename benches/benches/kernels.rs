@@ -1,5 +1,6 @@
 //! Our kernels against Burn's on flex: exact GELU, 2 M numbers (throughput is in numbers), and convolutions
-//! as in ResNet-50 and wav2vec2 (in multiplications); whole numbers against floats in BERT's widest layer.
+//! as in ResNet-50 and wav2vec2 (in multiplications); whole numbers against floats in BERT's widest layer;
+//! products in bf16 against f32.
 #![recursion_limit = "256"]
 
 use burn::{
@@ -8,7 +9,10 @@ use burn::{
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use firebrick_core::layers::{activation::Activation, conv::conv2d, fused, linear::linear};
-use firebrick_kernels::quantised::{Format, Packed, Range, levels};
+use firebrick_kernels::{
+    matmul::{Matrix, Precision, matmul},
+    quantised::{Format, Packed, Range, levels},
+};
 
 fn gelu(c: &mut Criterion) {
     let x = Tensor::<2>::random([1024, 2048], Distribution::Normal(0.0, 1.0), &Device::flex());
@@ -92,5 +96,29 @@ fn quantised(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, gelu, convolution, quantised);
+/// What a training step of a small model multiplies: forward, and for the gradients of what it reads and of its weight.
+fn product(c: &mut Criterion) {
+    for [rows, inputs, outputs] in [[1800, 192, 384], [900, 192, 6000], [1024, 768, 3072]] {
+        let numbers = |n: usize| -> Vec<f32> { (0..n).map(|i| (i % 17) as f32 - 8.0).collect() };
+        let (x, y, w) =
+            (numbers(rows * inputs), numbers(rows * outputs), numbers(inputs * outputs));
+        let x = Matrix::new(&x, rows, inputs);
+        let (y, w) = (Matrix::new(&y, rows, outputs), Matrix::new(&w, inputs, outputs));
+        let products =
+            [("forward", x, w), ("input", y, w.transposed()), ("weight", x.transposed(), y)];
+        for (name, a, b) in products {
+            let mut group = c.benchmark_group(format!("product/{rows}x{inputs}x{outputs}/{name}"));
+            group.throughput(Throughput::Elements((rows * inputs * outputs) as u64));
+            for precision in [Precision::F32, Precision::Bf16] {
+                let mut out = vec![0.0; a.rows() * b.cols()];
+                group.bench_function(format!("{precision:?}").to_lowercase(), |bench| {
+                    bench.iter(|| precision.during(|| matmul(a, b, None, &mut out)))
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, gelu, convolution, quantised, product);
 criterion_main!(benches);

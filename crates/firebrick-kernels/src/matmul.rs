@@ -5,7 +5,7 @@
 
 mod tile;
 
-use std::marker::PhantomData;
+use std::{cell::Cell, marker::PhantomData};
 
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -27,6 +27,38 @@ const AHEAD: usize = 8;
 const PANEL: usize = 1 << 19;
 /// Multiplications worth a task of their own.
 const TASK: usize = 1 << 16;
+
+/// How the products of [`matmul`] are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Factors of 8 bits of mantissa, sums of 24, on CPUs that multiply so (`avx512_bf16`); elsewhere as `F32`.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this CPU computes so.
+    pub fn is_here(self) -> bool {
+        self == Self::F32 || tile::multiplies_bf16()
+    }
+
+    /// Of this thread's products while `f` runs.
+    pub fn during<T>(self, f: impl FnOnce() -> T) -> T {
+        struct Before(Precision);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                PRECISION.set(self.0);
+            }
+        }
+        let _before = Before(PRECISION.replace(self));
+        f()
+    }
+}
+
+thread_local! {
+    static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
+}
 
 /// `rows x cols` numbers in `data`, element `(r, c)` at `r * row_stride + c * col_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -205,7 +237,11 @@ impl Plus<'_> {
 }
 
 /// `out = a b + plus`, on this thread.
-pub(crate) fn product(mut out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+pub(crate) fn product(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    product_in(Precision::F32, out, plus, a, b);
+}
+
+fn product_in(precision: Precision, mut out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
     check_shapes(&out, &a, &b);
     if a.rows <= FEW && a.col_stride == 1 && matches!(plus, Plus::Nothing) {
         if b.row_stride == 1 {
@@ -215,7 +251,7 @@ pub(crate) fn product(mut out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
             return dispatch_sums(out, a, b);
         }
     }
-    if tile::product(&mut out, plus, a, b) {
+    if tile::product(&mut out, plus, a, b, precision) {
         return;
     }
     begin(&mut out, plus);
@@ -337,7 +373,11 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
 /// [`product`] by all threads. Every number is the same sum whatever the blocks, which may thus depend on their count.
 fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
     let (rows, cols, work) = (out.rows, out.cols, a.rows * a.cols * b.cols);
-    if work >= LARGE && b.row_stride != 1 {
+    let precision = match PRECISION.get() {
+        precision if precision.is_here() => precision,
+        _ => Precision::F32,
+    };
+    if work >= LARGE && b.row_stride != 1 && precision == Precision::F32 {
         let mut out = out;
         let blocks: Vec<_> = out.block_of_rows(0, rows).into_blocks_of_rows(64).collect();
         blocks.into_par_iter().for_each(|mut block| begin(&mut block, plus));
@@ -345,9 +385,9 @@ fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
     }
     let tasks = (work / TASK).clamp(1, 2 * rayon::current_num_threads());
     let panels = cols.div_ceil(tile::COLS);
-    // A task copies its columns of `b`, and its rows of `a` unless those lie in one piece.
+    // A task copies its columns of `b`, and its rows of `a` unless those lie in one piece and stay as they are.
     let across = match a.col_stride {
-        1 => panels.min(tasks),
+        1 if precision == Precision::F32 => panels.min(tasks),
         _ => (tasks * cols / rows).isqrt().clamp(1, panels.min(tasks)),
     };
     let width = panels.div_ceil(across) * tile::COLS;
@@ -366,7 +406,7 @@ fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
             plus => plus,
         };
         let (a, b) = (a.block_of_rows(row, out.rows), b.block_of_cols(col, out.cols));
-        product(out, plus, a, b);
+        product_in(precision, out, plus, a, b);
     });
 }
 
@@ -526,6 +566,12 @@ mod tests {
 
     /// Of any size and strides, to any place, plus anything; small integers, whose sums are exact.
     fn check(sizes: [usize; 3], transposed: [bool; 2], spread: usize, plus: usize) {
+        for precision in [Precision::F32, Precision::Bf16] {
+            precision.during(|| check_here(sizes, transposed, spread, plus));
+        }
+    }
+
+    fn check_here(sizes: [usize; 3], transposed: [bool; 2], spread: usize, plus: usize) {
         let [m, k, n] = sizes;
         let exact = |n, seed| -> Vec<f32> {
             numbers(n, seed).iter().map(|x: &f32| (x * 4.0).round()).collect()
@@ -574,8 +620,34 @@ mod tests {
     #[test]
     fn large_products_of_any_kind() {
         for (turned, plus) in [([false; 2], 0), ([true, false], 1), ([false, true], 2)] {
-            check([400, 530, 70], turned, 1, plus);
+            check([400, 1050, 70], turned, 1, plus);
         }
+    }
+
+    /// As of factors rounded to bf16, to the even of two equally near.
+    #[test]
+    fn bf16_rounds_the_factors_alone() {
+        if !Precision::Bf16.is_here() {
+            return;
+        }
+        let [m, k, n] = [40, 300, 90];
+        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+        let nearest = |x: &f32| {
+            let bits = x.to_bits();
+            f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        };
+        let round = |x: &[f32]| -> Vec<f32> { x.iter().map(nearest).collect() };
+        let (narrow_a, narrow_b) = (round(&a), round(&b));
+        let expected =
+            reference(Matrix::new(&narrow_a, m, k), Matrix::new(&narrow_b, k, n), &vec![0.0; n]);
+        let mut found = vec![f32::NAN; m * n];
+        Precision::Bf16.during(|| {
+            matmul(Matrix::new(&a, m, k), Matrix::new(&b, k, n), None, &mut found);
+        });
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-4, "{found}, not {expected}");
+        }
+        assert_eq!(PRECISION.get(), Precision::F32);
     }
 
     /// Those that `gemm` makes are the same.

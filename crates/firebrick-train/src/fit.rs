@@ -217,8 +217,10 @@ where
         // As many micro-batches as the recipe says, or one for each process.
         let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
         let parts = parts.max(team.data.size());
-        let again = |model: &T| gradients(model, examples, batch, parts, seed);
-        let (mut loss, mut grads) = share_of_gradients(&model, examples, batch, parts, seed, mine);
+        let precision = train.precision();
+        let again = |model: &T| precision.during(|| gradients(model, examples, batch, parts, seed));
+        let (mut loss, mut grads) =
+            precision.during(|| share_of_gradients(&model, examples, batch, parts, seed, mine));
         team.sum_gradients(&model, &mut loss, &mut grads)?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
@@ -229,7 +231,7 @@ where
             Method::Lbfgs { line_search: true, .. } => {
                 optim.search(model, (loss, &grads), learning_rate, train, again)
             }
-            _ => optim.step(model, &grads, norm, learning_rate, train),
+            _ => precision.during(|| optim.step(model, &grads, norm, learning_rate, train)),
         };
 
         let tokens: usize = batch.iter().map(|i| sizes[*i]).sum();

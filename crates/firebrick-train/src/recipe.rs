@@ -7,6 +7,7 @@ mod method;
 
 use std::path::Path;
 
+use firebrick_kernels::matmul::Precision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -34,6 +35,9 @@ pub struct TrainRecipe {
     pub tensor_parallel: usize,
     /// Run a model's layers once more in the backward pass instead of remembering what is in them, to save memory.
     pub activation_checkpointing: bool,
+    /// Multiply numbers of 16 bits (bf16) in the linear layers, and in `muon`; sums and weights keep 32. On `flex`, where
+    /// the CPU can (AVX-512 BF16); elsewhere nothing changes.
+    pub bf16: bool,
     /// How weights follow from gradients. A key that the optimiser does not read is an error.
     pub optimizer: Optimizer,
     /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
@@ -105,6 +109,7 @@ impl Default for TrainRecipe {
             accumulation: 1,
             tensor_parallel: 1,
             activation_checkpointing: false,
+            bf16: false,
             optimizer: Optimizer::AdamW,
             learning_rate: None,
             head_learning_rate: None,
@@ -271,6 +276,11 @@ impl Check for TrainRecipe {
 }
 
 impl TrainRecipe {
+    /// Of the products of a step.
+    pub fn precision(&self) -> Precision {
+        if self.bf16 { Precision::Bf16 } else { Precision::F32 }
+    }
+
     /// For a task whose layers cannot run twice.
     pub fn check_layers_run_once(&self) -> Result<(), RecipeError> {
         match self.activation_checkpointing {

@@ -119,6 +119,9 @@ fn train_in<R: Recipe>(
     let device = global.device.open()?;
     let prepared = recipe.prepare(&places::of_recipe(&job.opened.base))?;
     prepared.remarks().iter().for_each(|remark| progress.line(remark));
+    if !recipe.method().precision().is_here() {
+        progress.line("train.bf16: this CPU has no AVX-512 BF16, so that products stay in f32");
+    }
 
     let resolved = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
     // Any number of processes may continue the run.

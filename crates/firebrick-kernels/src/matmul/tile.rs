@@ -4,14 +4,17 @@
 //!
 //! A panel is copied just before it is used, and while it is used the next one is fetched: the time of memory is
 //! hidden behind the multiplications, so that a weight need not be kept in a second order.
+//!
+//! In [`Precision::Bf16`] both matrices are rounded to bf16 while they are copied, two numbers of a sum in one lane, and
+//! one instruction multiplies and adds them both.
 
-use super::{Matrix, MatrixMut, Plus};
+use super::{Matrix, MatrixMut, Plus, Precision};
 
 /// Columns of a panel.
 pub(super) const COLS: usize = 64;
 /// Rows of a tile: with [`COLS`], 24 sums of an AVX-512 register each, of which there are 32.
 pub(super) const ROWS: usize = 6;
-/// Rows of a panel.
+/// Rows of a panel; in bf16 of pairs.
 const DEPTH: usize = 256;
 /// Rows of the left matrix that stay in the core's own cache, half of it with [`DEPTH`].
 const BLOCK: usize = 64 * ROWS;
@@ -19,7 +22,13 @@ const BLOCK: usize = 64 * ROWS;
 const LANES: usize = 16;
 
 /// `out = a b + plus`, on this thread; `false` where this CPU cannot.
-pub(super) fn product(out: &mut MatrixMut, plus: Plus, a: Matrix, b: Matrix) -> bool {
+pub(super) fn product(
+    out: &mut MatrixMut,
+    plus: Plus,
+    a: Matrix,
+    b: Matrix,
+    precision: Precision,
+) -> bool {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512f") {
         assert!(a.rows == out.rows && b.cols == out.cols && a.cols == b.rows);
@@ -27,21 +36,34 @@ pub(super) fn product(out: &mut MatrixMut, plus: Plus, a: Matrix, b: Matrix) -> 
             assert_eq!(bias.len(), out.cols);
         }
         #[expect(unsafe_code, reason = "a function of a wider instruction set")]
-        // SAFETY: the CPU has AVX-512. Every index below the three sizes is inside its data, as `Matrix::strided` and
-        // `MatrixMut::strided` check; `out` is borrowed alone.
+        // SAFETY: the CPU has AVX-512, and its instructions for bf16 where those are asked for. Every index below the
+        // three sizes is inside its data, as `Matrix::strided` and `MatrixMut::strided` check; `out` is borrowed alone.
         unsafe {
-            avx512::product(out, plus, a, b);
+            match precision {
+                Precision::Bf16 if multiplies_bf16() => avx512::product::<true>(out, plus, a, b),
+                _ => avx512::product::<false>(out, plus, a, b),
+            }
         }
         return true;
     }
-    let _ = (out, plus, a, b);
+    let _ = (out, plus, a, b, precision);
+    false
+}
+
+/// Whether this CPU multiplies numbers of 16 bits.
+pub(super) fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
     false
 }
 
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "checks in these loops would cost much of their speed")]
 mod avx512 {
-    use std::{arch::x86_64::*, array, cell::UnsafeCell};
+    use std::{arch::x86_64::*, array, cell::UnsafeCell, mem::transmute};
 
     use super::{BLOCK, COLS, DEPTH, LANES, Matrix, MatrixMut, Plus, ROWS};
 
@@ -50,7 +72,7 @@ mod avx512 {
 
     struct Buffers {
         panel: Box<Panel>,
-        /// Of a left matrix whose rows do not lie in one piece.
+        /// Of a left matrix whose rows do not lie in one piece, or in bf16.
         block: Vec<f32>,
     }
 
@@ -77,6 +99,10 @@ mod avx512 {
         fn at(self, row: usize, col: usize) -> Self {
             Self { data: self.data.wrapping_add(row * self.row + col * self.col), ..self }
         }
+
+        fn turned(self) -> Self {
+            Self { row: self.col, col: self.row, ..self }
+        }
     }
 
     /// What a tile is multiplied from and written to.
@@ -96,8 +122,17 @@ mod avx512 {
         next: Ahead,
     }
 
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn product(out: &mut MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    /// Numbers of a lane.
+    const fn pack_of(bf16: bool) -> usize {
+        if bf16 { 2 } else { 1 }
+    }
+
+    pub(super) unsafe fn product<const BF16: bool>(
+        out: &mut MatrixMut,
+        plus: Plus,
+        a: Matrix,
+        b: Matrix,
+    ) {
         // SAFETY: no other borrow of this thread's buffers is alive: nothing below calls back.
         let buffers = BUFFERS.with(|buffers| unsafe { &mut *buffers.get() });
         let (panel, block) = (buffers.panel.0.as_mut_ptr(), &mut buffers.block);
@@ -106,18 +141,32 @@ mod avx512 {
         for row in (0..rows).step_by(BLOCK) {
             let rows = BLOCK.min(rows - row);
             // At least once, to write what is added to nothing.
-            for first in (0..depth.max(1)).step_by(DEPTH) {
-                let depth = DEPTH.min(depth - first);
+            for first in (0..depth.max(1)).step_by(DEPTH * pack_of(BF16)) {
+                let depth = (DEPTH * pack_of(BF16)).min(depth - first);
                 let mut a = a.at(row, first);
-                if a.col != 1 && a.row == 1 {
+                if BF16 || (a.col != 1 && a.row == 1) {
                     block.resize(BLOCK * DEPTH, 0.0);
-                    unsafe { turn(a, rows, depth, block.as_mut_ptr()) };
-                    a = From { data: block.as_ptr(), row: DEPTH, col: 1 };
+                    let to = block.as_mut_ptr();
+                    unsafe {
+                        match BF16 {
+                            true => pair::<true>(a, rows, depth, to, DEPTH),
+                            false => turn(a, rows, depth, to),
+                        }
+                    }
+                    a = From { data: to, row: DEPTH, col: 1 };
                 }
                 for col in (0..cols).step_by(COLS) {
                     let width = COLS.min(cols - col);
                     let vectors = width.div_ceil(LANES);
-                    unsafe { pack(b.at(first, col), depth, width, panel) };
+                    let from = b.at(first, col);
+                    unsafe {
+                        match BF16 {
+                            true => {
+                                pair::<false>(from.turned(), width, depth, panel, vectors * LANES)
+                            }
+                            false => pack(from, depth, width, panel),
+                        }
+                    }
                     let tiles = rows.div_ceil(ROWS);
                     let mut next = match col + COLS < cols {
                         true => {
@@ -134,7 +183,7 @@ mod avx512 {
                         let tile = Tile {
                             a: a.at(i, 0),
                             panel,
-                            depth,
+                            depth: depth.div_ceil(pack_of(BF16)),
                             out: out.data.wrapping_add((row + i) * out.row_stride + col),
                             out_row: out.row_stride,
                             mask: u16::MAX >> (vectors * LANES - width),
@@ -145,14 +194,12 @@ mod avx512 {
                         let rows = ROWS.min(rows - i);
                         // SAFETY: the tile is inside `out`, and what it reads inside `a` and the panel.
                         unsafe {
-                            match vectors {
-                                1 => rows_of::<1>(tile, rows),
-                                2 => rows_of::<2>(tile, rows),
-                                3 => rows_of::<3>(tile, rows),
-                                _ => rows_of::<4>(tile, rows),
+                            match BF16 {
+                                true => half::tile(tile, vectors, rows),
+                                false => single::tile(tile, vectors, rows),
                             }
                         }
-                        next = next.after(depth.div_ceil(LANES));
+                        next = next.after(tile.depth.div_ceil(LANES));
                     }
                 }
             }
@@ -218,69 +265,203 @@ mod avx512 {
         }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn rows_of<const V: usize>(tile: Tile, rows: usize) {
-        unsafe {
-            match rows {
-                1 => multiply::<V, 1>(tile),
-                2 => multiply::<V, 2>(tile),
-                3 => multiply::<V, 3>(tile),
-                4 => multiply::<V, 4>(tile),
-                5 => multiply::<V, 5>(tile),
-                _ => multiply::<V, 6>(tile),
+    /// The innermost loop, where `$step(x, cols, sum)` adds to the lanes of `sum`.
+    macro_rules! kernel {
+        ($name:ident, $features:literal, $step:expr) => {
+            mod $name {
+                use super::*;
+
+                #[target_feature(enable = $features)]
+                pub(super) unsafe fn tile(tile: Tile, vectors: usize, rows: usize) {
+                    unsafe {
+                        match vectors {
+                            1 => rows_of::<1>(tile, rows),
+                            2 => rows_of::<2>(tile, rows),
+                            3 => rows_of::<3>(tile, rows),
+                            _ => rows_of::<4>(tile, rows),
+                        }
+                    }
+                }
+
+                #[inline]
+                #[target_feature(enable = $features)]
+                unsafe fn rows_of<const V: usize>(tile: Tile, rows: usize) {
+                    unsafe {
+                        match rows {
+                            1 => multiply::<V, 1>(tile),
+                            2 => multiply::<V, 2>(tile),
+                            3 => multiply::<V, 3>(tile),
+                            4 => multiply::<V, 4>(tile),
+                            5 => multiply::<V, 5>(tile),
+                            _ => multiply::<V, 6>(tile),
+                        }
+                    }
+                }
+
+                /// `R` rows times `V` registers of columns.
+                #[target_feature(enable = $features)]
+                unsafe fn multiply<const V: usize, const R: usize>(tile: Tile) {
+                    let Tile { a, panel, depth, mut next, .. } = tile;
+                    tile.expect(R, V);
+                    let rows: [*const f32; R] = array::from_fn(|r| a.data.wrapping_add(r * a.row));
+                    let mut sums = [[_mm512_setzero_ps(); V]; R];
+                    let (mut at, mut b) = (0, panel);
+                    for k in 0..depth {
+                        if k % LANES == 0 {
+                            next.fetch();
+                        }
+                        unsafe {
+                            let mut cols = [_mm512_setzero_ps(); V];
+                            for (v, cols) in cols.iter_mut().enumerate() {
+                                *cols = _mm512_load_ps(b.add(v * LANES));
+                            }
+                            for r in 0..R {
+                                let x = _mm512_set1_ps(*rows[r].add(at));
+                                for v in 0..V {
+                                    sums[r][v] = $step(x, cols[v], sums[r][v]);
+                                }
+                            }
+                            b = b.add(V * LANES);
+                        }
+                        at += a.col;
+                    }
+                    unsafe { tile.write(sums) };
+                }
+            }
+        };
+    }
+
+    kernel!(single, "avx512f", |x, cols, sum| _mm512_fmadd_ps(x, cols, sum));
+    kernel!(half, "avx512f,avx512bf16", |x, cols, sum| {
+        _mm512_dpbf16_ps(sum, transmute(x), transmute(cols))
+    });
+
+    impl Tile {
+        /// Asks for the place of `rows` rows of `vectors` registers.
+        #[inline(always)]
+        fn expect(&self, rows: usize, vectors: usize) {
+            for r in 0..rows {
+                for v in 0..vectors {
+                    let place = self.out.wrapping_add(r * self.out_row + v * LANES);
+                    // SAFETY: a prefetch reads nothing.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+                }
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn write<const V: usize, const R: usize>(&self, sums: [[__m512; V]; R]) {
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let mask = if v + 1 == V { self.mask } else { u16::MAX };
+                    let at = self.out.wrapping_add(r * self.out_row + v * LANES);
+                    let mut sum = *sum;
+                    unsafe {
+                        if self.add {
+                            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, at));
+                        }
+                        if !self.bias.is_null() {
+                            let bias = self.bias.wrapping_add(v * LANES);
+                            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
+                        }
+                        _mm512_mask_storeu_ps(at, mask, sum);
+                    }
+                }
             }
         }
     }
 
-    /// `R` rows times `V` registers of columns.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn multiply<const V: usize, const R: usize>(tile: Tile) {
-        let Tile { a, panel, depth, out, out_row, mask, bias, add, mut next } = tile;
-        for r in 0..R {
-            for v in 0..V {
-                _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(r * out_row + v * LANES).cast());
-            }
-        }
-        let rows: [*const f32; R] = array::from_fn(|r| a.data.wrapping_add(r * a.row));
-        let mut sums = [[_mm512_setzero_ps(); V]; R];
-        let (mut at, mut b) = (0, panel);
-        for k in 0..depth {
-            if k % LANES == 0 {
-                next.fetch();
-            }
-            unsafe {
-                let mut cols = [_mm512_setzero_ps(); V];
-                for (v, cols) in cols.iter_mut().enumerate() {
-                    *cols = _mm512_load_ps(b.add(v * LANES));
-                }
-                for r in 0..R {
-                    let x = _mm512_set1_ps(*rows[r].add(at));
-                    for v in 0..V {
-                        sums[r][v] = _mm512_fmadd_ps(x, cols[v], sums[r][v]);
-                    }
-                }
-                b = b.add(V * LANES);
-            }
-            at += a.col;
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                let mask = if v + 1 == V { mask } else { u16::MAX };
-                let at = out.wrapping_add(r * out_row + v * LANES);
-                let mut sum = *sum;
+    /// `rows` rows of `depth` numbers, to bf16 and two to a lane, an odd one with a zero: `to` holds a row every
+    /// `stride` lanes, or, unless `BY_ROW`, a pair of every row every `stride` lanes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pair<const BY_ROW: bool>(
+        from: From,
+        rows: usize,
+        depth: usize,
+        to: *mut f32,
+        stride: usize,
+    ) {
+        for row in (0..rows).step_by(LANES) {
+            let rows = LANES.min(rows - row);
+            for k in (0..depth).step_by(2 * LANES) {
+                let depth = (2 * LANES).min(depth - k);
+                let from = from.at(row, k);
+                let mut x = [_mm512_setzero_ps(); LANES];
+                // SAFETY: lanes behind the rows and the depth are neither read nor written, but for whole registers
+                // of `to`, which has them.
                 unsafe {
-                    if add {
-                        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, at));
+                    let by_row = from.col == 1;
+                    if by_row {
+                        for (r, x) in x.iter_mut().enumerate().take(rows) {
+                            let row = from.at(r, 0).data;
+                            let (low, high) = (mask(depth), mask(depth.saturating_sub(LANES)));
+                            let low = _mm512_maskz_loadu_ps(low, row);
+                            let high = _mm512_maskz_loadu_ps(high, row.wrapping_add(LANES));
+                            *x = transmute(_mm512_cvtne2ps_pbh(high, low));
+                        }
+                    } else {
+                        for (pair, x) in x.iter_mut().enumerate().take(depth.div_ceil(2)) {
+                            let column = |k: usize| match k < depth {
+                                true => gather(from.at(0, k), rows),
+                                false => _mm512_setzero_ps(),
+                            };
+                            let (low, high) = (column(2 * pair), column(2 * pair + 1));
+                            *x = interleave(transmute(_mm512_cvtne2ps_pbh(high, low)));
+                        }
                     }
-                    if !bias.is_null() {
-                        let bias = bias.wrapping_add(v * LANES);
-                        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
+                    if by_row != BY_ROW {
+                        x = turned(x);
                     }
-                    _mm512_mask_storeu_ps(at, mask, sum);
+                    let count = if BY_ROW { rows } else { depth.div_ceil(2) };
+                    let to = match BY_ROW {
+                        true => to.wrapping_add(row * stride + k / 2),
+                        false => to.wrapping_add(k / 2 * stride + row),
+                    };
+                    for (i, x) in x.iter().enumerate().take(count) {
+                        _mm512_storeu_ps(to.add(i * stride), *x);
+                    }
                 }
             }
         }
+    }
+
+    fn mask(lanes: usize) -> u16 {
+        match lanes {
+            0 => 0,
+            lanes => u16::MAX >> (LANES - lanes.min(LANES)),
+        }
+    }
+
+    /// The first column of up to sixteen rows.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn gather(from: From, rows: usize) -> __m512 {
+        if from.row == 1 {
+            return unsafe { _mm512_maskz_loadu_ps(mask(rows), from.data) };
+        }
+        let mut x = [0.0; LANES];
+        for (r, x) in x.iter_mut().enumerate().take(rows) {
+            *x = unsafe { *from.at(r, 0).data };
+        }
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    /// The first and the second half of 32 numbers of 16 bits, by turns.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn interleave(x: __m512i) -> __m512 {
+        const ORDER: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                order[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
+            }
+            order
+        };
+        let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
+        _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, x))
     }
 
     /// `depth x width` numbers to whole registers a row; the lanes behind `width` hold anything finite or not, as
@@ -328,6 +509,15 @@ mod avx512 {
         for (c, x) in x.iter_mut().enumerate().take(cols) {
             *x = unsafe { _mm512_maskz_loadu_ps(mask, from.data.wrapping_add(c * from.col)) };
         }
+        for (k, y) in turned(x).iter().enumerate().take(rows) {
+            unsafe { _mm512_storeu_ps(to.add(k * stride), *y) };
+        }
+    }
+
+    /// Sixteen columns as sixteen rows.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn turned(mut x: [__m512; LANES]) -> [__m512; LANES] {
         // Pairs of numbers, then fours, within each quarter of the registers; then the quarters.
         let mut y = x;
         for i in 0..8 {
@@ -354,8 +544,6 @@ mod avx512 {
             y[4 + j] = _mm512_shuffle_f32x4::<0x88>(ab_high, cd_high);
             y[12 + j] = _mm512_shuffle_f32x4::<0xdd>(ab_high, cd_high);
         }
-        for (k, y) in y.iter().enumerate().take(rows) {
-            unsafe { _mm512_storeu_ps(to.add(k * stride), *y) };
-        }
+        y
     }
 }

@@ -20,6 +20,7 @@ use firebrick_core::layers::{
     linear::Linear,
     norm::{After, BatchNorm},
 };
+use firebrick_kernels::matmul::Precision;
 use firebrick_train::{
     checkpoint,
     fit::{Counters, End, Event, FitError, Fitted, Metrics, Plan, fit, gradients},
@@ -263,6 +264,25 @@ fn batch_norms_keep_their_averages() {
     assert!(last[0] != best[0] && last[1] != best[1], "weights are averaged");
     assert!(last[2] == best[2] && last[3] == best[3], "running averages are not");
     assert!(last[2].iter().any(|byte| *byte != 0), "they have learned");
+}
+
+/// Factors of eight bits change the gradients by little, and what is outside of a step by nothing.
+#[test]
+fn bf16_gradients_are_near() {
+    let _alone = alone();
+    let model = Corners::new(0.0, &Device::flex().autodiff());
+    let rows: Vec<usize> = (0..32).collect();
+    let in_precision =
+        |precision: Precision| precision.during(|| gradients(&model, &Points(40), &rows, 1, 9).1);
+    let wide = in_precision(Precision::F32);
+    let narrow = in_precision(TrainRecipe { bf16: true, ..recipe() }.precision());
+    let numbers = |grads: &Grads| grads.values().flatten().copied().collect::<Vec<f32>>();
+    let (wide, narrow) = (numbers(&wide), numbers(&narrow));
+    let apart: f32 = wide.iter().zip(&narrow).map(|(a, b)| (a - b).powi(2)).sum();
+    let length: f32 = wide.iter().map(|x| x * x).sum();
+    let error = (apart / length).sqrt();
+    assert!(error < 0.01, "{error}");
+    assert_eq!(error > 0.0, Precision::Bf16.is_here());
 }
 
 /// Without dropout, 2 x 16 rows give the gradients of 32 rows.
