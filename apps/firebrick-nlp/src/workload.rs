@@ -9,6 +9,7 @@ use firebrick_core::{
     arch::{
         bert::{BertClassifier, BertConfig},
         gpt2::{Gpt2, Gpt2Config},
+        text::TextModel,
     },
     layers::loss::cross_entropy,
 };
@@ -77,6 +78,7 @@ impl TrainStep<Classify, TextExamples> {
             learning_rate: Some(learning_rate),
             ..TrainRecipe::default()
         };
+        let model = TextModel::Bert(model);
         Self::over(Classify { model, r_drop: 0.0 }, examples, recipe)
     }
 }

@@ -8,6 +8,7 @@
   reference.py exported DIR   makes small random models in DIR, by family
   reference.py onnx DIR       runs every NAME.onnx in DIR on random inputs, which become NAME-in.npz, and keeps the logits
   reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
+  reference.py classifier DIR makes a random GPT-2 that classifies in DIR/gpt2, with inputs and logits as `onnx` names them
   reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
   reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, and whether tokens are the same
   reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
@@ -183,6 +184,22 @@ def onnx(directory):
     return None
 
 
+def classifier(directory):
+    import numpy as np
+
+    torch.manual_seed(7)
+    model = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(
+        vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=40, num_labels=3, pad_token_id=0)).eval()
+    model.save_pretrained(os.path.join(directory, "gpt2"))
+    used = np.arange(17) < np.array([[17], [9], [4]])
+    ids = np.where(used, np.random.default_rng(8).integers(1, 50, (3, 17)), 0)
+    inputs = {"input_ids": ids, "attention_mask": used.astype(np.int64)}
+    with torch.no_grad():
+        logits = model(**{name: torch.tensor(x) for name, x in inputs.items()}).logits.numpy()
+    np.savez(os.path.join(directory, "gpt2-in.npz"), **inputs)
+    np.save(os.path.join(directory, "gpt2-expected.npy"), logits)
+
+
 def apart(directory):
     import numpy as np
 
@@ -249,5 +266,5 @@ def peft(run):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "apart": apart, "llamas": llamas, "gguf": gguf}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "llamas": llamas, "gguf": gguf}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

@@ -220,6 +220,21 @@ fn onnx_runtime_says_what_we_say() {
     }
 }
 
+/// Texts of unlike length in one batch, by a folder of theirs and by what we save of it.
+#[test]
+fn a_classifying_gpt2_is_that_of_transformers() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_string();
+    reference(&["classifier", home.path().to_str().unwrap()]);
+    firebrick(&["models", "convert", &at("gpt2"), &at("ours")]);
+    let (inputs, outputs) = (at("gpt2-in.npz"), at("gpt2-out.npz"));
+    for model in ["gpt2", "ours"] {
+        firebrick(&["forward", "--model", &at(model), "--inputs", &inputs, "--outputs", &outputs]);
+        let apart = reference(&["apart", home.path().to_str().unwrap()]);
+        assert!(apart["gpt2"].as_f64() < Some(1e-5), "{model}: {apart}");
+    }
+}
+
 /// A GGUF file in f32 is the model that it was made from, and has its tokens, as `transformers` reads it.
 #[test]
 fn gguf_holds_the_same_model() {

@@ -74,8 +74,8 @@ impl Explainer {
             Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t]), &device)
         };
         let ids = row(spans.iter().map(|(id, _)| *id).collect()); // [1, T]
-        let said = model.encoder.words(ids.clone()).detach(); // [1, T, C]
-        let unsaid = model.encoder.words(row(spans.iter().map(nothing).collect())).detach();
+        let said = model.words(ids.clone()).detach(); // [1, T, C]
+        let unsaid = model.words(row(spans.iter().map(nothing).collect())).detach();
         let way = said.clone() - unsaid.clone();
 
         // The text itself, to know what there is to explain; then the text that says nothing.
@@ -122,7 +122,7 @@ impl Explainer {
         let [n, t, _] = words.dims();
         let ids = ids.clone().expand([n, t]);
         let model = &self.classifier.model;
-        log_softmax(model.classify(model.encoder.forward_words(words, ids, None, None)), 1)
+        log_softmax(model.forward_words(words, ids, None), 1)
     }
 }
 

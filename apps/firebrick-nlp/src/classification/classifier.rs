@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use firebrick_core::{
-    arch::bert::{self, BertClassifier, BertConfig, LoadedClassifier},
+    arch::text::{self, TextClassifierModel, TextConfig, TextModel},
     checkpoint::{
         Source,
         tensors::{SaveType, write_atomically},
@@ -19,11 +19,17 @@ use crate::tokenizer::TextTokenizer;
 
 /// A model that reads text.
 pub struct TextClassifier {
-    pub config: BertConfig,
-    pub model: BertClassifier,
+    pub config: TextConfig,
+    pub model: TextModel,
     pub tokenizer: TextTokenizer,
     pub labels: Vec<String>,
     pub max_len: usize,
+}
+
+/// A text's tokens: of an empty one, if the tokenizer puts nothing around it, the one that stands for padding.
+pub fn encode(tokenizer: &TextTokenizer, text: &str, max_len: usize) -> Vec<u32> {
+    let ids = tokenizer.encode(text, max_len);
+    if ids.is_empty() { vec![tokenizer.pad_id()] } else { ids }
 }
 
 /// One text's answer.
@@ -37,38 +43,37 @@ pub struct Prediction {
 
 impl TextClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
-        let loaded = bert::load_classifier(source, device)?;
+        let TextClassifierModel { config, model } = TextClassifierModel::load(source, device)?;
         let tokenizer = TextTokenizer::open(source)?;
-        if tokenizer.vocab_size() > loaded.config.vocab_size {
+        if tokenizer.vocab_size() > config.vocab_size() {
             bail!(
                 "{}: {} tokens, but the model has embeddings for {}",
                 source.path("tokenizer.json").display(),
                 tokenizer.vocab_size(),
-                loaded.config.vocab_size
+                config.vocab_size()
             );
         }
         let origin = Origin::read(source);
-        let longest = loaded.config.longest();
+        let longest = config.longest();
         let max_len = origin
             .as_ref()
             .and_then(|origin| origin.max_len)
             .map_or(longest, |max| max.min(longest));
-        let mut labels = loaded.config.labels();
+        let mut labels = config.labels();
         if labels.is_empty() {
             labels = origin.map_or_else(Vec::new, |origin| origin.labels);
         }
         if labels.is_empty() {
             // `transformers` leaves these out of the file, and reads them so.
-            labels = (0..loaded.model.labels()).map(|i| format!("LABEL_{i}")).collect();
+            labels = (0..model.labels()).map(|i| format!("LABEL_{i}")).collect();
         }
-        let LoadedClassifier { config, model, .. } = loaded;
         Ok(Self { config, model, tokenizer, labels, max_len })
     }
 
     /// Answers in the order of the texts.
     pub fn predict(&self, texts: &[&str], batch_size: usize) -> Vec<Prediction> {
         let ids: Vec<Vec<u32>> =
-            texts.iter().map(|text| self.tokenizer.encode(text, self.max_len)).collect();
+            texts.iter().map(|text| encode(&self.tokenizer, text, self.max_len)).collect();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         scores(&self.model, &ids, self.tokenizer.pad_id(), batch_size)
             .into_iter()
@@ -83,7 +88,7 @@ impl TextClassifier {
         if dtype == SaveType::F16 {
             config["torch_dtype"] = "float16".into();
         }
-        bert::save_classifier(&self.model, &self.config, &dir.join("model.safetensors"), dtype)?;
+        text::save(&self.model, &self.config, &dir.join("model.safetensors"), dtype)?;
         let texts = [
             ("config.json", serde_json::to_string_pretty(&config)?),
             ("tokenizer_config.json", self.tokenizer_config()?),
@@ -94,7 +99,7 @@ impl TextClassifier {
             write_atomically(&path, text.as_bytes())
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        let about = format!("A BERT text classifier for the labels {}.", origin.labels.join(", "));
+        let about = format!("A text classifier for the labels {}.", origin.labels.join(", "));
         origin.save(dir, "text-classification", &about)
     }
 

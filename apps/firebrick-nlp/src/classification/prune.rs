@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use burn::{module::Module, tensor::Device};
 use firebrick_compress::{folder, prune};
 use firebrick_core::{
-    arch::bert,
+    arch::{
+        bert::{self, BertClassifier},
+        text::{TextConfig, TextModel},
+    },
     checkpoint::{Source, quantise},
 };
 use firebrick_data::table::Row;
@@ -30,23 +33,32 @@ pub fn without_neurons(
     let device = device.clone().autodiff();
     device.seed(0);
     let classifier = TextClassifier::open(source, &device)?;
-    let effects = effects(&classifier, rows, &device);
+    let (TextConfig::Bert(sizes), TextModel::Bert(model)) = (&classifier.config, &classifier.model)
+    else {
+        bail!("neurons can be taken out of BERT, RoBERTa and DistilBERT only");
+    };
+    let effects = effects(&classifier, model, rows, &device);
     let kept = prune::most_important(&effects, neurons);
     let width = kept.first().map_or(0, Vec::len);
-    ensure!(width > 0, "no neuron would be left of {}", classifier.config.intermediate_size);
-    let model = classifier.model.valid().with_neurons(&kept);
+    ensure!(width > 0, "no neuron would be left of {}", sizes.intermediate_size);
+    let model = model.valid().with_neurons(&kept);
     let mut config = source.config()?;
     let key = if config.get("hidden_dim").is_some() { "hidden_dim" } else { "intermediate_size" };
     config[key] = width.into();
     quantise::set_config(&mut config, None);
     folder::write(source, target, &config, |file| {
-        bert::save_classifier(&model, &classifier.config, file, folder::float_type(&config))
+        bert::save_classifier(&model, sizes, file, folder::float_type(&config))
     })
 }
 
 /// By layer and neuron.
-fn effects(classifier: &TextClassifier, rows: &[Row], device: &Device) -> Vec<Vec<f32>> {
-    let TextClassifier { model, tokenizer, labels, max_len, .. } = classifier;
+fn effects(
+    classifier: &TextClassifier,
+    model: &BertClassifier,
+    rows: &[Row],
+    device: &Device,
+) -> Vec<Vec<f32>> {
+    let TextClassifier { tokenizer, labels, max_len, .. } = classifier;
     let rows = &rows[..rows.len().min(ROWS)];
     let examples = examples(rows, labels, tokenizer, *max_len);
     if examples.is_empty() {
@@ -55,11 +67,11 @@ fn effects(classifier: &TextClassifier, rows: &[Row], device: &Device) -> Vec<Ve
     let mut data = TextExamples::new(examples, labels.len(), 0.0);
     data.pad_id = tokenizer.pad_id();
     let mut total: Vec<Vec<f32>> = vec![];
-    let task = Classify { model: model.clone(), r_drop: 0.0 };
+    let task = Classify { model: classifier.model.clone(), r_drop: 0.0 };
     let order: Vec<usize> = (0..data.len()).collect();
     for (seed, indices) in order.chunks(BATCH).enumerate() {
         let gradients = task.loss(data.batch(indices, seed as u64, device)).backward();
-        let effects = task.model.neuron_effects(&gradients);
+        let effects = model.neuron_effects(&gradients);
         if total.is_empty() {
             total = effects;
             continue;

@@ -113,8 +113,10 @@ impl Default for DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
-    /// Folder or name of a BERT, RoBERTa or DistilBERT checkpoint; the sizes and dropouts below are then its own.
+    /// Folder or name of a BERT, RoBERTa, DistilBERT or GPT-2 checkpoint; the sizes and dropouts below are then its own.
     pub pretrained: Option<String>,
+    /// Take the checkpoint's sizes and tokenizer alone, and draw its weights anew: what its pre-training is worth.
+    pub fresh_weights: bool,
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
     pub num_attention_heads: usize,
@@ -136,6 +138,7 @@ impl Default for ModelRecipe {
     fn default() -> Self {
         Self {
             pretrained: None,
+            fresh_weights: false,
             hidden_size: 128,
             num_hidden_layers: 2,
             num_attention_heads: 2,
@@ -170,7 +173,8 @@ impl ModelRecipe {
         };
         let (given, plain) = (table(self)?, table(&Self::default())?);
         let idle = given.iter().find(|(key, value)| {
-            !["pretrained", "lora"].contains(&key.as_str()) && plain.get(*key) != Some(*value)
+            !["pretrained", "fresh_weights", "lora"].contains(&key.as_str())
+                && plain.get(*key) != Some(*value)
         });
         match idle {
             None => Ok(()),
@@ -210,6 +214,10 @@ impl Check for Recipe {
             return fail("tokenizer.kind", problem.into());
         }
         self.model.lora.check(self.model.pretrained.as_ref())?;
+        if self.model.fresh_weights && (self.model.pretrained.is_none() || self.model.lora.r > 0) {
+            let problem = "is for the sizes of a `model.pretrained`, and not beside `model.lora`";
+            return fail("model.fresh_weights", problem.into());
+        }
         match &self.model.pretrained {
             None => {
                 self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;

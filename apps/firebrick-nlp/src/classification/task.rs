@@ -2,7 +2,7 @@
 
 use burn::{module::Module, prelude::*};
 use firebrick_core::{
-    arch::bert::BertClassifier,
+    arch::text::TextModel,
     layers::loss::{log_softmax, soft_cross_entropy, softmax},
 };
 use firebrick_metrics::{
@@ -17,7 +17,7 @@ use crate::batch::pad;
 /// A classifier and what its loss needs to know.
 #[derive(Module, Debug)]
 pub struct Classify {
-    pub model: BertClassifier,
+    pub model: TextModel,
     /// Weight of R-Drop (Liang et al. 2021, <https://arxiv.org/abs/2106.14448>): every text goes
     /// through twice, under different dropout, and the two answers are drawn together. 0 is off.
     #[module(skip)]
@@ -26,18 +26,19 @@ pub struct Classify {
 
 impl Task for Classify {
     type Batch = TextBatch;
-    const HEAD: &'static [&'static str] = &["model.dense.", "model.classifier."];
+    const HEAD: &'static [&'static str] =
+        &["model.Bert.dense.", "model.Bert.classifier.", "model.Gpt2.score."];
 
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
         let TextBatch { ids, pad, targets } = batch;
         if self.r_drop == 0.0 {
-            let log_p = log_softmax(self.model.forward(ids, None, Some(pad)));
+            let log_p = log_softmax(self.model.forward(ids, Some(pad)));
             return soft_cross_entropy(log_p, targets);
         }
         let [b, _] = ids.dims();
         let twice = Tensor::cat(vec![ids.clone(), ids], 0); // [2B, T]
         let pads = Tensor::cat(vec![pad.clone(), pad], 0);
-        let log_p = log_softmax(self.model.forward(twice, None, Some(pads))); // [2B, L]
+        let log_p = log_softmax(self.model.forward(twice, Some(pads))); // [2B, L]
         let [first, second] = [log_p.clone().narrow(0, 0, b), log_p.clone().narrow(0, b, b)];
         // (KL(p || q) + KL(q || p)) / 2 = sum (p - q) (log p - log q) / 2
         let apart = first.clone() - second.clone();
@@ -92,7 +93,7 @@ impl Judged {
 /// Class probabilities of texts, in their order; texts of like length share a batch.
 /// `model` lies on a device without autodiff.
 pub fn scores(
-    model: &BertClassifier,
+    model: &TextModel,
     texts: &[&[u32]],
     pad_id: u32,
     batch_size: usize,
@@ -103,7 +104,7 @@ pub fn scores(
     for part in sampler::by_size(&sizes, batch_size) {
         let batch: Vec<&[u32]> = part.iter().map(|i| texts[*i]).collect();
         let (ids, pad) = pad(&batch, pad_id, &device);
-        let p = softmax(model.forward(ids, None, Some(pad))); // [B, L]
+        let p = softmax(model.forward(ids, Some(pad))); // [B, L]
         let [_, labels] = p.dims();
         let p = p.into_data().convert_dtype(burn::tensor::DType::F32);
         let p = p.try_into_vec::<f32>().expect("just converted to f32");
@@ -116,7 +117,7 @@ pub fn scores(
 
 /// Judges a model on examples with known labels.
 pub fn judge(
-    model: &BertClassifier,
+    model: &TextModel,
     examples: &[Example],
     classes: usize,
     pad_id: u32,

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 use burn::{module::Module, tensor::Device};
 use firebrick_core::{
-    arch::bert::{self, ModelType},
+    arch::text::{TextClassifierModel, TextConfig, TextModel},
     checkpoint::{Source, lora::LoraConfig, tensors::SaveType},
 };
 use firebrick_data::table::Row;
@@ -19,7 +19,7 @@ use firebrick_train::{
 
 use super::{
     batch::{Example, TextExamples},
-    classifier::TextClassifier,
+    classifier::{TextClassifier, encode},
     corpus::{self, Corpus},
     distill::Taught,
     recipe::{METRICS, Recipe},
@@ -121,26 +121,34 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     }
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
-    let (config, model) = match &pretrained {
+    let (mut config, model) = match &pretrained {
         Some(source) => {
-            let loaded = bert::load_pretrained(source, &labels, &device)?;
-            (loaded.config, loaded.model.materialize())
+            let loaded = TextClassifierModel::pretrained(source, &labels, &device)?;
+            let TextClassifierModel { config, model } = loaded;
+            let model = match recipe.model.fresh_weights {
+                true => config.init(labels.len(), &device),
+                false => model,
+            };
+            (config, model)
         }
         None => {
-            let mut config = recipe.model.bert(&recipe.tokenizer, tokenizer.vocab_size())?;
-            config.set_labels(&labels);
-            let model = config.init_classifier(labels.len(), &device).materialize();
+            let mut sizes = recipe.model.bert(&recipe.tokenizer, tokenizer.vocab_size())?;
+            sizes.set_labels(&labels);
+            let config = TextConfig::Bert(sizes);
+            let model = config.init(labels.len(), &device);
             (config, model)
         }
     };
-    let lora = pretrained.as_ref().and_then(|source| adapter(recipe, config.model_type, source));
-    let checkpoint_name = |field: &str| config.model_type.classifier_name(field);
+    let model = model.materialize();
+    config.set_pad_token(tokenizer.pad_id());
+    let lora = pretrained.as_ref().and_then(|source| adapter(recipe, &config, source));
+    let checkpoint_name = |field: &str| config.checkpoint_name(field);
     let model = match &lora {
         None => model,
         Some(lora) => lora::attach(model, lora, checkpoint_name)?,
     };
     let split = &team.model;
-    let model = match split.is_whole() {
+    let mut model = match split.is_whole() {
         true => model,
         false => {
             let fit = config.check_split(split.size());
@@ -154,23 +162,30 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             model.split(split)
         }
     };
+    match &mut model {
+        TextModel::Bert(model) => model.encoder.recompute = recipe.train.activation_checkpointing,
+        TextModel::Gpt2(_) if recipe.train.activation_checkpointing => {
+            let problem = "is for encoders, not for GPT-2";
+            bail!(RecipeError::value("train.activation_checkpointing", problem));
+        }
+        TextModel::Gpt2(_) => {}
+    }
     let max_len = recipe.tokenizer.max_len.min(config.longest());
-    let encode = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
-    let valid = encode(&corpus.valid);
+    let examples = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);
+    let valid = examples(&corpus.valid);
     let smoothing = recipe.train.label_smoothing;
-    let mut data = TextExamples::new(encode(&corpus.train), labels.len(), smoothing);
+    let mut data = TextExamples::new(examples(&corpus.train), labels.len(), smoothing);
     data.pad_id = tokenizer.pad_id();
     data.unknown_id = tokenizer.unknown_id();
     data.token_dropout = recipe.data.token_dropout;
     for (text, target) in taught.map_or_else(Vec::new, |taught| taught.texts) {
-        data.push(tokenizer.encode(&text, max_len), target);
+        data.push(encode(&tokenizer, &text, max_len), target);
     }
     let judge = |model: &Classify, examples: &[Example]| {
         judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
     };
 
-    let mut model = Classify { model, r_drop: recipe.train.r_drop };
-    model.model.encoder.recompute = recipe.train.activation_checkpointing;
+    let model = Classify { model, r_drop: recipe.train.r_drop };
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,
@@ -198,7 +213,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let best = Classify { model: best.model.tempered(temperature(answers)), ..best };
     let valid = judge(&best, &valid);
     let test = match (&corpus.test, end) {
-        (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &encode(rows))),
+        (Some(rows), End::Finished | End::EarlyStop) => Some(judge(&best, &examples(rows))),
         _ => None,
     };
     let mut metrics = Scores::from([("valid".to_string(), valid.metrics())]);
@@ -221,10 +236,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 }
 
 /// What `[model.lora]` asks for.
-fn adapter(recipe: &Recipe, family: ModelType, base: &Source) -> Option<LoraConfig> {
-    let lora = recipe.model.lora.config(base, family.lora_targets())?;
+fn adapter(recipe: &Recipe, config: &TextConfig, base: &Source) -> Option<LoraConfig> {
+    let lora = recipe.model.lora.config(base, config.lora_targets())?;
     Some(LoraConfig {
-        modules_to_save: family.head_modules().iter().map(|name| name.to_string()).collect(),
+        modules_to_save: config.head_modules().iter().map(|name| name.to_string()).collect(),
         task_type: Some("SEQ_CLS".into()),
         ..lora
     })
@@ -247,7 +262,7 @@ pub fn examples(
     max_len: usize,
 ) -> Vec<Example> {
     with_known_label(rows, labels)
-        .map(|(row, label)| Example { ids: tokenizer.encode(&row.text, max_len), label })
+        .map(|(row, label)| Example { ids: encode(tokenizer, &row.text, max_len), label })
         .collect()
 }
 

@@ -6,11 +6,15 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use firebrick_data::{manifest, table::Row};
 use serde_json::json;
 
 use super::verse;
-use crate::tokenizer::{TextTokenizer, train_byte_bpe};
+use crate::{
+    classification::corpus::read_split,
+    tokenizer::{TextTokenizer, train_byte_bpe},
+};
 
 /// Ends every line of a corpus of words.
 pub const END: &str = "<eos>";
@@ -38,8 +42,9 @@ pub struct Corpus {
     pub test: Stream,
 }
 
-/// A data set by its id, whose files lie in `folder`: `tinyshakespeare` and `chinese-poetry` by character, `ptb` by word.
-pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
+/// A data set by its id, whose files lie in `folder`: `tinyshakespeare` and `chinese-poetry` by character, `ptb` by word,
+/// the texts of a classification set by `vocab_size` pieces.
+pub fn load(id: &str, folder: &Path, vocab_size: usize) -> anyhow::Result<Corpus> {
     let read = |name: &str| read(id, folder, name);
     match id {
         "tinyshakespeare" => characters(&read("input.txt")?),
@@ -50,11 +55,7 @@ pub fn load(id: &str, folder: &Path) -> anyhow::Result<Corpus> {
             let parts = parts.each_ref().map(|text| text.chars().collect::<Vec<char>>());
             by_character(&parts, RARE)
         }
-        other => {
-            bail!(
-                "data set `{other}` is not one to model language on: tinyshakespeare, ptb or chinese-poetry"
-            )
-        }
+        _ => pieces(&text(id, folder)?, vocab_size),
     }
 }
 
@@ -125,13 +126,17 @@ pub fn tokens(text: &str, tokenizer: TextTokenizer) -> anyhow::Result<Corpus> {
     by_piece(text, |_| Ok::<_, anyhow::Error>(tokenizer))
 }
 
-/// The text of a data set that is one, by its id.
+/// The text of a data set, by its id: of a classification set what its training rows say, a row a line.
 pub fn text(id: &str, folder: &Path) -> anyhow::Result<String> {
+    if id == "tinyshakespeare" {
+        return read(id, folder, "input.txt");
+    }
     ensure!(
-        id == "tinyshakespeare",
-        "data set `{id}` is not one text: name a file with `data.train`"
+        manifest::layout(id).is_some(),
+        "data set `{id}` is not one to model language on: tinyshakespeare, ptb, chinese-poetry, or one of text classification"
     );
-    read(id, folder, "input.txt")
+    let line = |row: Row| row.text.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
+    Ok(read_split(folder, id, "train")?.rows.into_iter().map(line).collect())
 }
 
 fn by_piece<E: Into<anyhow::Error>>(

@@ -51,14 +51,15 @@ pub enum TaskKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataRecipe {
-    /// `tinyshakespeare`, `chinese-poetry` (by character) or `ptb` (by word). Either this or `train`.
+    /// `tinyshakespeare`, `chinese-poetry` (by character), `ptb` (by word), or a text classification set, of which the
+    /// training texts are read (by piece), and no label. Either this or `train`.
     pub dataset: Option<String>,
     /// Text file, relative to the recipe. Its last tenth is the test part; a tenth of the rest, in ten blocks, chooses the
     /// weights.
     pub train: Option<PathBuf>,
     /// What the model reads of a text file of your own.
     pub unit: Unit,
-    /// Most pieces in the vocabulary, for `unit = "piece"`.
+    /// Most pieces in the vocabulary, where pieces are read.
     pub vocab_size: usize,
     /// Tokens of a window whose successor is guessed.
     pub window: usize,

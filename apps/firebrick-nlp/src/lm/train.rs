@@ -165,7 +165,7 @@ impl Recipe {
             return corpus::tokens(&text, TextTokenizer::open(&source)?);
         }
         match (&self.data.dataset, &self.data.train) {
-            (Some(id), _) => corpus::load(id, &(places.data)(id)?),
+            (Some(id), _) => corpus::load(id, &(places.data)(id)?, self.data.vocab_size),
             (None, Some(file)) => match self.data.unit {
                 Unit::Character => corpus::characters(&read(file)?),
                 Unit::Piece => corpus::pieces(&read(file)?, self.data.vocab_size),

@@ -86,8 +86,13 @@ impl Check for Recipe {
         if self.tokenizer.kind == TokenizerKind::Pretrained {
             return fail("tokenizer.kind", "is trained here: `wordpiece` or `byte-bpe`".into());
         }
-        if self.model.pretrained.is_some() || self.model.lora.r > 0 {
-            let key = if self.model.lora.r > 0 { "model.lora" } else { "model.pretrained" };
+        let ModelRecipe { pretrained, fresh_weights, lora, .. } = &self.model;
+        let idle = [
+            ("model.lora", lora.r > 0),
+            ("model.pretrained", pretrained.is_some()),
+            ("model.fresh_weights", *fresh_weights),
+        ];
+        if let Some((key, _)) = idle.iter().find(|(_, idle)| *idle) {
             return fail(key, "is for fine-tuning: pre-training begins from scratch".into());
         }
         self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;

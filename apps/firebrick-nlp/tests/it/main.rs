@@ -6,7 +6,13 @@ mod split;
 mod translation;
 
 use burn::{module::Module, prelude::*};
-use firebrick_core::{arch::bert::BertConfig, device::DeviceSpec};
+use firebrick_core::{
+    arch::{
+        bert::BertConfig,
+        text::{TextClassifierModel, TextModel},
+    },
+    device::DeviceSpec,
+};
 use firebrick_nlp::{
     classification::{
         batch::{Example, TextExamples},
@@ -36,6 +42,10 @@ fn config() -> BertConfig {
     }
 }
 
+fn fresh(device: &Device) -> TextModel {
+    TextModel::Bert(config().init_classifier(2, device))
+}
+
 /// Logits before, and after one optimiser step, on `spec`; weights come from a file made on flex.
 fn outputs(spec: &str) -> (Vec<f32>, Vec<f32>) {
     let home = tempfile::tempdir().unwrap();
@@ -56,7 +66,7 @@ fn outputs(spec: &str) -> (Vec<f32>, Vec<f32>) {
     let spec: DeviceSpec = spec.parse().unwrap();
     let device = spec.open().unwrap_or_else(|e| panic!("{e}")).autodiff();
     let source = firebrick_core::checkpoint::Source::folder(home.path());
-    let model = firebrick_core::arch::bert::load_classifier(&source, &device).unwrap().model;
+    let model = TextClassifierModel::load(&source, &device).unwrap().model;
     let model = Classify { model, r_drop: 0.0 };
     let examples = examples();
     let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
@@ -95,7 +105,7 @@ fn wgpu_agrees_with_flex() {
 fn overfits_one_batch() {
     let device = Device::flex().autodiff();
     device.seed(7);
-    let mut model = Classify { model: config().init_classifier(2, &device), r_drop: 0.0 };
+    let mut model = Classify { model: fresh(&device), r_drop: 0.0 };
     let rows: Vec<usize> = (0..8).collect();
     let data = TextExamples::new(examples(), 2, 0.0);
     let (mut optim, recipe) = (OptimState::default(), TrainRecipe::default());
@@ -117,7 +127,7 @@ proptest! {
     fn padding_is_invisible(text in prop::collection::vec(5u32..64, 1..12), extra in 1usize..12) {
         let device = Device::flex();
         device.seed(1);
-        let model = config().init_classifier(2, &device);
+        let model = fresh(&device);
         let long = vec![9; text.len() + extra];
         let alone = scores(&model, &[&text], 0, 2).remove(0);
         let together = scores(&model, &[&text, &long], 0, 2).remove(0);

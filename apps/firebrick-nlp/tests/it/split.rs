@@ -69,7 +69,7 @@ fn train(dir: &Path, teams: Vec<Team>, stop_at: Option<usize>) {
         .into_iter()
         .map(|team| {
             device.seed(11);
-            let model = config().init_classifier(2, &device).split(&team.model);
+            let model = fresh(&device).split(&team.model);
             model.visit(&mut Draw);
             (team, Classify { model, r_drop: 0.0 })
         })

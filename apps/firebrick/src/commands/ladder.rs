@@ -112,14 +112,17 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
     finish(&args.data, &dir, &rungs, &corpus, meter.measures(), global)
 }
 
+/// Vocabulary of a text that is read by pieces.
+const PIECES: usize = 4000;
+
 /// A known set, or a text file by pieces.
 fn open(data: &str) -> Result<Corpus, Failure> {
     let path = Path::new(data);
     if path.is_file() {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {data}"))?;
-        return Ok(corpus::pieces(&text, 4000)?);
+        return Ok(corpus::pieces(&text, PIECES)?);
     }
-    Ok(corpus::load(data, &places::data_set(data)?)?)
+    Ok(corpus::load(data, &places::data_set(data)?, PIECES)?)
 }
 
 fn counted(

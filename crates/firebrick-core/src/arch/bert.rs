@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{
     AnyModel, Output, architecture,
     inputs::{InputError, Inputs, check_length},
+    text::labels_in_order,
 };
 use crate::{
     checkpoint::{
@@ -200,7 +201,7 @@ impl BertConfig {
 
     /// Label names by class index; empty when `id2label` is absent.
     pub fn labels(&self) -> Vec<String> {
-        (0..self.id2label.len()).map_while(|i| self.id2label.get(&i.to_string()).cloned()).collect()
+        labels_in_order(&self.id2label)
     }
 
     pub fn set_labels(&mut self, labels: &[String]) {

@@ -6,7 +6,9 @@
 //! Axis letters, used in every comment below:
 //! `B` batch, `T` tokens, `C` channels (`n_embd`), `V` vocabulary.
 
-use std::path::Path;
+mod classifier;
+
+use std::{collections::BTreeMap, path::Path};
 
 use burn::{
     module::{Module, Param},
@@ -24,7 +26,7 @@ use crate::{
     checkpoint::{
         LoadError, Source, config,
         names::{Names, rename},
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, Coverage, SaveType, Weights},
     },
     generate::{Decoder, GenerationConfig, prompt},
     layers::{
@@ -37,6 +39,8 @@ use crate::{
         norm::LayerNorm,
     },
 };
+
+pub use classifier::{Gpt2Classifier, Gpt2ForSequenceClassification, classifier_name};
 
 /// Sizes of a GPT-2. Field names are those of its `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +68,12 @@ pub struct Gpt2Config {
     /// Deviation of fresh weights.
     #[serde(default = "default_std")]
     pub initializer_range: f64,
+    /// What a classifier's texts are filled up with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<usize>,
+    /// A classifier's label names by class index, as text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub id2label: BTreeMap<String, String>,
 }
 
 fn gelu_new() -> Activation {
@@ -95,6 +105,8 @@ impl Gpt2Config {
             attn_pdrop: 0.1,
             layer_norm_epsilon: 1e-5,
             initializer_range: 0.02,
+            pad_token_id: None,
+            id2label: BTreeMap::new(),
         }
     }
 
@@ -103,17 +115,25 @@ impl Gpt2Config {
         Self { vocab_size: 64, n_embd: 16, n_layer: 2, n_head: 2, n_positions: 32, ..Self::small() }
     }
 
-    /// `config.json`, as `transformers` reads it.
+    /// `config.json` of a language model, as `transformers` reads it.
     pub fn to_json(&self) -> Value {
+        self.json_of("GPT2LMHeadModel")
+    }
+
+    fn json_of(&self, architecture: &str) -> Value {
         let mut value = json!(self);
         value["model_type"] = json!("gpt2");
-        value["architectures"] = json!(["GPT2LMHeadModel"]);
+        value["architectures"] = json!([architecture]);
         value["torch_dtype"] = json!("float32");
         value
     }
 
     fn from_json(value: &Value) -> Result<Self, String> {
         architecture(value, &["GPT2LMHeadModel"])?;
+        Self::parse(value)
+    }
+
+    fn parse(value: &Value) -> Result<Self, String> {
         config::only(
             value,
             &[
@@ -186,16 +206,20 @@ pub struct Gpt2 {
 impl Gpt2 {
     /// Reads whole sequences: `ids`, `pad`: `[B, T]`, true where padding -> logits `[B, T, V]`
     pub fn forward(&self, ids: Tensor<2, Int>, pad: Option<Tensor<2, Bool>>) -> Tensor<3> {
-        let [_, t] = ids.dims();
-        let positions = Tensor::arange(0..t as i64, &ids.device()).unsqueeze(); // [1, T]
-        let x = self.embed(ids, positions);
-        let mask = Mask::causal(pad);
-        let x = self.layers.iter().fold(x, |x, layer| layer.forward(x, &mask, None)); // [B, T, C]
-        self.logits(x)
+        self.logits(self.read(self.tokens.forward(ids), pad))
     }
 
-    fn embed(&self, ids: Tensor<2, Int>, positions: Tensor<2, Int>) -> Tensor<3> {
-        self.dropout.forward(self.tokens.forward(ids) + self.positions.forward(positions))
+    /// `words`: the vectors of whole sequences' tokens, `[B, T, C]`, `pad`: `[B, T]` -> `[B, T, C]`
+    fn read(&self, words: Tensor<3>, pad: Option<Tensor<2, Bool>>) -> Tensor<3> {
+        let [_, t, _] = words.dims();
+        let positions = Tensor::arange(0..t as i64, &words.device()).unsqueeze(); // [1, T]
+        let x = self.place(words, positions);
+        let mask = Mask::causal(pad);
+        self.layers.iter().fold(x, |x, layer| layer.forward(x, &mask, None))
+    }
+
+    fn place(&self, words: Tensor<3>, positions: Tensor<2, Int>) -> Tensor<3> {
+        self.dropout.forward(words + self.positions.forward(positions))
     }
 
     /// `[B, T, C]` -> `[B, T, V]`
@@ -285,6 +309,26 @@ pub fn checkpoint_name(field: &str) -> Option<String> {
     rename(NAMES, field)
 }
 
+/// `name_of` as a checkpoint has it: the first releases have the bare decoder's names.
+fn names_in(
+    weights: &Weights,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> impl Fn(&str) -> Option<String> {
+    let bare = !weights.names().any(|name| name.starts_with("transformer."));
+    move |field| {
+        let name = name_of(field)?;
+        Some(if bare { name.trim_start_matches("transformer.").into() } else { name })
+    }
+}
+
+/// Opens a folder with either head.
+pub(super) fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadError> {
+    Ok(match source.config_as(|value| Ok(Gpt2ForSequenceClassification::is_one(value)))? {
+        true => Box::new(Gpt2ForSequenceClassification::load(source, device)?),
+        false => Box::new(Gpt2LmHead::load(source, device)?),
+    })
+}
+
 /// `transformers.GPT2LMHeadModel`.
 pub struct Gpt2LmHead {
     pub config: Gpt2Config,
@@ -295,17 +339,9 @@ impl Gpt2LmHead {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
         let config = source.config_as(Gpt2Config::from_json)?;
         let weights = source.weights()?;
-        // The first releases have the bare decoder's names.
-        let bare = !weights.names().any(|name| name.starts_with("transformer."));
-        let model = tensors::fill(
-            config.init(device),
-            &weights,
-            &Coverage { ignored: IGNORED, fresh: &[] },
-            |field| {
-                let name = rename(NAMES, field)?;
-                Some(if bare { name.trim_start_matches("transformer.").into() } else { name })
-            },
-        )?;
+        let coverage = Coverage { ignored: IGNORED, fresh: &[] };
+        let name = names_in(&weights, checkpoint_name);
+        let model = tensors::fill(config.init(device), &weights, &coverage, name)?;
         Ok(Self { config, model })
     }
 }
@@ -343,7 +379,8 @@ impl Decoder for Gpt2LmHead {
         let [_, t] = ids.dims();
         let device = ids.device();
         let mask = cache.mask(t, &device);
-        let mut x = self.model.embed(ids, cache.positions(t, &device));
+        let words = self.model.tokens.forward(ids);
+        let mut x = self.model.place(words, cache.positions(t, &device));
         for (layer, cache) in self.model.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(x, &mask, Some(cache));
         }

@@ -20,6 +20,7 @@ pub mod recurrent;
 pub mod resnet;
 pub mod t5;
 pub mod tagger;
+pub mod text;
 pub mod videomae;
 pub mod vit;
 pub mod wav2vec2;
@@ -66,7 +67,7 @@ const FAMILIES: &[(&str, Open)] = &[
     ("bert", bert::open),
     ("roberta", bert::open),
     ("distilbert", bert::open),
-    ("gpt2", |s, d| boxed(gpt2::Gpt2LmHead::load(s, d))),
+    ("gpt2", gpt2::open),
     ("llama", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
     ("mistral", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),
     ("qwen2", |s, d| boxed(llama::LlamaForCausalLm::load(s, d))),

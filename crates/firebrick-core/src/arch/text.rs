@@ -1,0 +1,244 @@
+//! Text classifiers of any family behind one door: made fresh, opened, fine-tuned, saved.
+//!
+//! Axis letters, used in every comment below:
+//! `B` batch, `T` tokens, `C` channels, `L` labels.
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::{module::Module, prelude::*};
+use serde_json::Value;
+
+use super::{
+    bert::{self, BertClassifier, BertConfig, LoadedClassifier},
+    gpt2::{self, Gpt2Classifier, Gpt2Config, Gpt2ForSequenceClassification},
+};
+use crate::{
+    checkpoint::{
+        LoadError, Source, config,
+        tensors::{self, SaveType},
+    },
+    layers::split::Split,
+    parallel::Lost,
+};
+
+/// Sizes of a classifier.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a process holds one or two of them")]
+pub enum TextConfig {
+    Bert(BertConfig),
+    Gpt2(Gpt2Config),
+}
+
+/// Label names by class index, of `id2label`.
+pub(super) fn labels_in_order(id2label: &BTreeMap<String, String>) -> Vec<String> {
+    (0..id2label.len()).map_while(|i| id2label.get(&i.to_string()).cloned()).collect()
+}
+
+impl TextConfig {
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Bert(config) => config.vocab_size,
+            Self::Gpt2(config) => config.vocab_size,
+        }
+    }
+
+    /// Longest sequence that has a position for every token.
+    pub fn longest(&self) -> usize {
+        match self {
+            Self::Bert(config) => config.longest(),
+            Self::Gpt2(config) => config.n_positions,
+        }
+    }
+
+    /// Label names by class index; empty when `id2label` is absent.
+    pub fn labels(&self) -> Vec<String> {
+        match self {
+            Self::Bert(config) => config.labels(),
+            Self::Gpt2(config) => labels_in_order(&config.id2label),
+        }
+    }
+
+    /// Whether `members` processes can hold the model together.
+    pub fn check_split(&self, members: usize) -> Result<(), String> {
+        match self {
+            Self::Bert(config) => config.check_split(members),
+            Self::Gpt2(_) => Err("is for encoders, not for GPT-2".into()),
+        }
+    }
+
+    /// A classifier of `labels` classes with fresh weights.
+    pub fn init(&self, labels: usize, device: &Device) -> TextModel {
+        match self {
+            Self::Bert(config) => TextModel::Bert(config.init_classifier(labels, device)),
+            Self::Gpt2(config) => TextModel::Gpt2(config.init_classifier(labels, device)),
+        }
+    }
+
+    /// `config.json` in the names that `transformers` reads.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Bert(config) => config.to_json(),
+            Self::Gpt2(config) => config.classifier_json(),
+        }
+    }
+
+    /// What fills up the shorter texts of a batch; a decoder's file says so.
+    pub fn set_pad_token(&mut self, id: u32) {
+        if let Self::Gpt2(config) = self {
+            config.pad_token_id = Some(id as usize);
+        }
+    }
+
+    /// Checkpoint name of a field of its [`TextModel`].
+    pub fn checkpoint_name(&self, field: &str) -> Option<String> {
+        match self {
+            Self::Bert(config) => config.model_type.classifier_name(field.strip_prefix("Bert.")?),
+            Self::Gpt2(_) => gpt2::classifier_name(field.strip_prefix("Gpt2.")?),
+        }
+    }
+
+    /// Modules of the classification head, for an adapter that is trained beside it.
+    pub fn head_modules(&self) -> &'static [&'static str] {
+        match self {
+            Self::Bert(config) => config.model_type.head_modules(),
+            Self::Gpt2(_) => &["score"],
+        }
+    }
+
+    /// The layers that an adapter is for where nothing else is said: query and value.
+    pub fn lora_targets(&self) -> &'static [&'static str] {
+        match self {
+            Self::Bert(config) => config.model_type.lora_targets(),
+            Self::Gpt2(_) => &["c_attn"],
+        }
+    }
+}
+
+/// Token ids in, logits of the text's classes out.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process holds one or two of them")]
+pub enum TextModel {
+    Bert(BertClassifier),
+    Gpt2(Gpt2Classifier),
+}
+
+impl TextModel {
+    /// - `ids`: `[B, T]`, each below the size of the vocabulary
+    /// - `pad`: `[B, T]`, true where the position is padding, behind the text; `None` where none is
+    /// - returns logits `[B, L]`
+    pub fn forward(&self, ids: Tensor<2, Int>, pad: Option<Tensor<2, Bool>>) -> Tensor<2> {
+        self.forward_words(self.words(ids.clone()), ids, pad)
+    }
+
+    /// The vectors of the words alone, `[B, T, C]`: what [`Self::forward`] begins with.
+    pub fn words(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        match self {
+            Self::Bert(model) => model.encoder.words(ids),
+            Self::Gpt2(model) => model.words(ids),
+        }
+    }
+
+    /// As [`Self::forward`], with other vectors `words` (`[B, T, C]`) in place of those of the ids.
+    pub fn forward_words(
+        &self,
+        words: Tensor<3>,
+        ids: Tensor<2, Int>,
+        pad: Option<Tensor<2, Bool>>,
+    ) -> Tensor<2> {
+        match self {
+            Self::Bert(model) => model.classify(model.encoder.forward_words(words, ids, None, pad)),
+            Self::Gpt2(model) => model.forward_words(words, pad),
+        }
+    }
+
+    /// This member's part of a model that [`TextConfig::check_split`] lets be divided.
+    pub fn split(self, split: &Split) -> Self {
+        match self {
+            Self::Bert(model) => Self::Bert(model.split(split)),
+            Self::Gpt2(_) => unreachable!("a GPT-2 goes whole to every process"),
+        }
+    }
+
+    /// The whole model from the members' parts. All of them call it.
+    pub fn join(self, split: &Split) -> Result<Self, Lost> {
+        match self {
+            Self::Bert(model) => model.join(split).map(Self::Bert),
+            Self::Gpt2(_) => Ok(self),
+        }
+    }
+
+    /// With logits divided by `temperature`, which calibrates the probabilities and changes no answer.
+    pub fn tempered(self, temperature: f64) -> Self {
+        match self {
+            Self::Bert(model) => Self::Bert(model.tempered(temperature)),
+            Self::Gpt2(model) => Self::Gpt2(model.tempered(temperature)),
+        }
+    }
+
+    /// `L`
+    pub fn labels(&self) -> usize {
+        match self {
+            Self::Bert(model) => model.labels(),
+            Self::Gpt2(model) => model.labels(),
+        }
+    }
+}
+
+/// A model with its sizes, as a checkpoint holds them.
+pub struct TextClassifierModel {
+    pub config: TextConfig,
+    pub model: TextModel,
+}
+
+impl TextClassifierModel {
+    /// Opens a folder with a classifier. Every parameter is filled from it.
+    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
+        match is_gpt2(source)? {
+            true => Gpt2ForSequenceClassification::load(source, device).map(Self::from),
+            false => bert::load_classifier(source, device).map(Self::from),
+        }
+    }
+
+    /// Opens a checkpoint to go on from: with its own head if it has just these labels, else with a fresh one.
+    pub fn pretrained(
+        source: &Source,
+        labels: &[String],
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        match is_gpt2(source)? {
+            true => {
+                Gpt2ForSequenceClassification::pretrained(source, labels, device).map(Self::from)
+            }
+            false => bert::load_pretrained(source, labels, device).map(Self::from),
+        }
+    }
+}
+
+fn is_gpt2(source: &Source) -> Result<bool, LoadError> {
+    source.config_as(|value| {
+        config::check_model_type(value, &["bert", "roberta", "distilbert", "gpt2"])?;
+        Ok(value["model_type"] == "gpt2")
+    })
+}
+
+impl From<LoadedClassifier> for TextClassifierModel {
+    fn from(loaded: LoadedClassifier) -> Self {
+        Self { config: TextConfig::Bert(loaded.config), model: TextModel::Bert(loaded.model) }
+    }
+}
+
+impl From<Gpt2ForSequenceClassification> for TextClassifierModel {
+    fn from(loaded: Gpt2ForSequenceClassification) -> Self {
+        Self { config: TextConfig::Gpt2(loaded.config), model: TextModel::Gpt2(loaded.model) }
+    }
+}
+
+/// Writes `model.safetensors` with the names that `transformers` expects.
+pub fn save(
+    model: &TextModel,
+    config: &TextConfig,
+    path: &Path,
+    dtype: SaveType,
+) -> Result<(), LoadError> {
+    tensors::save(model, path, dtype, |field| config.checkpoint_name(field))
+}
