@@ -7,7 +7,7 @@ use burn::{prelude::*, tensor::TensorData};
 use super::{attention::Mask, linear::indices, rnn::State};
 
 /// Rows of a fresh buffer: beam search copies all of them at each step, and many sentences are no longer.
-const FIRST_ROWS: usize = 16;
+const FIRST_ROWS: usize = 8;
 
 /// Keys and values of one attention, written in place into a buffer that doubles when it is full.
 #[derive(Debug, Clone)]
