@@ -21,7 +21,7 @@ use crate::{
 
 struct Row {
     workload: &'static str,
-    /// What `make_checkpoints.py` calls it, and the folder that it writes.
+    /// What `make_checkpoints.py` calls it, and the folder that it writes; or a model that we ship.
     checkpoint: Option<(&'static str, &'static str)>,
     /// Archive in `shared/data`.
     data: Option<&'static str>,
@@ -46,6 +46,8 @@ const RESNET: Option<(&str, &str)> = Some(("resnet-50", "resnet-50"));
 const MOBILENET: Option<(&str, &str)> = Some(("mobilenet_v2", "mobilenet_v2"));
 const WAV2VEC2: Option<(&str, &str)> = Some(("wav2vec2-base", "wav2vec2-base"));
 const WHISPER: Option<(&str, &str)> = Some(("whisper-base", "whisper-base"));
+/// Shipped in int8, here written in f32.
+const TRANSLATOR: Option<(&str, &str)> = Some(("multi30k-en-de", "multi30k-en-de"));
 
 /// In f32 all of them. The first peer is the one to be measured against.
 #[rustfmt::skip]
@@ -61,6 +63,7 @@ const ROWS: &[Row] = &[
     row("resnet50-b1",    RESNET,     None,                   &["torch-eager"]),
     row("resnet50-b8",    RESNET,     None,                   &["torch-eager"]),
     row("mobilenetv2-b1", MOBILENET,  None,                   &["torch-eager"]),
+    row("translate-beam4", TRANSLATOR, Some("multi30k"),      &["ct2-f32"]),
     row("whisper-base",   WHISPER,    Some("jfk"),            &["torch-eager"]),
     row("wav2vec2-b1",    WAV2VEC2,   Some("jfk"),            &["torch-eager"]),
     row("train-nanogpt",  None,       Some("tinyshakespeare"), &["torch-eager"]),
@@ -232,6 +235,10 @@ impl Places {
         {
             let mut make = Command::new(&self.python);
             make.arg(self.shared.join("peers/make_checkpoints.py")).arg(name);
+            if row.checkpoint == TRANSLATOR {
+                make = Command::new(&self.binary);
+                make.args(["models", "convert", name]).arg(checkpoints.join(folder));
+            }
             if status(make.env("BENCH_ROOT", &self.root))? != 0 {
                 bail!("`{}` failed", line(&make));
             }
@@ -252,10 +259,12 @@ impl Places {
                 command.args(["bench", workload]);
                 command
             }
-            // The sizes that the shared scripts do not have.
-            (_, "train-gpt-b12") => {
+            // What the shared scripts do not have.
+            (_, "train-gpt-b12" | "translate-beam4") => {
+                let script =
+                    if workload == "train-gpt-b12" { "train_gpt.py" } else { "translate.py" };
                 let mut command = Command::new(&self.python);
-                command.arg(self.own.join("train_gpt.py")).arg(scripts);
+                command.arg(self.own.join(script)).arg(scripts);
                 command
             }
             _ => {

@@ -86,7 +86,8 @@ impl Writer {
         let inputs = self.inputs(&ids, decoder.reads_source());
         let mut rows: Vec<Row> = prompts.iter().map(|_| Row::default()).collect();
         let sequences = generate(decoder, &inputs, config, &mut |row, token| {
-            rows[row].push(token as u32, &self.tokenizer, limits.stop, &mut |text| told(row, text))
+            rows[row]
+                .push(&[token as u32], &self.tokenizer, limits.stop, &mut |text| told(row, text))
         })?;
         let ends: Vec<u32> = config.ends().iter().map(|id| *id as u32).collect();
         if config.num_beams > 1 {
@@ -99,11 +100,7 @@ impl Writer {
             for (row, sequence) in rows.iter_mut().zip(&sequences) {
                 let new: Vec<u32> = sequence[read..].iter().map(|id| *id as u32).collect();
                 let end = new.iter().position(|id| ends.contains(id)).unwrap_or(new.len());
-                for id in &new[..end] {
-                    if row.push(*id, &self.tokenizer, limits.stop, &mut |_| {}).is_break() {
-                        break;
-                    }
-                }
+                let _ = row.push(&new[..end], &self.tokenizer, limits.stop, &mut |_| {});
             }
         }
         for (index, row) in rows.iter_mut().enumerate() {
@@ -151,7 +148,7 @@ struct Row {
 impl Row {
     fn push(
         &mut self,
-        id: u32,
+        ids: &[u32],
         tokenizer: &TextTokenizer,
         stop: &[String],
         told: &mut dyn FnMut(&str),
@@ -159,7 +156,7 @@ impl Row {
         if self.stopped {
             return ControlFlow::Break(());
         }
-        self.ids.push(id);
+        self.ids.extend(ids);
         let all = tokenizer.decode(&self.ids);
         // Decoders may change what is before (a space, a half character): only what grows is taken.
         let Some(new) = all.strip_prefix(self.text.as_str()) else {

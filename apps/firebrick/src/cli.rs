@@ -627,8 +627,8 @@ pub struct TranslateArgs {
     /// Open hypotheses, in place of the model's own number; 1 is greedy
     #[arg(long, value_name = "N")]
     pub num_beams: Option<usize>,
-    /// Sentences per batch
-    #[arg(long, default_value_t = 16)]
+    /// Sentences per batch, of which every thread computes one
+    #[arg(long, default_value_t = 32)]
     pub batch_size: usize,
 }
 

@@ -10,3 +10,4 @@ pub mod device;
 pub mod generate;
 pub mod layers;
 pub mod parallel;
+pub mod threads;

@@ -19,12 +19,12 @@ pub fn backward(y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
     by_rows(width, [y, dy], dx, |[y, dy], dx| dispatch_softmax_gradient(y, dy, width, dx));
 }
 
-/// `y = x - log(sum(exp(x)))`
-pub fn log_forward(x: &[f32], width: usize, y: &mut [f32]) {
-    by_rows(width, [x], y, |[x], y| dispatch_log_softmax(x, width, y));
+/// `x -= log(sum(exp(x)))`
+pub fn log_in_place(x: &mut [f32], width: usize) {
+    by_rows(width, [], x, |[], x| dispatch_log_softmax(width, x));
 }
 
-/// Gradient of [`log_forward`] from its result.
+/// Gradient of [`log_in_place`] from its result.
 pub fn log_backward(y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
     by_rows(width, [y, dy], dx, |[y, dy], dx| dispatch_log_softmax_gradient(y, dy, width, dx));
 }
@@ -77,13 +77,16 @@ fn softmax_gradient(y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]) {
 }
 
 #[inline(always)]
-fn log_softmax(x: &[f32], width: usize, y: &mut [f32]) {
-    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+fn log_softmax(width: usize, x: &mut [f32]) {
+    const PIECE: usize = 1024;
+    for x in x.chunks_exact_mut(width) {
         let largest = max(x);
-        let log = exponentials(x, largest, y).ln() as f32;
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = (x - largest) - log;
+        let mut total = 0.0;
+        for x in x.chunks(PIECE) {
+            total += exponentials(x, largest, &mut [0.0; PIECE][..x.len()]);
         }
+        let log = total.ln() as f32;
+        x.iter_mut().for_each(|x| *x = (*x - largest) - log);
     }
 }
 
@@ -102,7 +105,7 @@ crate::for_this_cpu!(dispatch_softmax = softmax(x: &[f32], width: usize, y: &mut
 crate::for_this_cpu!(dispatch_softmax_gradient = softmax_gradient(
     y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]
 ));
-crate::for_this_cpu!(dispatch_log_softmax = log_softmax(x: &[f32], width: usize, y: &mut [f32]));
+crate::for_this_cpu!(dispatch_log_softmax = log_softmax(width: usize, x: &mut [f32]));
 crate::for_this_cpu!(dispatch_log_softmax_gradient = log_softmax_gradient(
     y: &[f32], dy: &[f32], width: usize, dx: &mut [f32]
 ));
@@ -138,10 +141,11 @@ mod tests {
             let mixed = |by: usize| (0..n).map(move |i| (i * by % 211) as f32 / 105.0 - 1.0);
             let x: Vec<f32> = mixed(7919).map(|x| x * spread).collect();
             let dy: Vec<f32> = mixed(977).collect();
-            let [mut y, mut dx, mut log, mut dlog] = [0; 4].map(|_| vec![f32::NAN; n]);
+            let [mut y, mut dx, mut dlog] = [0; 3].map(|_| vec![f32::NAN; n]);
+            let mut log = x.clone();
             forward(&x, width, &mut y);
             backward(&y, &dy, width, &mut dx);
-            log_forward(&x, width, &mut log);
+            log_in_place(&mut log, width);
             log_backward(&log, &dy, width, &mut dlog);
             for r in 0..rows {
                 let row = r * width..(r + 1) * width;

@@ -1,6 +1,6 @@
 //! A model folder that translates: opened, asked, saved.
 
-use std::{fs, path::Path};
+use std::{cmp::Reverse, fs, path::Path};
 
 use anyhow::Context;
 use burn::prelude::*;
@@ -8,6 +8,7 @@ use firebrick_core::{
     arch::bart::{Bart, BartConfig, BartForConditionalGeneration},
     checkpoint::{Source, tensors::write_atomically},
     generate::GenerationConfig,
+    threads,
 };
 use firebrick_metrics::{
     bleu::{Bleu, Tokenize},
@@ -103,7 +104,8 @@ impl Translator {
         Ok(joined.collect())
     }
 
-    /// Single sentences, in their order; those of like length share a batch. An empty one stays empty.
+    /// Single sentences, in their order; those of like length share a batch, and every thread takes batches of its own.
+    /// An empty one stays empty.
     pub fn sentences(
         &self,
         sentences: &[&str],
@@ -114,20 +116,23 @@ impl Translator {
             sentences.iter().map(|s| self.writer.tokenizer.encode(s, usize::MAX).len()).collect();
         let mut order: Vec<usize> =
             (0..sentences.len()).filter(|i| !sentences[*i].trim().is_empty()).collect();
-        order.sort_by_key(|i| tokens[*i]);
-        let mut answers = vec![String::new(); sentences.len()];
+        // The longest first, so that the threads end together.
+        order.sort_by_key(|i| Reverse(tokens[*i]));
         // A translation much longer than its source is a loop. The limit must not depend on who else is in the batch.
         let limit = |i: &usize| (2 * tokens[*i].next_multiple_of(16) + 10).min(self.longest - 1);
         let alike = order.chunk_by(|a, b| limit(a) == limit(b));
-        for part in alike.flat_map(|alike| alike.chunks(batch_size.max(1))) {
-            let batch: Vec<&str> = part.iter().map(|i| sentences[*i]).collect();
+        let batches: Vec<&[usize]> =
+            alike.flat_map(|alike| alike.chunks(batch_size.max(1))).collect();
+        let limits = Limits { special_tokens: true, ..Limits::default() };
+        let written = threads::each(&batches, |batch| {
+            let texts: Vec<&str> = batch.iter().map(|i| sentences[*i]).collect();
             let config =
-                GenerationConfig { max_new_tokens: Some(limit(&part[0])), ..config.clone() };
-            let limits = Limits { special_tokens: true, ..Limits::default() };
-            let written = self.writer.write(&batch, &config, &limits, &mut |_, _| {})?;
-            for (i, text) in part.iter().zip(written) {
-                answers[*i] = text.trim().to_string();
-            }
+                GenerationConfig { max_new_tokens: Some(limit(&batch[0])), ..config.clone() };
+            self.writer.write(&texts, &config, &limits, &mut |_, _| {})
+        })?;
+        let mut answers = vec![String::new(); sentences.len()];
+        for (i, text) in batches.concat().into_iter().zip(written.into_iter().flatten()) {
+            answers[i] = text.trim().to_string();
         }
         Ok(answers)
     }

@@ -26,7 +26,9 @@ use firebrick_core::{
     generate::{GenerationConfig, generate},
     layers::activation::Activation,
 };
-use firebrick_nlp::{classification, embed::Embedder, workload::TrainStep};
+use firebrick_nlp::{
+    classification, embed::Embedder, translation::translator::Translator, workload::TrainStep,
+};
 use firebrick_train::sampler::mix;
 use serde_json::json;
 
@@ -38,7 +40,7 @@ use crate::{
 use measure::{Report, SHORT, time};
 
 const WORKLOADS: &str = "bert-b1, bert-b8, vit-b1, vit-b8, resnet50-b1, resnet50-b8, mobilenetv2-b1, yolos-b1, \
-    wav2vec2-b1, minilm-256, gpt2-decode, llm-decode, whisper-base, start-bert, train-nanogpt, train-babygpt, \
+    wav2vec2-b1, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, start-bert, train-nanogpt, train-babygpt, \
     train-gpt-b12, train-bert-b8, train-sst2";
 
 /// Where things are.
@@ -75,6 +77,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
         "minilm-256" => bench.sentences(256),
         "gpt2-decode" => bench.decode("gpt2"),
         "llm-decode" => bench.decode("qwen2-0.5b-f32"),
+        "translate-beam4" => bench.translate("multi30k-en-de", 4),
         "whisper-base" => bench.whisper("whisper-base"),
         "start-bert" => bench.start("a film of rare grace and quiet power"),
         "train-nanogpt" => bench.train_characters([4, 4, 128], 64, 12),
@@ -113,7 +116,7 @@ impl Bench<'_> {
     fn checkpoint(&self, name: &str) -> Result<Source, Failure> {
         self.find(name).ok_or_else(|| {
             let message = format!(
-                "no checkpoint {name}: give --model, or set BENCH_ROOT and make it with shared/peers/make_checkpoints.py"
+                "no checkpoint {name}: give --model, or set BENCH_ROOT and make it as `cargo xtask bench --peers` does"
             );
             Failure::text(MISSING, message)
         })
@@ -201,6 +204,19 @@ impl Bench<'_> {
         Report::new(self.workload).with(extra).rate(&whole, NEW as f64, "tokens/s");
         let steps = |seconds| (NEW - 1) as f64 / (seconds - prompt);
         Report::new(self.workload).line("decode-only", "tokens/s", &whole, steps);
+        Ok(())
+    }
+
+    /// The 1,000 sentences of test2016, tokenizer included.
+    fn translate(&self, checkpoint: &str, num_beams: usize) -> Outcome {
+        let text = self.data("multi30k", "test_2016_flickr.en")?;
+        let texts: Vec<&str> = text.lines().collect();
+        let translator = Translator::open(&self.checkpoint(checkpoint)?, &self.device)?;
+        let config = GenerationConfig { num_beams, ..translator.config().clone() };
+        let timing = time(1, SHORT, || {
+            translator.translate(&texts, &config, 32).expect("sentences of plain text");
+        });
+        Report::new(self.workload).rate(&timing, texts.len() as f64, "sentences/s");
         Ok(())
     }
 

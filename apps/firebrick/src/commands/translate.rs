@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Lines of a file that are translated together, so that a file of any length needs no more memory.
-const LINES: usize = 256;
+const LINES: usize = 1024;
 
 /// Longest line of a file.
 const LINE_LIMIT: u64 = 1 << 20;

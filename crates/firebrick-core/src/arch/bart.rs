@@ -370,11 +370,11 @@ impl Bart {
 
     /// `[B, T, C]` -> `[B, T, V]`
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        let logits = match &self.head {
-            Some(head) => head.forward(x),
-            None => self.target().scores(x, None),
-        };
-        logits + self.logits_bias.val().unsqueeze()
+        let bias = self.logits_bias.val();
+        match &self.head {
+            Some(head) => head.forward(x) + bias.unsqueeze(),
+            None => self.target().scores(x, Some(bias.squeeze_dim(0))),
+        }
     }
 }
 

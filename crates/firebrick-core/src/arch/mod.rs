@@ -43,7 +43,7 @@ use inputs::{InputError, Inputs};
 pub type Output = (&'static str, TensorData);
 
 /// A model of any family with its head, as `transformers` names the pair: `BertForSequenceClassification`.
-pub trait AnyModel {
+pub trait AnyModel: Send + Sync {
     /// Inputs and outputs carry the names that `transformers` gives them.
     fn forward(&self, inputs: &Inputs) -> Result<Vec<Output>, InputError>;
 

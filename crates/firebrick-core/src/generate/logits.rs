@@ -122,7 +122,7 @@ fn softmax(scores: &[f32]) -> Vec<f32> {
 }
 
 /// `log(softmax(scores))` in place.
-pub(super) fn log_softmax(scores: &mut [f32]) {
+fn log_softmax(scores: &mut [f32]) {
     let largest = scores.iter().copied().fold(NEVER, f32::max);
     let sum: f64 = scores.iter().map(|x| f64::from((x - largest).exp())).sum();
     let log_sum = sum.ln() as f32;

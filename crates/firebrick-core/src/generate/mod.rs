@@ -296,19 +296,18 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Logits after the last token of each row; only the last `count` tokens of a row are new.
-    fn next(&self, rows: &[&[i64]], count: usize, cache: &mut Cache) -> Vec<Vec<f32>> {
+    /// Logits after the last token of each row, `[B, V]`; only the last `count` tokens of a row are new.
+    fn next(&self, rows: &[&[i64]], count: usize, cache: &mut Cache) -> Tensor<2> {
         let new = rows.iter().flat_map(|row| &row[row.len() - count..]);
         let new: Vec<i32> = new.map(|id| *id as i32).collect();
         let ids = Tensor::from_data(TensorData::new(new, [rows.len(), count]), self.device);
-        let logits = self.decoder.next(ids, cache);
-        let [_, vocabulary] = logits.dims();
-        let logits = logits.into_data().try_into_vec::<f32>().expect("models compute in f32");
-        if rows.len() == 1 {
-            return vec![logits]; // as long as the vocabulary: not copied
-        }
-        logits.chunks(vocabulary).map(<[f32]>::to_vec).collect()
+        self.decoder.next(ids, cache)
     }
+}
+
+/// Row after row.
+fn numbers(scores: Tensor<2>) -> Vec<f32> {
+    scores.into_data().try_into_vec().expect("models compute in f32")
 }
 
 /// `input_ids` and, on their left, the padding that `attention_mask` hides: rows, and padding of each.

@@ -29,9 +29,11 @@ pub(super) fn run(
     let mut new = job.read;
     for length in job.read..job.longest {
         let views: Vec<&[i64]> = rows.iter().map(Vec::as_slice).collect();
-        let mut scores = job.next(&views, new, &mut cache);
+        let scores = job.next(&views, new, &mut cache);
+        let [_, vocabulary] = scores.dims();
+        let mut scores = super::numbers(scores);
         new = 1;
-        for (row, scores) in scores.iter_mut().enumerate() {
+        for (row, scores) in scores.chunks_exact_mut(vocabulary).enumerate() {
             if !open[row] {
                 rows[row].push(pad);
                 continue;

@@ -250,8 +250,14 @@ impl MultiHeadAttention {
     }
 
     /// The tokens `x` look at a memory, as a decoder looks at its source: `[B, Tq, C]` -> `[B, Tq, C]`
+    ///
+    /// A memory of fewer rows is shared by neighbours: its first row by the first ones of `x`, and so on. `mask` is of
+    /// the memory's rows, and hides nothing by position.
     pub fn over(&self, x: Tensor<3>, memory: [Tensor<3>; 2], mask: &Mask) -> Tensor<3> {
-        self.mix(self.split.enter(x), memory, mask)
+        let [b, t, c] = x.dims();
+        let [rows, _, _] = memory[0].dims();
+        let x = x.reshape([rows, b / rows * t, c]);
+        self.mix(self.split.enter(x), memory, mask).reshape([b, t, c])
     }
 
     fn keys_and_values(&self, x: Tensor<3>) -> [Tensor<3>; 2] {

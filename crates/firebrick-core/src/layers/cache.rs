@@ -4,10 +4,10 @@
 
 use burn::{prelude::*, tensor::TensorData};
 
-use super::{attention::Mask, rnn::State};
+use super::{attention::Mask, linear::indices, rnn::State};
 
-/// Rows of a fresh buffer: few sentences are longer.
-const FIRST_ROWS: usize = 64;
+/// Rows of a fresh buffer: beam search copies all of them at each step, and many sentences are no longer.
+const FIRST_ROWS: usize = 8;
 
 /// Keys and values of one attention, written in place into a buffer that doubles when it is full.
 #[derive(Debug, Clone)]
@@ -64,9 +64,10 @@ pub struct Cache {
     pub layers: Vec<KeyValue>,
     /// Of recurrent layers; empty without any, and before the first token.
     pub states: Vec<State>,
-    /// Keys and values of the source, by layer; empty without an encoder.
+    /// Keys and values of the sources, by layer; empty without an encoder. Sequences over one source are neighbours,
+    /// equally many for each.
     pub memory: Vec<[Tensor<3>; 2]>,
-    /// `[B, T]` of the source, true where padding.
+    /// `[sources, T]`, true where padding.
     pub memory_pad: Option<Tensor<2, Bool>>,
     /// Padding in front of each row's prompt, in tokens; empty when there is none.
     pub padding: Vec<usize>,
@@ -126,21 +127,25 @@ impl Cache {
         Mask::causal(pad)
     }
 
-    /// Row `i` becomes what row `rows[i]` was; there may be more or fewer than before.
-    pub fn select(&mut self, rows: &[usize]) {
+    /// Row `i` becomes what row `rows[i]` was; there may be more or fewer than before. Of the sources, if there are any,
+    /// `sources` stay, in their order.
+    pub fn select(&mut self, rows: &[usize], sources: &[usize]) {
         if !self.padding.is_empty() {
             self.padding = rows.iter().map(|row| self.padding[*row]).collect();
         }
         let Some(device) = self.device() else { return };
-        let index: Vec<i32> = rows.iter().map(|row| *row as i32).collect();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &device);
+        let index = indices(rows, &device);
         self.layers.iter_mut().for_each(|layer| layer.select(&index));
         let states = std::mem::take(&mut self.states).into_iter();
         self.states = states.map(|state| state.select(index.clone())).collect();
-        for memory in &mut self.memory {
-            *memory = memory.each_ref().map(|x| x.clone().select(0, index.clone()));
+        let before = self.memory.first().map(|[key, _]| key.dims()[0]);
+        if before.is_some_and(|before| before != sources.len()) {
+            let index = indices(sources, &device);
+            for memory in &mut self.memory {
+                *memory = memory.each_ref().map(|x| x.clone().select(0, index.clone()));
+            }
+            self.memory_pad = self.memory_pad.take().map(|pad| pad.select(0, index));
         }
-        self.memory_pad = self.memory_pad.take().map(|pad| pad.select(0, index));
     }
 
     fn device(&self) -> Option<Device> {

@@ -112,10 +112,10 @@ impl FusedOps for Flex {
     }
 
     fn fused_log_softmax(x: FlexTensor) -> FlexTensor {
-        let x = dense(x);
-        let mut y = like(&x);
-        softmax::log_forward(floats(&x), width(&x), y.storage_mut());
-        y
+        let mut x = owned(dense(x));
+        let width = width(&x);
+        softmax::log_in_place(x.storage_mut(), width);
+        x
     }
 
     fn fused_cross_entropy(
@@ -438,16 +438,7 @@ pub(super) fn cross_entropy_with_gradient(
     ignore: Option<i32>,
     smoothing: f32,
 ) -> [FlexTensor; 2] {
-    let (logits, targets) = (dense(logits), dense(targets));
-    let whole = logits.storage::<f32>().len() == logits.shape().num_elements();
-    let mut grad = match logits.is_unique() && whole {
-        true => logits,
-        false => {
-            let mut copy = like(&logits);
-            copy.storage_mut().copy_from_slice(floats(&logits));
-            copy
-        }
-    };
+    let (mut grad, targets) = (owned(dense(logits)), dense(targets));
     let all = CrossEntropy { targets: &ints(&targets), ignore, smoothing };
     let loss = cross_entropy::loss_and_gradient(&all, grad.storage_mut());
     [scalar(loss), grad]
@@ -536,6 +527,17 @@ fn matrix<'a, T>(x: &FlexTensor, storage: &'a [T]) -> Matrix<'a, T> {
 /// In one piece, if only a piece of a larger buffer (which Burn's `to_contiguous` would copy).
 pub(super) fn dense(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// `x` if nobody else has it, else a copy.
+fn owned(x: FlexTensor) -> FlexTensor {
+    let whole = x.storage::<f32>().len() == x.shape().num_elements();
+    if x.is_unique() && whole {
+        return x;
+    }
+    let mut copy = like(&x);
+    copy.storage_mut().copy_from_slice(floats(&x));
+    copy
 }
 
 fn width(x: &FlexTensor) -> usize {
