@@ -36,7 +36,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
             let places = places::of_recipe(Path::new(""));
             let corpus = pictures::corpus::load(&read, global.seed.unwrap_or(0), &places)?;
-            let (part, samples) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            let (part, samples) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), samples)
         }
         Some(path) => {
@@ -52,7 +52,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
-            choose(split, corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let watch = Stopwatch::start();
@@ -82,7 +82,6 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
 /// Folders of people by path, or those of the recipe's data.
 pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let embedder = people::embedder::FaceEmbedder::open(source, &global.device.open()?)?;
-    let split = args.split.as_deref();
     let seed = global.seed.unwrap_or(0);
     let (data, samples) = match &args.data {
         Some(path) if !is_set(path) => {
@@ -103,7 +102,7 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
             }
             let places = places::of_recipe(&opened.base);
             let corpus = people::corpus::load(&recipe.data, recipe.seed, &places)?;
-            choose(split, corpus.train, corpus.valid, Some(corpus.test))?
+            choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
     let names: Vec<&str> = samples.iter().map(|sample| sample.label.as_str()).collect();
@@ -156,7 +155,7 @@ pub(super) fn actions(
                 recipe.data.dataset.clone_from(set);
             }
             let corpus = clips::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
-            choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?
+            choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
     let judged = classifier.judge(&found, args.batch_size.max(1));
@@ -234,7 +233,7 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
                 detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
             let places = places::of_recipe(Path::new(""));
             let corpus = detection::corpus::load(&frame(data), global.seed.unwrap_or(0), &places)?;
-            let (part, scenes) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            let (part, scenes) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), scenes)
         }
         Some(path) => {
@@ -251,7 +250,7 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let recipe: detection::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = detection::corpus::load(&frame(recipe.data), recipe.seed, &places)?;
-            choose(split, corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let judged = detector.judge(&scenes, args.batch_size)?;
