@@ -261,8 +261,10 @@ fn object_detection() {
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (24, &"1.ppm".into()));
     assert!(first["boxes"].is_array(), "{first}");
-    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "boxes/boxes.json"]));
+    let ask = ["eval", "mine", "--json", "--data", "boxes/boxes.json", "--latency", "2"];
+    let scores = json(&run(home, &ask));
     assert!(scores["metrics"]["map50"].is_number() && scores["rows"] == 24, "{scores}");
+    assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let drawn = ["vision", "detect", "boxes/images/1.ppm", "--model", "mine", "--threshold", "0"];
     let drawn = json(&run(home, &[drawn.as_slice(), &["--output", "out.png", "--json"]].concat()));
     for found in drawn[0]["boxes"].as_array().unwrap() {

@@ -158,9 +158,16 @@ pub(super) fn actions(
             choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
+    let watch = Stopwatch::start();
     let judged = classifier.judge(&found, args.batch_size.max(1));
+    let speed = watch.speed(found.len(), args.latency, |row| {
+        classifier.judge(&found[row..=row], 1);
+    });
     let skipped = found.len() - judged.confusion.total() as usize;
-    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
+    let labels = &classifier.labels;
+    let mut scored = of_classes(data, labels, &judged.confusion, judged.metrics(), skipped)?;
+    scored.more["speed"] = speed;
+    Ok(scored)
 }
 
 /// Frames of a table with `file` and `anomalous`, or those of the recipe's data.
@@ -186,6 +193,7 @@ pub(super) fn anomalies(
             ("test".into(), corpus.test)
         }
     };
+    let watch = Stopwatch::start();
     let scores: Vec<Vec<f64>> = found
         .iter()
         .map(|clip| {
@@ -193,6 +201,12 @@ pub(super) fn anomalies(
             seen.iter().map(|seen| seen.score).collect()
         })
         .collect();
+    let rows = scores.iter().map(Vec::len).sum();
+    let frames: Vec<_> = found.iter().flat_map(|clip| &clip.frames).collect();
+    let speed = watch.speed(rows, args.latency, |row| {
+        let (name, frames) = (String::new(), vec![frames[row].clone()]);
+        detector.watch(&anomaly::corpus::Clip { name, frames, anomalous: vec![] }, 1);
+    });
     let roc = anomaly::train::scores(&found, &scores);
     if roc.auc().is_none() {
         let message = format!("{data}: frames of both kinds are needed");
@@ -209,9 +223,8 @@ pub(super) fn anomalies(
         .collect();
     let more = json!({
         "threshold": detector.threshold, "auc_95": roc.auc_interval(), "auc_by_clip": by_clip,
-        "anomalous": roc.positives.len(),
+        "anomalous": roc.positives.len(), "speed": speed,
     });
-    let rows = roc.positives.len() + roc.negatives.len();
     let metrics = anomaly::train::metrics(&roc, detector.threshold);
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
@@ -253,8 +266,14 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let watch = Stopwatch::start();
     let judged = detector.judge(&scenes, args.batch_size)?;
-    let more = detection::report::by_label(&judged);
+    let speed = watch.speed(scenes.len(), args.latency, |row| {
+        // What cannot be judged was told above.
+        let _ = detector.judge(&scenes[row..=row], 1);
+    });
+    let mut more = detection::report::by_label(&judged);
+    more["speed"] = speed;
     Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
 }
 
