@@ -173,6 +173,9 @@ pub struct EvalArgs {
     /// Rows per batch
     #[arg(long, default_value_t = 64)]
     pub batch_size: usize,
+    /// At most so many rows, spread evenly over the part
+    #[arg(skip)]
+    pub rows: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -185,15 +188,18 @@ pub struct CompressArgs {
     /// Store weights as whole numbers
     #[arg(long, value_parser = ["int8", "int4"])]
     pub quantize: Option<String>,
-    /// Take out a share of each layer's feed-forward neurons (--prune neurons=0.5) or of the channels of a ResNet's stages
-    /// (--prune channels=0.5)
-    #[arg(long, value_name = "WHAT=SHARE")]
+    /// Also round so that layers say the same of so many training rows (GPTQ), in place of each weight to the nearest
+    #[arg(long, value_name = "ROWS", requires = "quantize", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub gptq: Option<u32>,
+    /// Take out a share of each layer's feed-forward neurons (--prune neurons=0.5), of the channels of a ResNet's stages
+    /// (--prune channels=0.5) or of the layers (--prune layers=0.5), or so many layers (--prune layers=2)
+    #[arg(long, value_name = "WHAT=AMOUNT")]
     pub prune: Option<String>,
     /// Then train what is left for so many epochs on the model's own recipe
     #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub fine_tune: Option<u32>,
-    /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points more
-    /// than it
+    /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points or %
+    /// more than it
     #[arg(long, value_name = "size<=25%,accuracy>=-0.5")]
     pub budget: Option<String>,
     /// File with labelled rows, or id of a data set, in place of the validation part of the model's own data
@@ -209,7 +215,7 @@ pub struct CompressArgs {
     pub columns: ColumnArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ColumnArgs {
     /// Column (or JSON key) with the text
     #[arg(long, default_value = "text", value_name = "NAME")]

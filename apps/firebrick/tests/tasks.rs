@@ -1,6 +1,6 @@
 //! Every task from files of one's own: trained for some steps, scored, asked.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use serde_json::{Value, json as value};
 
@@ -261,8 +261,10 @@ fn object_detection() {
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (24, &"1.ppm".into()));
     assert!(first["boxes"].is_array(), "{first}");
-    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "boxes/boxes.json"]));
+    let ask = ["eval", "mine", "--json", "--data", "boxes/boxes.json", "--latency", "2"];
+    let scores = json(&run(home, &ask));
     assert!(scores["metrics"]["map50"].is_number() && scores["rows"] == 24, "{scores}");
+    assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let drawn = ["vision", "detect", "boxes/images/1.ppm", "--model", "mine", "--threshold", "0"];
     let drawn = json(&run(home, &[drawn.as_slice(), &["--output", "out.png", "--json"]].concat()));
     for found in drawn[0]["boxes"].as_array().unwrap() {
@@ -497,6 +499,41 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
     let output = command.current_dir(home).args(["train", "strange.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn a_language_model_is_rounded_by_what_its_layers_see_and_loses_layers() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let lines: String = (0..300).map(|i| format!("line {} of the poem\n", i % 7)).collect();
+    fs::write(home.join("poem.txt"), lines).unwrap();
+    let tables = "[data]\ntrain = \"poem.txt\"\nunit = \"character\"\nwindow = 32\n\
+                  [model]\nhidden_size = 32\nnum_hidden_layers = 3\n";
+    recipe(home, "language-modelling", tables);
+    let compress = |output: &str, more: &[&str]| {
+        let args = [&["compress", "mine", "--json", "--output", output], more].concat();
+        let report = json(&run(home, &args));
+        let candidates = report["candidates"].as_array().unwrap().iter();
+        candidates
+            .map(|c| (c["name"].as_str().unwrap().to_string(), c["measured"]["metrics"].clone()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let more = ["--quantize", "int4", "--gptq", "8", "--budget", "perplexity<=+5%"];
+    let found = compress("small", &more);
+    assert_ne!(found["int4"]["loss"], found["int4-gptq"]["loss"], "{found:?}");
+
+    let found = compress("short", &["--prune", "layers=2", "--fine-tune", "1"]);
+    let loss = |name: &str| found[name]["loss"].as_f64().unwrap();
+    assert!(loss("layers-2-tuned") < loss("layers-2"), "{found:?}");
+    let config = json(&fs::read_to_string(home.join("short/config.json")).unwrap());
+    assert_eq!(config["n_layer"], 1);
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    command.current_dir(home).args(["compress", "mine", "--output", "none", "--prune", "layers=3"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("3 of 3, not 1 to 2"), "{said}");
 }
 
 #[test]

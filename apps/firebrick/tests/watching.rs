@@ -167,8 +167,10 @@ fn anomalies_are_found_in_videos() {
                   [anomaly]\nside = [12, 24]\n\
                   [model]\nnum_frames = 3\nhidden_sizes = [4, 6]\nnum_hidden_layers = 1\n";
     trained(home, "anomaly-detection", tables);
-    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "test.csv"]));
+    let ask = ["eval", "mine", "--json", "--data", "test.csv", "--latency", "2"];
+    let scores = json(&run(home, &ask));
     assert!(scores["metrics"]["auc"].is_number() && scores["rows"] == 24, "{scores}");
+    assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let answers = run(home, &["predict", "mine", "--input", "test"]);
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (24, &"fast/000.pgm".into()));
@@ -213,9 +215,10 @@ fn actions_are_named() {
     let tables = "[data]\ntrain = \"clips.csv\"\nvalid_recordings = [\"r3\"]\nframes = 6\nsize = [16, 20]\ngrey = true\n\
                   [augment]\nflip = 0.5\n[model]\nhidden_sizes = [4, 6]\nhidden_size = 5\n";
     trained(home, "video-classification", tables);
-    let scores =
-        json(&run(home, &["eval", "mine", "--json", "--data", "clips.csv", "--split", "test"]));
+    let ask = ["eval", "mine", "--json", "--data", "clips.csv", "--split", "test"];
+    let scores = json(&run(home, &[&ask[..], &["--latency", "2"]].concat()));
     assert!(scores["metrics"]["macro_f1"].is_number() && scores["rows"] == 4, "{scores}");
+    assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let answers = run(home, &["predict", "mine", "--input", "clips"]);
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (20, &"00.pgm".into()));

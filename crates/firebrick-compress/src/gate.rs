@@ -13,7 +13,7 @@ struct Limit {
     what: String,
     at_least: bool,
     value: f64,
-    /// Of the original's, in percent; else MB, ms, or points more than the original.
+    /// In percent of the original's, of a score that much more; else MB, ms, or points more than the original.
     share: bool,
 }
 
@@ -21,6 +21,7 @@ impl Budget {
     /// - `size<=25%`, `latency<=50%`, `memory<=80%`: of the original
     /// - `size<=3`, `latency<=1.5`, `memory<=200`: MB of weights, ms (p50), MB
     /// - `accuracy>=-0.5`, `bleu>=-1`, `perplexity<=2`: points more than the original
+    /// - `perplexity<=5%`: of the original, more than it
     pub fn parse(text: &str) -> Result<Self, String> {
         text.split(',')
             .map(str::trim)
@@ -79,7 +80,10 @@ impl Limit {
                     let known = known.join(", ");
                     return Some((f64::INFINITY, format!("no score `{name}` (there are {known})")));
                 };
-                (points(name, *old, *new), " points")
+                match self.share {
+                    true => (100.0 * (new - old) / old.abs(), "% more"),
+                    false => (points(name, *old, *new), " points"),
+                }
             }
         };
         let least = if unit == " points" { 1.0 } else { 1e-3 };
@@ -139,6 +143,8 @@ mod tests {
                 "latency is 2.00 ms, not <= 1 ms: missed by 1.00 ms",
             ],
         );
+        check("loss<=0%", &[]);
+        check("accuracy>=+1%", &["accuracy is -0.78% more, not >= 1% more: missed by 1.78% more"]);
         check("bleu>=0", &["no score `bleu` (there are accuracy, loss)"]);
         check("", &[]);
         for bad in ["size", "size<=big", "size<25%"] {

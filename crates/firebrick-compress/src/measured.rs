@@ -61,11 +61,26 @@ impl Measured {
 
     /// The score that a model of this kind is judged by.
     pub fn score(&self) -> Option<(&str, f64)> {
-        let known =
-            ["accuracy", "label_accuracy", "span_f1", "tag_accuracy", "bleu", "perplexity", "wer"];
-        let found = known.iter().find_map(|name| self.metrics.get_key_value(*name));
-        found.or_else(|| self.metrics.iter().next()).map(|(name, value)| (name.as_str(), *value))
+        score(&self.metrics)
     }
+}
+
+fn score(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
+    #[rustfmt::skip]
+    let known = [
+        "accuracy", "label_accuracy", "span_f1", "tag_accuracy", "bleu", "perplexity", "wer", "map", "auc",
+    ];
+    let found = known.iter().find_map(|name| metrics.get_key_value(*name));
+    found.or_else(|| metrics.iter().next()).map(|(name, value)| (name.as_str(), *value))
+}
+
+/// How bad a model with these scores is: its loss, finer than a count of right answers, or else its score in points.
+pub fn badness(metrics: &BTreeMap<String, f64>) -> f64 {
+    let points = |(name, value)| match lower_is_better(name) {
+        true => points(name, 0.0, value),
+        false => -points(name, 0.0, value),
+    };
+    metrics.get("loss").copied().or_else(|| score(metrics).map(points)).unwrap_or(0.0)
 }
 
 /// Whether less of it is better.
@@ -124,6 +139,15 @@ pub(crate) mod tests {
         assert!((points("accuracy", 0.80, 0.79) + 1.0).abs() < 1e-9);
         assert!((points("bleu", 30.0, 29.5) + 0.5).abs() < 1e-9);
         assert!((points("perplexity", 20.0, 21.0) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_worse_has_more_badness() {
+        let of = |name: &str, value: f64| badness(&BTreeMap::from([(name.to_string(), value)]));
+        assert!((of("accuracy", 0.8) - of("accuracy", 0.81) - 1.0).abs() < 1e-9);
+        assert!((of("bleu", 29.0) - of("bleu", 31.0) - 2.0).abs() < 1e-9);
+        assert!(of("wer", 0.3) > of("wer", 0.2));
+        assert_eq!(badness(&measured(1, 0.9, 1.0).metrics), 0.5); // its loss
     }
 
     #[test]

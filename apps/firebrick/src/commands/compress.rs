@@ -1,6 +1,9 @@
 //! `firebrick compress`: smaller candidates of a model, each measured as it was read back by a process of its own, and
 //! the one that keeps to the budget.
 
+mod prune;
+mod report;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -12,20 +15,19 @@ use burn::tensor::Device;
 use firebrick_compress::{
     card, folder,
     gate::{Budget, choose},
-    measured::{Measured, pareto, points},
-    prune::without_channels,
+    measured::{Measured, badness},
     quantise,
 };
-use firebrick_core::checkpoint::{Source, quantise::Plan};
+use firebrick_core::{
+    checkpoint::{Source, quantise::Plan},
+    layers::moments::{self, Moments},
+};
 use firebrick_kernels::quantised::{Format, Range};
-use firebrick_nlp::classification::{corpus, prune::without_neurons, recipe::Recipe};
-use firebrick_train::job::Recipe as _;
-use serde_json::json;
-use toml::{Table, Value};
 
-use super::{Outcome, ask, eval};
+use self::{prune::Prune, report::report};
+use super::{Outcome, eval};
 use crate::{
-    cli::{CompressArgs, Global},
+    cli::{CompressArgs, EvalArgs, Global},
     failure::{BAD_FILE, Failure, GATE, USAGE},
     places,
     progress::{Progress, Style},
@@ -41,7 +43,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let prune = args.prune.as_deref().map(Prune::parse).transpose().map_err(usage)?;
     if args.quantize.is_none() && prune.is_none() {
         return Err(usage(
-            "nothing to do: --quantize int8, --quantize int4, --prune neurons=0.5, --prune channels=0.5"
+            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, channels=0.5 or layers=2"
                 .into(),
         ));
     }
@@ -83,51 +85,6 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
                 format!("budget missed by {}: {missed}; it is kept in {kept}", chosen.name),
             ))
         }
-    }
-}
-
-/// What goes: a share of the feed-forward neurons of every layer, or of the channels of every stage.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Prune {
-    Neurons(f64),
-    Channels(f64),
-}
-
-impl Prune {
-    /// `neurons=0.5`, `channels=0.25`
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.contains("heads") {
-            return Err(
-                "--prune heads: config.json has no place for fewer heads of the same size, so that \
-                        transformers would not open the result; neurons=0.5 works"
-                    .into(),
-            );
-        }
-        let parsed = text.split_once('=').and_then(|(what, share)| {
-            let share = share.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0)?;
-            match what {
-                "neurons" => Some(Self::Neurons(share)),
-                "channels" => Some(Self::Channels(share)),
-                _ => None,
-            }
-        });
-        parsed.ok_or_else(|| format!("--prune `{text}` is not like neurons=0.5 or channels=0.5"))
-    }
-
-    /// In a file name, and for the card.
-    fn name(self) -> String {
-        match self {
-            Self::Neurons(share) => format!("neurons-{share}"),
-            Self::Channels(share) => format!("channels-{share}"),
-        }
-    }
-
-    fn method(self) -> String {
-        let (share, what) = match self {
-            Self::Neurons(share) => (share, "feed-forward neurons of each layer"),
-            Self::Channels(share) => (share, "channels of each stage"),
-        };
-        format!("taking out {:.0} % of the {what}", 100.0 * share)
     }
 }
 
@@ -191,7 +148,11 @@ impl Job<'_> {
             before = format!("{name}+");
         }
         let first = candidates.last().map(|candidate: &Candidate| candidate.method.clone());
-        for (name, plan) in self.args.quantize.as_deref().map_or_else(Vec::new, plans) {
+        let known = match self.args.gptq {
+            Some(rows) => self.moments(&source, rows as usize)?,
+            None => Moments::new(),
+        };
+        for (name, plan) in self.plans(&known) {
             let method = format!("storing weights as {name}");
             let method =
                 first.as_ref().map_or(method.clone(), |first| format!("{first}, and {method}"));
@@ -214,88 +175,68 @@ impl Job<'_> {
         Ok(Candidate { name, method, folder, measured })
     }
 
-    fn prune(&self, prune: Prune, target: &Path) -> Outcome {
-        let config = self.source.config()?;
-        let family = config["model_type"].as_str().unwrap_or_default();
-        let share = match prune {
-            Prune::Neurons(share) => share,
-            Prune::Channels(_) if family != "resnet" => {
-                let message = format!("--prune channels is for a ResNet, not for {family}");
-                return Err(Failure::text(USAGE, message));
-            }
-            Prune::Channels(share) => {
-                return Ok(without_channels(&self.source, share, target, &self.device)?);
-            }
-        };
-        if ask::task(&self.source)? != Recipe::TASK
-            || !["bert", "roberta", "distilbert"].contains(&family)
-        {
-            let message = format!(
-                "--prune neurons is for text classifiers of the BERT family, not for {family}"
-            );
+    /// What goes into the linear layers of `source` on so many rows that it was trained on, one by one: a batch has
+    /// padding, which no layer is to be right for.
+    fn moments(&self, source: &Source, rows: usize) -> Result<Moments, Failure> {
+        let asked = EvalArgs { batch_size: 1, ..self.training_rows(rows)? };
+        let (scored, moments) = moments::record(|| eval::score(&asked, source, self.global));
+        let rows = scored?.rows;
+        if moments.is_empty() {
+            let message = "--gptq: this model asks no linear layer, and has none to round";
             return Err(Failure::text(USAGE, message));
         }
-        // Rows that the model was trained on tell what its neurons do; without them their weights must.
-        let rows =
-            eval::recipe_of(&self.args.model, &self.source, self.global).ok().and_then(|opened| {
-                let recipe: Recipe = opened.parse(&[]).ok()?;
-                corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base)).ok()
-            });
-        let rows = rows.map_or_else(Vec::new, |corpus| corpus.train);
-        if rows.is_empty() {
-            self.progress
-                .line("the training rows are not here: neurons are chosen by their weights");
-        }
-        Ok(without_neurons(&self.source, share, &rows, &self.device, target)?)
+        self.progress.line(&format!("gptq: {} layers, on {rows} training rows", moments.len()));
+        Ok(moments)
     }
 
-    /// Trains what is left on the model's own recipe, a process of its own, at a third of its rate.
-    fn fine_tune(&self, pruned: &Path, epochs: u32, target: &Path) -> Outcome {
-        let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
-        let text = opened.as_text();
-        let mut recipe: Table = text.parse().context("reading the model's recipe again")?;
-        let from = std::path::absolute(pruned).context("the folder of the pruned model")?;
-        let pretrained = Value::String(from.display().to_string());
-        recipe.insert("model".into(), Table::from_iter([("pretrained".into(), pretrained)]).into());
-        if let Some(tokenizer) = recipe.get_mut("tokenizer").and_then(Value::as_table_mut) {
-            tokenizer.retain(|key, _| key == "max_len");
-            tokenizer.insert("kind".into(), "pretrained".into());
+    /// The rows that the model was trained on, or those of the training part of `--data ID`.
+    fn training_rows(&self, rows: usize) -> Result<EvalArgs, Failure> {
+        let Self { args, global, source, .. } = self;
+        let set = args.data.clone().filter(|data| eval::is_set(data));
+        if set.is_none() && eval::recipe_of(&args.model, source, global).is_err() {
+            let message = "the rows that this model was trained on are not known: name a data set with --data ID";
+            return Err(Failure::text(USAGE, message));
         }
-        // Its files lie where the recipe was.
-        for (_, value) in recipe.get_mut("data").and_then(Value::as_table_mut).into_iter().flatten()
-        {
-            if let Some(path) =
-                value.as_str().map(|file| opened.base.join(file)).filter(|path| path.exists())
-            {
-                *value = Value::String(
-                    std::path::absolute(path).context("a data file")?.display().to_string(),
-                );
-            }
-        }
-        let train = recipe.entry("train").or_insert_with(|| Table::new().into());
-        if let Some(train) = train.as_table_mut() {
-            let rate = train.get("learning_rate").and_then(Value::as_float);
-            train.insert("learning_rate".into(), (rate.unwrap_or(1e-3) / 3.0).into());
-            train.insert("epochs".into(), i64::from(epochs).into());
-            train.remove("max_steps");
-        }
-        recipe.remove("sweep");
-        let name = recipe["name"].as_str().unwrap_or_default().to_string();
-        let file = self.scratch.0.join("tuned.toml");
-        fs::write(&file, recipe.to_string()).context("writing a recipe")?;
-        let runs = self.scratch.0.join("runs");
-        self.progress.line(&format!("training what is left for {epochs} epochs"));
-        let mut command = self.program()?;
-        command.arg("train").arg(&file).arg("--runs").arg(&runs).args([
-            "--progress",
-            "none",
-            "--quiet",
-        ]);
-        command.args(["--device", &self.global.device.to_string()]);
-        command.args(["--threads", &self.global.threads.to_string()]);
-        self.finish(command, &format!("training {}", pruned.display()))?;
-        fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
-        Ok(())
+        Ok(EvalArgs {
+            model: args.model.clone(),
+            data: set,
+            data_of: None,
+            split: Some("train".into()),
+            require: vec![],
+            latency: 0,
+            robustness: false,
+            columns: args.columns.clone(),
+            batch_size: 64,
+            rows: Some(rows),
+        })
+    }
+
+    /// Ways to make whole numbers of weights, by name; with GPTQ too where `known` says what goes into them.
+    fn plans(&self, known: &Moments) -> Vec<(&'static str, Plan)> {
+        let int4 = |group| Plan::new(Format::Int4 { group });
+        let int8 = |range| Plan { range, ..Plan::new(Format::Int8) };
+        let gptq = |plan| Plan { moments: known.clone(), ..plan };
+        let (mut plans, known_better) = match self.args.quantize.as_deref() {
+            None => return vec![],
+            Some("int4") => (
+                vec![
+                    ("int4", int4(32)),
+                    ("int4-minmax", Plan { range: Range::MinMax, ..int4(32) }),
+                    ("int4-128", int4(128)),
+                ],
+                vec![("int4-gptq", gptq(int4(32))), ("int4-128-gptq", gptq(int4(128)))],
+            ),
+            Some(_) => (
+                vec![
+                    ("int8", int8(Range::MinMax)),
+                    ("int8-mse", int8(Range::Mse)),
+                    ("int8-99.99", int8(Range::Percentile(0.9999))),
+                ],
+                vec![("int8-gptq", gptq(int8(Range::MinMax)))],
+            ),
+        };
+        plans.extend(known_better.into_iter().filter(|_| !known.is_empty()));
+        plans
     }
 
     fn program(&self) -> anyhow::Result<Command> {
@@ -367,8 +308,8 @@ impl Job<'_> {
 
     /// What each weight costs when it alone becomes whole numbers, the dearest first.
     fn sensitivity(&self, original: &Measured) -> Result<Vec<(String, f64)>, Failure> {
-        let plans = self.args.quantize.as_deref().map_or_else(Vec::new, plans);
-        let Some((_, plan)) = plans.into_iter().next() else { return Ok(vec![]) };
+        let mut plans = self.plans(&Moments::new()).into_iter();
+        let Some((_, plan)) = plans.next() else { return Ok(vec![]) };
         let all = self.scratch.0.join("all");
         quantise::quantise(&self.source, &plan, &all, &self.device)?;
         let weights = quantise::weights(&all)?;
@@ -382,14 +323,7 @@ impl Job<'_> {
                 &self.device,
             )?;
             let found = self.measure(name, &folder.to_string_lossy(), 0)?;
-            let loss = |m: &Measured| m.metrics.get("loss").copied();
-            let cost = match (loss(original), loss(&found), original.score(), found.score()) {
-                // Finer than a count of right answers.
-                (Some(old), Some(new), ..) => new - old,
-                (_, _, Some((score, old)), Some((_, new))) => -points(score, old, new),
-                _ => 0.0,
-            };
-            table.push((name.clone(), cost));
+            table.push((name.clone(), badness(&found.metrics) - badness(&original.metrics)));
         }
         table.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(table)
@@ -412,86 +346,4 @@ impl Job<'_> {
             .with_context(|| format!("moving the result to {}", output.display()))?;
         Ok(())
     }
-}
-
-/// Ways to make whole numbers of weights: by name.
-fn plans(format: &str) -> Vec<(&'static str, Plan)> {
-    let int4 = Plan::new(Format::Int4 { group: 32 });
-    let int8 = |range| Plan { range, ..Plan::new(Format::Int8) };
-    match format {
-        "int4" => vec![
-            ("int4", int4.clone()),
-            ("int4-minmax", Plan { range: Range::MinMax, ..int4 }),
-            ("int4-128", Plan::new(Format::Int4 { group: 128 })),
-        ],
-        _ => vec![
-            ("int8", int8(Range::MinMax)),
-            ("int8-mse", int8(Range::Mse)),
-            ("int8-99.99", int8(Range::Percentile(0.9999))),
-        ],
-    }
-}
-
-fn report(
-    args: &CompressArgs,
-    global: &Global,
-    original: &Measured,
-    candidates: &[Candidate],
-    best: usize,
-    sensitivity: &[(String, f64)],
-) {
-    let mut all = vec![("original", original)];
-    all.extend(candidates.iter().map(|candidate| (candidate.name.as_str(), &candidate.measured)));
-    let front = pareto(&all.iter().map(|(_, measured)| *measured).collect::<Vec<_>>());
-    let (score, old) = original.score().unwrap_or(("score", 0.0));
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
-        "",
-        "MB",
-        "of it",
-        score,
-        "points",
-        "95 %",
-        "p50 ms",
-        "p95 ms",
-        "rows/s",
-        "peak MB",
-        "mJ/row (at 10 W)",
-        "front",
-    ]);
-    for ((name, m), front) in all.iter().zip(&front) {
-        let value = m.metrics.get(score).copied().unwrap_or_default();
-        let interval =
-            m.interval.map_or(String::new(), |[low, high]| format!("{low:.4} .. {high:.4}"));
-        table.add_row([
-            name.to_string(),
-            format!("{:.2}", m.bytes as f64 / 1e6),
-            format!("{:.1} %", 100.0 * m.bytes as f64 / original.bytes.max(1) as f64),
-            format!("{value:.4}"),
-            format!("{:+.2}", points(score, old, value)),
-            interval,
-            format!("{:.2}", m.p50_ms),
-            format!("{:.2}", m.p95_ms),
-            format!("{:.0}", m.rows_per_second),
-            format!("{:.0}", m.peak_mb),
-            format!("{:.1}", m.millijoules_per_row()),
-            if *front { "*" } else { "" }.to_string(),
-        ]);
-    }
-    let mut text = format!("{} rows: {}\n{table}\n", original.rows, original.data);
-    if !sensitivity.is_empty() {
-        text.push_str("\none weight alone (what the loss rises by)\n");
-        sensitivity.iter().for_each(|(name, cost)| text.push_str(&format!("{cost:+.5}  {name}\n")));
-    }
-    text.push_str(&format!("kept     {} in {}\n", candidates[best].name, args.output.display()));
-    let entry = |(name, m): &(&str, &Measured), front: &bool| json!({"name": name, "front": front, "measured": m});
-    let entries: Vec<serde_json::Value> =
-        all.iter().zip(&front).map(|(entry_of, front)| entry(entry_of, front)).collect();
-    let weights: Vec<serde_json::Value> =
-        sensitivity.iter().map(|(name, cost)| json!({"weight": name, "cost": cost})).collect();
-    let document = json!({
-        "output": args.output, "kept": candidates[best].name, "candidates": entries, "sensitivity": weights,
-    });
-    super::print(global, &document, &text);
 }

@@ -44,11 +44,11 @@ use crate::{
 };
 
 /// Scores of a model, and what is said of them.
-struct Scored {
+pub struct Scored {
     /// Which rows.
     data: String,
-    rows: usize,
-    metrics: Metrics,
+    pub rows: usize,
+    pub metrics: Metrics,
     /// Beside the score of this name.
     interval: Option<(&'static str, (f64, f64))>,
     /// What only this task has to say.
@@ -61,20 +61,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
     if args.robustness && task(&source)? != pictures::recipe::Recipe::TASK {
         return Err(Failure::text(USAGE, "--robustness is for models that name pictures"));
     }
-    let scored = match task(&source)? {
-        tagging::recipe::Recipe::TASK => tags(args, &source, global)?,
-        translation::recipe::Recipe::TASK => translations(args, &source, global)?,
-        lm::recipe::Recipe::TASK => language(args, &source, global)?,
-        pretraining::recipe::Recipe::TASK => return Err(ask::unfinished()),
-        sound::recipe::Recipe::TASK => sounds(args, &source, global)?,
-        recognition::recipe::Recipe::TASK => speech(args, &source, global)?,
-        pictures::recipe::Recipe::TASK => vision::images(args, &source, global)?,
-        people::recipe::Recipe::TASK => vision::faces(args, &source, global)?,
-        clips::recipe::Recipe::TASK => vision::actions(args, &source, global)?,
-        anomaly::recipe::Recipe::TASK => vision::anomalies(args, &source, global)?,
-        detection::recipe::Recipe::TASK => vision::scenes(args, &source, global)?,
-        _ => classes(args, &source, global)?,
-    };
+    let scored = score(args, &source, global)?;
     let Scored { data, rows, metrics, interval, more } = scored;
     let mut text = format!("{data}: {rows} rows\n");
     for (name, value) in &metrics {
@@ -96,6 +83,24 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
     match unmet.is_empty() {
         true => Ok(()),
         false => Err(Failure::text(GATE, format!("gate not met: {}", unmet.join("; ")))),
+    }
+}
+
+/// Asks the model for its rows, whatever its task.
+pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    match task(source)? {
+        tagging::recipe::Recipe::TASK => tags(args, source, global),
+        translation::recipe::Recipe::TASK => translations(args, source, global),
+        lm::recipe::Recipe::TASK => language(args, source, global),
+        pretraining::recipe::Recipe::TASK => Err(ask::unfinished()),
+        sound::recipe::Recipe::TASK => sounds(args, source, global),
+        recognition::recipe::Recipe::TASK => speech(args, source, global),
+        pictures::recipe::Recipe::TASK => vision::images(args, source, global),
+        people::recipe::Recipe::TASK => vision::faces(args, source, global),
+        clips::recipe::Recipe::TASK => vision::actions(args, source, global),
+        anomaly::recipe::Recipe::TASK => vision::anomalies(args, source, global),
+        detection::recipe::Recipe::TASK => vision::scenes(args, source, global),
+        _ => classes(args, source, global),
     }
 }
 
@@ -129,22 +134,53 @@ fn recipe_for(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Resu
     }
 }
 
-/// The named part, else the test part, else the validation part.
-fn choose<T>(
-    split: Option<&str>,
+/// The named part, else the test part, else the validation part; of it so many rows as are asked for.
+fn choose<T: Part>(
+    args: &EvalArgs,
     train: T,
     valid: T,
     test: Option<T>,
 ) -> anyhow::Result<(String, T)> {
-    match split {
-        Some("train") => Ok(("train".into(), train)),
-        Some("valid" | "dev") => Ok(("valid".into(), valid)),
-        Some("test") => Ok(("test".into(), test.context("this data has no test part")?)),
-        Some(other) => bail!("no part `{other}`: train, valid or test"),
-        None => Ok(match test {
-            Some(test) => ("test".into(), test),
-            None => ("valid".into(), valid),
-        }),
+    let (name, part) = match (args.split.as_deref(), test) {
+        (Some("train"), _) => ("train", train),
+        (Some("valid" | "dev"), _) | (None, None) => ("valid", valid),
+        (Some("test"), test) => ("test", test.context("this data has no test part")?),
+        (Some(other), _) => bail!("no part `{other}`: train, valid or test"),
+        (None, Some(test)) => ("test", test),
+    };
+    Ok((name.into(), part.thinned(args.rows.unwrap_or(usize::MAX))))
+}
+
+/// Rows of data, all or some.
+trait Part {
+    /// At most `rows`, spread evenly.
+    fn thinned(self, rows: usize) -> Self;
+}
+
+impl<T> Part for Vec<T> {
+    fn thinned(self, rows: usize) -> Self {
+        let all = self.len();
+        let wanted = |i: usize| i == 0 || i * rows / all != (i - 1) * rows / all;
+        match rows < all {
+            true => self
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| wanted(*i))
+                .map(|(_, row)| row)
+                .collect(),
+            false => self,
+        }
+    }
+}
+
+impl Part for lm::corpus::Stream {
+    /// A row is a window, here as long as most models' are; of a stream the first ones.
+    fn thinned(mut self, rows: usize) -> Self {
+        const WINDOW: usize = 128;
+        let all = self.ids.len().max(1);
+        self.ids.truncate(rows.saturating_mul(WINDOW));
+        self.characters = self.characters * self.ids.len() / all;
+        self
     }
 }
 
@@ -201,7 +237,7 @@ fn asked<'a>(args: &'a EvalArgs, source: &Source, global: &Global) -> Option<&'a
 }
 
 /// Whether `--data` is the id of a known set, and not a path.
-fn is_set(data: &str) -> bool {
+pub fn is_set(data: &str) -> bool {
     manifest::data_set(data).is_some() && !Path::new(data).exists()
 }
 
@@ -215,8 +251,7 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
                 sound::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
             let places = places::of_recipe(Path::new(""));
             let corpus = sound::corpus::load(&data, rate, global.seed.unwrap_or(0), &places)?;
-            let (part, found) =
-                choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?;
+            let (part, found) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), found)
         }
         Some(path) => {
@@ -233,7 +268,7 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             let recipe: sound::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = sound::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
-            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let watch = Stopwatch::start();
@@ -250,14 +285,13 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
 /// Sentences of a JSON lines file, or of the recipe's data.
 fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let tagger = TextTagger::open(source, &global.device.open()?)?;
-    let split = args.split.as_deref();
     let (data, sentences) = match &args.data {
         Some(path) => (path.clone(), tagging::corpus::own(&PathBuf::from(path))?),
         None => {
             let opened = recipe_for(args, source, global)?;
             let recipe: tagging::recipe::Recipe = opened.parse(&[])?;
             let corpus = tagging::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
-            choose(split, corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let watch = Stopwatch::start();
@@ -297,7 +331,7 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
             let recipe: translation::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = translation::corpus::load(&recipe.data, recipe.seed, &places)?;
-            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
@@ -326,8 +360,7 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
                 recognition::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
             let places = places::of_recipe(Path::new(""));
             let corpus = recognition::corpus::load(&data, rate, global.seed.unwrap_or(0), &places)?;
-            let (part, found) =
-                choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?;
+            let (part, found) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), found)
         }
         Some(path) => {
@@ -344,7 +377,7 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             let recipe: recognition::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = recognition::corpus::load(&recipe.data, rate, recipe.seed, &places)?;
-            choose(args.split.as_deref(), corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let watch = Stopwatch::start();
@@ -364,8 +397,7 @@ fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored,
     let recipe: lm::recipe::Recipe = opened.parse(&[])?;
     let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
     let model = lm::causal::LanguageModel::open(source, &global.device.open()?)?;
-    let (data, stream) =
-        choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?;
+    let (data, stream) = choose(args, corpus.train, corpus.valid, Some(corpus.test))?;
     let settings = recipe.reading();
     let watch = Stopwatch::start();
     let metrics = lm::evaluate::evaluate(&model, &stream, settings).metrics();
@@ -386,15 +418,14 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<(St
         let opened = recipe_for(args, source, global)?;
         let recipe: Recipe = opened.parse(&[]).map_err(Failure::into_error)?;
         let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
-        return choose(split, corpus.train, corpus.valid, corpus.test);
+        return choose(args, corpus.train, corpus.valid, corpus.test);
     };
     if let Some(layout) = manifest::layout(data) {
         let last = layout.splits.last().map_or("test", |(name, _)| *name);
         let split = split.unwrap_or(last);
-        return Ok((
-            format!("{data}/{split}"),
-            corpus::read_split(&places::data_set(data)?, data, split)?.rows,
-        ));
+        let rows = corpus::read_split(&places::data_set(data)?, data, split)?.rows;
+        let rows = rows.thinned(args.rows.unwrap_or(usize::MAX));
+        return Ok((format!("{data}/{split}"), rows));
     }
     let path = PathBuf::from(data);
     if !path.exists() && !data.contains(['/', '.']) {

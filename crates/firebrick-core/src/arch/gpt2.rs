@@ -36,6 +36,7 @@ use crate::{
         dropout::Dropout,
         embedding::Embedding,
         linear::linear,
+        moments,
         norm::LayerNorm,
     },
 };
@@ -283,6 +284,7 @@ impl Conv1D {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        moments::seen(self.weight.id, &x);
         linear(x, self.weight.val(), Some(self.bias.val()))
     }
 }

@@ -6,12 +6,13 @@
 //! always `[O, I]`, GPT-2's too. The weights of a convolution, `[O, I, ..]`, are eight bits in the file and become floats
 //! when they are read.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use firebrick_kernels::quantised::{Format, Levels, Range, levels};
+use firebrick_kernels::quantised::{Format, Levels, Range, gptq, levels};
 use serde_json::{Value, json};
 
 use super::{header::Dtype, write::Planned};
+use crate::layers::moments::Moments;
 
 /// Numbers below which a matrix stays as it is: its scales and names would be most of what is saved.
 const SMALL: usize = 1024;
@@ -26,6 +27,15 @@ pub struct Plan {
     pub int8: BTreeSet<String>,
     /// Names of weights that stay floats.
     pub floats: BTreeSet<String>,
+    /// Linear layers whose inputs are known here are rounded by GPTQ.
+    pub moments: Moments,
+}
+
+/// What becomes of one weight.
+pub(super) struct Rounding {
+    pub format: Format,
+    range: Range,
+    moments: Option<Arc<[f32]>>,
 }
 
 impl Plan {
@@ -36,16 +46,23 @@ impl Plan {
             // With fifteen levels the best range is some tenths smaller than the largest weight.
             Format::Int4 { .. } => Range::Mse,
         };
-        Self { linear, range, int8: BTreeSet::new(), floats: BTreeSet::new() }
+        let (int8, floats, moments) = Default::default();
+        Self { linear, range, int8, floats, moments }
     }
 
     /// What becomes of the matrix of this name, `[O, inputs]`; `None` leaves it.
-    pub(super) fn format(
+    pub(super) fn rounding(
         &self,
         name: &str,
         linear: bool,
         [outputs, inputs]: [usize; 2],
-    ) -> Option<Format> {
+    ) -> Option<Rounding> {
+        let format = self.format(name, linear, [outputs, inputs])?;
+        let moments = self.moments.get(name).filter(|h| linear && h.len() == inputs * inputs);
+        Some(Rounding { format, range: self.range, moments: moments.cloned() })
+    }
+
+    fn format(&self, name: &str, linear: bool, [outputs, inputs]: [usize; 2]) -> Option<Format> {
         if outputs * inputs < SMALL || self.floats.contains(name) {
             return None;
         }
@@ -111,7 +128,7 @@ pub(super) fn check_config(config: &Value) -> Result<(), String> {
     }
 }
 
-/// The tensors of a quantised weight `[O, I, ..]`, in the order of [`encode`]; four bits are for matrices.
+/// The tensors of a quantised weight `[O, I, ..]`, in the order of [`Rounding::encode`]; four bits are for matrices.
 pub(super) fn planned(name: &str, format: Format, shape: &[usize]) -> Vec<Planned> {
     let [outputs, inputs] = [shape[0], shape[1]];
     let tensor = |suffix, dtype, shape: &[usize]| Planned {
@@ -132,16 +149,22 @@ pub(super) fn planned(name: &str, format: Format, shape: &[usize]) -> Vec<Planne
     }
 }
 
-/// The bytes of the tensors of [`planned`].
-pub(super) fn encode(weights: &[f32], inputs: usize, format: Format, range: Range) -> Vec<Vec<u8>> {
-    let Levels { levels, scales } = levels(weights, inputs, format, range);
-    let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-    match format {
-        Format::Int8 => vec![bytemuck::cast_slice(&levels).to_vec(), scales],
-        Format::Int4 { .. } => {
-            let shape = [weights.len() / inputs, inputs].map(|size| size as i64);
-            let shape = shape.iter().flat_map(|size| size.to_le_bytes()).collect();
-            vec![pack_halves(&levels, inputs), scales, shape]
+impl Rounding {
+    /// The bytes of the tensors of [`planned`].
+    pub(super) fn encode(&self, weights: &[f32], inputs: usize) -> Vec<Vec<u8>> {
+        let Self { format, range, moments } = self;
+        let Levels { levels, scales } = match moments {
+            Some(moments) => gptq(weights, moments, inputs, *format, *range),
+            None => levels(weights, inputs, *format, *range),
+        };
+        let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        match format {
+            Format::Int8 => vec![bytemuck::cast_slice(&levels).to_vec(), scales],
+            Format::Int4 { .. } => {
+                let shape = [weights.len() / inputs, inputs].map(|size| size as i64);
+                let shape = shape.iter().flat_map(|size| size.to_le_bytes()).collect();
+                vec![pack_halves(&levels, inputs), scales, shape]
+            }
         }
     }
 }
@@ -180,7 +203,7 @@ mod tests {
             LoadError,
             tensors::{Coverage, SaveType, Weights, fill, save},
         },
-        layers::{embedding::Embedding, fused, linear::Linear},
+        layers::{embedding::Embedding, fused, linear::Linear, moments},
     };
 
     /// One of each kind of matrix.
@@ -259,6 +282,39 @@ mod tests {
     fn what_is_saved_as_levels_is_read_back() {
         check(Format::Int8, 0.02);
         check(Format::Int4 { group: 32 }, 0.02);
+    }
+
+    /// What a layer says of inputs that go together, as activations do, is nearer with their moments known.
+    #[test]
+    fn moments_make_for_better_levels() {
+        let device = Device::flex();
+        device.seed(1);
+        let normal = |sizes: [usize; 2]| -> Tensor<2> {
+            Tensor::random(sizes, Distribution::Normal(0.0, 1.0), &device)
+        };
+        let x = normal([200, 16]).matmul(normal([16, 64]));
+        let layer = Linear::new(64, 48, 0.1, &device);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        save(&layer, &path, SaveType::F32, name).unwrap();
+        let all = Coverage { ignored: &[], fresh: &[] };
+        let load = || {
+            fill(Linear::new(64, 48, 0.1, &device), &Weights::open_file(&path).unwrap(), &all, name)
+                .unwrap()
+        };
+        let (expected, known) = moments::record(|| load().forward(x.clone()));
+        for format in [Format::Int8, Format::Int4 { group: 32 }] {
+            let [nearest, found] = [Moments::new(), known.clone()].map(|moments| {
+                let plan = Plan { moments, ..Plan::new(format) };
+                save(&layer, &path, SaveType::Quantised(plan), name).unwrap();
+                // Floats of the levels: what rounds the activations is no matter here.
+                let weights = Weights::open_file(&path).unwrap().floats("weight").unwrap();
+                let weights = TensorData::new(weights, [48, 64]);
+                let weights = Tensor::<2>::from_data(weights, &device).transpose();
+                (x.clone().matmul(weights) - expected.clone()).square().mean().into_scalar::<f32>()
+            });
+            assert!(found < 0.5 * nearest, "{format:?}: {found}, nearest {nearest}");
+        }
     }
 
     #[test]

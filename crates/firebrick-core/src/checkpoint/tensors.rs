@@ -18,7 +18,7 @@ use burn::{
     prelude::*,
     tensor::{DType, TensorData, bf16},
 };
-use firebrick_kernels::quantised::{Format, Packed, Range};
+use firebrick_kernels::quantised::{Format, Packed};
 use memmap2::Mmap;
 
 use super::{
@@ -26,11 +26,11 @@ use super::{
     decode::{self, Decoded, Order},
     folder, header,
     lora::Overlay,
-    quantise::{self, Plan},
+    quantise::{self, Plan, Rounding},
     window::WeightFile,
     write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
-use crate::layers::{fused, split::Split};
+use crate::layers::{fused, moments, split::Split};
 
 /// Numbers that are taken off a device at a time.
 const SAVED_AT_ONCE: usize = 1 << 20;
@@ -556,8 +556,9 @@ impl<F: Fn(&str) -> Option<String>> ModuleMapper for Filler<'_, F> {
         };
         match self.tensor::<D>(&name, &param) {
             Ok(tensor) => {
-                self.used.insert(name);
                 let id = param.id;
+                moments::loaded(id, &name);
+                self.used.insert(name);
                 param.transform_for_load(tensor, id) // what is frozen stays so
             }
             Err(error) => {
@@ -680,6 +681,29 @@ pub(super) fn save_named<M: Module>(
     planner.write(model, path, u64::MAX)
 }
 
+/// Writes the tensors of a checkpoint under the names that `name_of` gives them; those without one are left out.
+pub fn rename(
+    weights: &Weights,
+    path: &Path,
+    dtype: SaveType,
+    name_of: impl Fn(&str) -> Option<String>,
+) -> Result<(), LoadError> {
+    let kept: Vec<(&str, Planned)> = weights
+        .names()
+        .filter_map(|name| {
+            let shape = weights.entries[name].shape.clone();
+            Some((name, Planned::floats(name_of(name)?, shape)))
+        })
+        .collect();
+    let (names, plan): (Vec<&str>, _) = kept.into_iter().unzip();
+    let mut writer = Writer::new(path, SHARD_LIMIT, &dtype, plan)?;
+    let failed = |source| LoadError::Write { path: path.to_path_buf(), source };
+    for name in names {
+        writer.put(&weights.floats(name)?).map_err(failed)?;
+    }
+    writer.finish().map_err(failed)
+}
+
 /// Writes vectors of numbers by name, each with its length; read back with [`Weights::floats`]. They are asked for in
 /// this order, one at a time.
 pub fn save_vectors<'a>(
@@ -719,14 +743,14 @@ struct Planner<F> {
     counts: Vec<Planned>,
     plan: Vec<Planned>,
     /// Of the parameters with a name: what they become if not floats.
-    formats: Vec<Option<Format>>,
+    roundings: Vec<Option<Rounding>>,
     nameless: Vec<String>,
 }
 
 impl<F: Fn(&str) -> Option<String>> Planner<F> {
     fn new(name_of: F, dtype: SaveType) -> Self {
-        let (at, split, counts, plan, formats, nameless) = Default::default();
-        Self { at, name_of, dtype, split, counts, plan, formats, nameless }
+        let (at, split, counts, plan, roundings, nameless) = Default::default();
+        Self { at, name_of, dtype, split, counts, plan, roundings, nameless }
     }
 
     /// Goes through the model once more, for the numbers.
@@ -741,13 +765,8 @@ impl<F: Fn(&str) -> Option<String>> Planner<F> {
         let mut zeros = (0..counts).map(|_| writer.as_mut().map_or(Ok(()), |w| w.put(&[0.0])));
         zeros.try_for_each(|put| put).map_err(failed)?;
         let (at, skipped, split) = (Place::default(), self.nameless, self.split);
-        let range = match &self.dtype {
-            SaveType::Quantised(plan) => plan.range,
-            _ => Range::MinMax,
-        };
-        let formats = self.formats.into_iter();
-        let mut collector =
-            Collector { at, skipped, split, formats, range, writer, result: Ok(()) };
+        let roundings = self.roundings.into_iter();
+        let mut collector = Collector { at, skipped, split, roundings, writer, result: Ok(()) };
         model.visit(&mut collector);
         let finish = || collector.writer.map_or(Ok(()), Writer::finish);
         collector.result.and_then(|()| finish()).map_err(failed)
@@ -789,13 +808,13 @@ impl<F: Fn(&str) -> Option<String>> ModuleVisitor for Planner<F> {
                 shape.reverse();
             }
             let sizes = [shape[0], shape[1..].iter().product()];
-            if let Some(format) = plan.format(&name, self.at.factor::<D>(), sizes) {
-                self.plan.extend(quantise::planned(&name, format, &shape));
-                self.formats.push(Some(format));
+            if let Some(rounding) = plan.rounding(&name, self.at.factor::<D>(), sizes) {
+                self.plan.extend(quantise::planned(&name, rounding.format, &shape));
+                self.roundings.push(Some(rounding));
                 return;
             }
         }
-        self.formats.push(None);
+        self.roundings.push(None);
         self.plan.push(Planned::floats(name, shape));
     }
 }
@@ -806,8 +825,7 @@ struct Collector {
     /// Fields that are not in the plan.
     skipped: Vec<String>,
     split: Split,
-    formats: std::vec::IntoIter<Option<Format>>,
-    range: Range,
+    roundings: std::vec::IntoIter<Option<Rounding>>,
     /// `None` where another process writes.
     writer: Option<Writer>,
     result: std::io::Result<()>,
@@ -827,7 +845,7 @@ impl ModuleVisitor for Collector {
         if self.skipped.contains(&field) {
             return;
         }
-        let format = self.formats.next().expect("as many as in the plan");
+        let rounding = self.roundings.next().expect("as many as in the plan");
         let mut tensor = param.val();
         // Whatever became of the file: the others wait.
         if self.split.axis(&field).is_some() {
@@ -840,10 +858,8 @@ impl ModuleVisitor for Collector {
             }
         }
         if let Some(writer) = self.writer.as_mut().filter(|_| self.result.is_ok()) {
-            self.result = match format {
-                Some(format) => {
-                    put_quantised(writer, by_output(tensor, &self.at), format, self.range)
-                }
+            self.result = match rounding {
+                Some(rounding) => put_quantised(writer, by_output(tensor, &self.at), &rounding),
                 // Its numbers are `[O, I]` already, the order of all files but GPT-2's.
                 None if fused::is_packed(&tensor) => {
                     let turned = self.at.factor::<D>() && !self.at.transposed::<D>();
@@ -869,13 +885,12 @@ fn by_output<const D: usize>(tensor: Tensor<D>, at: &Place) -> Tensor<2> {
 fn put_quantised(
     writer: &mut Writer,
     matrix: Tensor<2>,
-    format: Format,
-    range: Range,
+    rounding: &Rounding,
 ) -> std::io::Result<()> {
     let [_, inputs] = matrix.dims();
     let data = matrix.detach().into_data().convert_dtype(DType::F32);
     let floats = data.as_slice::<f32>().expect("just converted to f32");
-    let tensors = quantise::encode(floats, inputs, format, range);
+    let tensors = rounding.encode(floats, inputs);
     tensors.iter().try_for_each(|bytes| writer.put_bytes(bytes))
 }
 

@@ -7,7 +7,7 @@ use burn::{
     tensor::module,
 };
 
-use super::{fused, split::Split};
+use super::{fused, moments, split::Split};
 
 /// `y = x weight + bias` over the last axis.
 #[derive(Module, Debug)]
@@ -38,6 +38,7 @@ impl Linear {
 
     /// `[.., input]` -> `[.., output]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        moments::seen(self.weight.id, &x);
         linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 

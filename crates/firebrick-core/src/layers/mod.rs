@@ -12,6 +12,7 @@ pub mod fused;
 pub mod linear;
 pub mod loss;
 pub mod mlp;
+pub mod moments;
 pub mod norm;
 pub mod patch;
 pub mod pool;

@@ -47,7 +47,7 @@ pub fn levels(weights: &[f32], inputs: usize, format: Format, range: Range) -> L
 }
 
 /// The scale of a group; 1 where all weights are zero.
-fn choose(weights: &[f32], most: f32, range: Range) -> f32 {
+pub(super) fn choose(weights: &[f32], most: f32, range: Range) -> f32 {
     let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
     if largest == 0.0 {
         return 1.0;
@@ -79,7 +79,7 @@ fn round(weights: &[f32], scale: f32, most: f32, levels: &mut [i8]) {
 }
 
 #[inline(always)]
-fn nearest(w: f32, scale: f32, most: f32) -> f32 {
+pub(super) fn nearest(w: f32, scale: f32, most: f32) -> f32 {
     (w / scale).round_ties_even().clamp(-most, most)
 }
 

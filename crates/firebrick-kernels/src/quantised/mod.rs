@@ -7,6 +7,7 @@
 //!
 //! Axis letters: `N` rows, `I` inputs, `O` outputs, `G` groups of inputs.
 
+mod gptq;
 mod int4;
 mod int8;
 mod levels;
@@ -19,6 +20,7 @@ use rayon::prelude::*;
 
 use crate::matmul::MatrixMut;
 
+pub use gptq::gptq;
 pub use levels::{Levels, Range, levels};
 pub use packed::Packed;
 use rows::Rows;

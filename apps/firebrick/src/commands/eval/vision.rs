@@ -36,7 +36,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
             let places = places::of_recipe(Path::new(""));
             let corpus = pictures::corpus::load(&read, global.seed.unwrap_or(0), &places)?;
-            let (part, samples) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            let (part, samples) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), samples)
         }
         Some(path) => {
@@ -52,7 +52,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
-            choose(split, corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
     let watch = Stopwatch::start();
@@ -82,7 +82,6 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
 /// Folders of people by path, or those of the recipe's data.
 pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let embedder = people::embedder::FaceEmbedder::open(source, &global.device.open()?)?;
-    let split = args.split.as_deref();
     let seed = global.seed.unwrap_or(0);
     let (data, samples) = match &args.data {
         Some(path) if !is_set(path) => {
@@ -103,7 +102,7 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
             }
             let places = places::of_recipe(&opened.base);
             let corpus = people::corpus::load(&recipe.data, recipe.seed, &places)?;
-            choose(split, corpus.train, corpus.valid, Some(corpus.test))?
+            choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
     let names: Vec<&str> = samples.iter().map(|sample| sample.label.as_str()).collect();
@@ -156,12 +155,19 @@ pub(super) fn actions(
                 recipe.data.dataset.clone_from(set);
             }
             let corpus = clips::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
-            choose(args.split.as_deref(), corpus.train, corpus.valid, Some(corpus.test))?
+            choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
+    let watch = Stopwatch::start();
     let judged = classifier.judge(&found, args.batch_size.max(1));
+    let speed = watch.speed(found.len(), args.latency, |row| {
+        classifier.judge(&found[row..=row], 1);
+    });
     let skipped = found.len() - judged.confusion.total() as usize;
-    of_classes(data, &classifier.labels, &judged.confusion, judged.metrics(), skipped)
+    let labels = &classifier.labels;
+    let mut scored = of_classes(data, labels, &judged.confusion, judged.metrics(), skipped)?;
+    scored.more["speed"] = speed;
+    Ok(scored)
 }
 
 /// Frames of a table with `file` and `anomalous`, or those of the recipe's data.
@@ -187,6 +193,7 @@ pub(super) fn anomalies(
             ("test".into(), corpus.test)
         }
     };
+    let watch = Stopwatch::start();
     let scores: Vec<Vec<f64>> = found
         .iter()
         .map(|clip| {
@@ -194,6 +201,12 @@ pub(super) fn anomalies(
             seen.iter().map(|seen| seen.score).collect()
         })
         .collect();
+    let rows = scores.iter().map(Vec::len).sum();
+    let frames: Vec<_> = found.iter().flat_map(|clip| &clip.frames).collect();
+    let speed = watch.speed(rows, args.latency, |row| {
+        let (name, frames) = (String::new(), vec![frames[row].clone()]);
+        detector.watch(&anomaly::corpus::Clip { name, frames, anomalous: vec![] }, 1);
+    });
     let roc = anomaly::train::scores(&found, &scores);
     if roc.auc().is_none() {
         let message = format!("{data}: frames of both kinds are needed");
@@ -210,9 +223,8 @@ pub(super) fn anomalies(
         .collect();
     let more = json!({
         "threshold": detector.threshold, "auc_95": roc.auc_interval(), "auc_by_clip": by_clip,
-        "anomalous": roc.positives.len(),
+        "anomalous": roc.positives.len(), "speed": speed,
     });
-    let rows = roc.positives.len() + roc.negatives.len();
     let metrics = anomaly::train::metrics(&roc, detector.threshold);
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
@@ -234,7 +246,7 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
                 detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
             let places = places::of_recipe(Path::new(""));
             let corpus = detection::corpus::load(&frame(data), global.seed.unwrap_or(0), &places)?;
-            let (part, scenes) = choose(split, corpus.train, corpus.valid, corpus.test)?;
+            let (part, scenes) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), scenes)
         }
         Some(path) => {
@@ -251,11 +263,17 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let recipe: detection::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
             let corpus = detection::corpus::load(&frame(recipe.data), recipe.seed, &places)?;
-            choose(split, corpus.train, corpus.valid, corpus.test)?
+            choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let watch = Stopwatch::start();
     let judged = detector.judge(&scenes, args.batch_size)?;
-    let more = detection::report::by_label(&judged);
+    let speed = watch.speed(scenes.len(), args.latency, |row| {
+        // What cannot be judged was told above.
+        let _ = detector.judge(&scenes[row..=row], 1);
+    });
+    let mut more = detection::report::by_label(&judged);
+    more["speed"] = speed;
     Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
 }
 

@@ -1,0 +1,217 @@
+//! What `firebrick compress` takes out of a model, and the training of what is left.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use firebrick_compress::{
+    layers::{self, Layer},
+    measured::badness,
+    prune::without_channels,
+};
+use firebrick_core::checkpoint::Source;
+use firebrick_nlp::{
+    classification::{corpus, prune::without_neurons, recipe::Recipe},
+    lm,
+};
+use firebrick_train::job::Recipe as _;
+use toml::{Table, Value};
+
+use super::Job;
+use crate::{
+    commands::{Outcome, ask, eval},
+    failure::{Failure, USAGE},
+    places,
+};
+
+/// Training rows that tell which layers are missed least.
+const ROWS: usize = 256;
+
+/// What goes: a share of the feed-forward neurons of every layer, or of the channels of every stage; or whole layers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Prune {
+    Neurons(f64),
+    Channels(f64),
+    /// A share of them below 1, else so many.
+    Layers(f64),
+}
+
+impl Prune {
+    /// `neurons=0.5`, `channels=0.25`, `layers=0.5`, `layers=2`
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("heads") {
+            return Err(
+                "--prune heads: config.json has no place for fewer heads of the same size, so that \
+                        transformers would not open the result; neurons=0.5 works"
+                    .into(),
+            );
+        }
+        let parsed = text.split_once('=').and_then(|(what, amount)| {
+            let amount = amount.parse::<f64>().ok().filter(|amount| *amount > 0.0)?;
+            match what {
+                "neurons" if amount < 1.0 => Some(Self::Neurons(amount)),
+                "channels" if amount < 1.0 => Some(Self::Channels(amount)),
+                "layers" if amount < 1.0 || amount.fract() == 0.0 => Some(Self::Layers(amount)),
+                _ => None,
+            }
+        });
+        parsed.ok_or_else(|| {
+            format!(
+                "--prune `{text}` is not like neurons=0.5, channels=0.5, layers=0.5 or layers=2"
+            )
+        })
+    }
+
+    /// In a file name, and for the card.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Neurons(share) => format!("neurons-{share}"),
+            Self::Channels(share) => format!("channels-{share}"),
+            Self::Layers(amount) => format!("layers-{amount}"),
+        }
+    }
+
+    pub(super) fn method(self) -> String {
+        let (share, what) = match self {
+            Self::Neurons(share) => (share, "feed-forward neurons of each layer"),
+            Self::Channels(share) => (share, "channels of each stage"),
+            Self::Layers(share) if share < 1.0 => (share, "layers"),
+            Self::Layers(count) => return format!("taking out {count} layers"),
+        };
+        format!("taking out {:.0} % of the {what}", 100.0 * share)
+    }
+}
+
+impl Job<'_> {
+    pub(super) fn prune(&self, prune: Prune, target: &Path) -> Outcome {
+        let config = self.source.config()?;
+        let family = config["model_type"].as_str().unwrap_or_default();
+        let share = match prune {
+            Prune::Neurons(share) => share,
+            Prune::Channels(_) if family != "resnet" => {
+                let message = format!("--prune channels is for a ResNet, not for {family}");
+                return Err(Failure::text(USAGE, message));
+            }
+            Prune::Channels(share) => {
+                return Ok(without_channels(&self.source, share, target, &self.device)?);
+            }
+            Prune::Layers(amount) => return self.without_layers(amount, target),
+        };
+        if ask::task(&self.source)? != Recipe::TASK
+            || !["bert", "roberta", "distilbert"].contains(&family)
+        {
+            let message = format!(
+                "--prune neurons is for text classifiers of the BERT family, not for {family}"
+            );
+            return Err(Failure::text(USAGE, message));
+        }
+        // Rows that the model was trained on tell what its neurons do; without them their weights must.
+        let rows =
+            eval::recipe_of(&self.args.model, &self.source, self.global).ok().and_then(|opened| {
+                let recipe: Recipe = opened.parse(&[]).ok()?;
+                corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base)).ok()
+            });
+        let rows = rows.map_or_else(Vec::new, |corpus| corpus.train);
+        if rows.is_empty() {
+            self.progress
+                .line("the training rows are not here: neurons are chosen by their weights");
+        }
+        Ok(without_neurons(&self.source, share, &rows, &self.device, target)?)
+    }
+
+    /// Takes layers out one by one, each time that without which the model does least badly on rows it was trained on.
+    fn without_layers(&self, amount: f64, target: &Path) -> Outcome {
+        let usage = |problem: String| Failure::text(USAGE, format!("--prune layers: {problem}"));
+        let all = layers::all(&self.source.config()?).map_err(|error| usage(error.to_string()))?;
+        let count = match amount < 1.0 {
+            true => (amount * all.len() as f64).round() as usize,
+            false => amount as usize,
+        };
+        // One of each stack stays.
+        let most = all.iter().filter(|layer| layer.index > 0).count();
+        if count == 0 || count > most {
+            return Err(usage(format!("{count} of {}, not 1 to {most}", all.len())));
+        }
+        let asked = self.training_rows(ROWS)?;
+        let one = self.scratch.0.join("one");
+        let mut gone: Vec<Layer> = vec![];
+        while gone.len() < count {
+            let left = |stack: usize| all.iter().filter(move |l| l.stack == stack);
+            let mut least: Option<(f64, Layer)> = None;
+            for layer in all.iter().filter(|layer| !gone.contains(layer)) {
+                if left(layer.stack).filter(|layer| !gone.contains(layer)).count() == 1 {
+                    continue;
+                }
+                let less = [&gone[..], &[*layer]].concat();
+                layers::without(&self.source, &less, &one, &self.device)?;
+                let scored = eval::score(&asked, &Source::folder(&one), self.global)?;
+                let cost = badness(&scored.metrics);
+                if least.is_none_or(|(so_far, _)| cost < so_far) {
+                    least = Some((cost, *layer));
+                }
+            }
+            let (cost, layer) = least.context("a layer that can go")?;
+            let stack = if layer.stack > 0 { " of the decoder" } else { "" };
+            self.progress.line(&format!(
+                "without layer {}{stack} too: {cost:.4} on training rows",
+                layer.index
+            ));
+            gone.push(layer);
+        }
+        Ok(layers::without(&self.source, &gone, target, &self.device)?)
+    }
+
+    /// Trains what is left on the model's own recipe, a process of its own, at a third of its rate.
+    pub(super) fn fine_tune(&self, pruned: &Path, epochs: u32, target: &Path) -> Outcome {
+        let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
+        let text = opened.as_text();
+        let mut recipe: Table = text.parse().context("reading the model's recipe again")?;
+        let from = std::path::absolute(pruned).context("the folder of the pruned model")?;
+        let pretrained = Value::String(from.display().to_string());
+        recipe.insert("model".into(), Table::from_iter([("pretrained".into(), pretrained)]).into());
+        if let Some(tokenizer) = recipe.get_mut("tokenizer").and_then(Value::as_table_mut) {
+            tokenizer.retain(|key, _| key == "max_len");
+            tokenizer.insert("kind".into(), "pretrained".into());
+        }
+        // The checkpoint has its own tokenizer.
+        if recipe["task"].as_str() == Some(lm::recipe::Recipe::TASK)
+            && let Some(data) = recipe.get_mut("data").and_then(Value::as_table_mut)
+        {
+            data.retain(|key, _| !["unit", "vocab_size"].contains(&key));
+        }
+        // Its files lie where the recipe was.
+        for (_, value) in recipe.get_mut("data").and_then(Value::as_table_mut).into_iter().flatten()
+        {
+            if let Some(path) =
+                value.as_str().map(|file| opened.base.join(file)).filter(|path| path.exists())
+            {
+                *value = Value::String(
+                    std::path::absolute(path).context("a data file")?.display().to_string(),
+                );
+            }
+        }
+        let train = recipe.entry("train").or_insert_with(|| Table::new().into());
+        if let Some(train) = train.as_table_mut() {
+            let rate = train.get("learning_rate").and_then(Value::as_float);
+            train.insert("learning_rate".into(), (rate.unwrap_or(1e-3) / 3.0).into());
+            train.insert("epochs".into(), i64::from(epochs).into());
+            train.remove("max_steps");
+        }
+        recipe.remove("sweep");
+        let name = recipe["name"].as_str().unwrap_or_default().to_string();
+        let file = self.scratch.0.join("tuned.toml");
+        fs::write(&file, recipe.to_string()).context("writing a recipe")?;
+        let runs = self.scratch.0.join("runs");
+        self.progress.line(&format!("training what is left for {epochs} epochs"));
+        let mut command = self.program()?;
+        command.arg("train").arg(&file).arg("--runs").arg(&runs).args([
+            "--progress",
+            "none",
+            "--quiet",
+        ]);
+        command.args(["--device", &self.global.device.to_string()]);
+        command.args(["--threads", &self.global.threads.to_string()]);
+        self.finish(command, &format!("training {}", pruned.display()))?;
+        fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! What `firebrick compress` says: a table of all candidates.
+
+use firebrick_compress::measured::{Measured, pareto, points};
+use serde_json::json;
+
+use super::Candidate;
+use crate::{
+    cli::{CompressArgs, Global},
+    commands::print,
+};
+
+pub(super) fn report(
+    args: &CompressArgs,
+    global: &Global,
+    original: &Measured,
+    candidates: &[Candidate],
+    best: usize,
+    sensitivity: &[(String, f64)],
+) {
+    let mut all = vec![("original", original)];
+    all.extend(candidates.iter().map(|candidate| (candidate.name.as_str(), &candidate.measured)));
+    let front = pareto(&all.iter().map(|(_, measured)| *measured).collect::<Vec<_>>());
+    let (score, old) = original.score().unwrap_or(("score", 0.0));
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header([
+        "",
+        "MB",
+        "of it",
+        score,
+        "points",
+        "95 %",
+        "p50 ms",
+        "p95 ms",
+        "rows/s",
+        "peak MB",
+        "mJ/row (at 10 W)",
+        "front",
+    ]);
+    for ((name, m), front) in all.iter().zip(&front) {
+        let value = m.metrics.get(score).copied().unwrap_or_default();
+        let interval =
+            m.interval.map_or(String::new(), |[low, high]| format!("{low:.4} .. {high:.4}"));
+        table.add_row([
+            name.to_string(),
+            format!("{:.2}", m.bytes as f64 / 1e6),
+            format!("{:.1} %", 100.0 * m.bytes as f64 / original.bytes.max(1) as f64),
+            format!("{value:.4}"),
+            format!("{:+.2}", points(score, old, value)),
+            interval,
+            format!("{:.2}", m.p50_ms),
+            format!("{:.2}", m.p95_ms),
+            format!("{:.0}", m.rows_per_second),
+            format!("{:.0}", m.peak_mb),
+            format!("{:.1}", m.millijoules_per_row()),
+            if *front { "*" } else { "" }.to_string(),
+        ]);
+    }
+    let mut text = format!("{} rows: {}\n{table}\n", original.rows, original.data);
+    if !sensitivity.is_empty() {
+        text.push_str("\none weight alone (what the loss rises by)\n");
+        sensitivity.iter().for_each(|(name, cost)| text.push_str(&format!("{cost:+.5}  {name}\n")));
+    }
+    text.push_str(&format!("kept     {} in {}\n", candidates[best].name, args.output.display()));
+    let entry = |(name, m): &(&str, &Measured), front: &bool| json!({"name": name, "front": front, "measured": m});
+    let entries: Vec<serde_json::Value> =
+        all.iter().zip(&front).map(|(entry_of, front)| entry(entry_of, front)).collect();
+    let weights: Vec<serde_json::Value> =
+        sensitivity.iter().map(|(name, cost)| json!({"weight": name, "cost": cost})).collect();
+    let document = json!({
+        "output": args.output, "kept": candidates[best].name, "candidates": entries, "sensitivity": weights,
+    });
+    print(global, &document, &text);
+}
