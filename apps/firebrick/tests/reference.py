@@ -10,7 +10,8 @@
   reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
   reference.py classifier DIR makes a random GPT-2 that classifies in DIR/gpt2, with inputs and logits as `onnx` names them
   reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
-  reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, and whether tokens are the same
+  reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, whether tokens are the same, and
+                              how the real llama.cpp continues a prompt beside how transformers does
   reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
 """
 import importlib.util
@@ -242,14 +243,34 @@ def gguf(directory):
             continue
         folder = os.path.join(directory, name)
         ours = transformers.AutoModelForCausalLM.from_pretrained(directory, gguf_file=file).eval()
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
         with torch.no_grad():
-            apart = (ours(input_ids=ids).logits - theirs(input_ids=ids).logits).abs().max().item()
+            apart = (ours(input_ids=ids).logits - model(input_ids=ids).logits).abs().max().item()
         ours = transformers.AutoTokenizer.from_pretrained(directory, gguf_file=file)
         theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=os.path.join(folder, "tokenizer.json"))
         same = ours(text, add_special_tokens=False)["input_ids"] == theirs(text)["input_ids"]
-        found[name] = {"apart": apart, "tokens": same}
+        prompt = ids[1:]
+        written = model.generate(prompt, max_new_tokens=16, do_sample=False)[0, prompt.shape[1]:].tolist()
+        cpp = llama_cpp(os.path.join(directory, file), prompt[0].tolist(), 16)
+        found[name] = {"apart": apart, "tokens": same, "transformers": written[:len(cpp)], "llama.cpp": cpp}
     return found
+
+
+def llama_cpp(path, prompt, count):
+    """The likeliest tokens after a prompt, but for the last ones if they leave a character unfinished."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.n_ctx = params.n_batch = 128
+    # Several threads would wait for one another, busily.
+    params.n_parallel = params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.verbosity = -1
+    params.warmup = False
+    server = xllamacpp.Server(params)
+    answer = server.handle_completions({"prompt": prompt, "n_predict": count, "temperature": 0.0, "n_probs": 1})
+    return [token["id"] for token in answer["choices"][0]["logprobs"]["content"]]
 
 
 def peft(run):

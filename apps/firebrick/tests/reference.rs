@@ -235,7 +235,8 @@ fn a_classifying_gpt2_is_that_of_transformers() {
     }
 }
 
-/// A GGUF file in f32 is the model that it was made from, and has its tokens, as `transformers` reads it.
+/// A GGUF file in f32 is the model that it was made from, and has its tokens, as `transformers` reads it; the real
+/// llama.cpp continues a text as the model does.
 #[test]
 fn gguf_holds_the_same_model() {
     let home = tempfile::tempdir().unwrap();
@@ -252,5 +253,7 @@ fn gguf_holds_the_same_model() {
     for (name, found) in found.as_object().unwrap() {
         assert!(found["apart"].as_f64() < Some(1e-5), "{name}: {found}");
         assert_eq!(found["tokens"], true, "{name}");
+        assert!(found["llama.cpp"].as_array().is_some_and(|ids| ids.len() > 12), "{name}: {found}");
+        assert_eq!(found["llama.cpp"], found["transformers"], "{name}");
     }
 }

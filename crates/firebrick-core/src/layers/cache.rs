@@ -4,10 +4,10 @@
 
 use burn::{prelude::*, tensor::TensorData};
 
-use super::{attention::Mask, linear::indices, rnn::State};
+use super::{attention::Mask, fused, linear::indices, rnn::State};
 
-/// Rows of a fresh buffer: beam search copies all of them at each step, and many sentences are no longer.
-const FIRST_ROWS: usize = 8;
+/// Rows of a fresh buffer: few sentences are longer.
+const FIRST_ROWS: usize = 64;
 
 /// Keys and values of one attention, written in place into a buffer that doubles when it is full.
 #[derive(Debug, Clone)]
@@ -51,9 +51,14 @@ impl KeyValue {
     }
 
     fn select(&mut self, rows: &Tensor<1, Int>) {
-        if let Some([key, value]) = self.buffers.take() {
-            self.buffers = Some([key, value].map(|x| x.select(0, rows.clone())));
-        }
+        // Whoever selects does so at every step: room for the next token is enough.
+        let room = (self.length + 1).min(self.capacity);
+        self.buffers = self.buffers.take().map(|buffers| {
+            buffers.map(|x| match fused::reorders(&x) {
+                true => fused::reorder(x, rows.clone(), self.length, room),
+                false => x.select(0, rows.clone()),
+            })
+        });
     }
 }
 

@@ -571,7 +571,7 @@ pub(super) fn bools(x: &FlexTensor) -> &[u8] {
 }
 
 /// Class numbers and token ids.
-fn ints(x: &FlexTensor) -> Cow<'_, [i32]> {
+pub(super) fn ints(x: &FlexTensor) -> Cow<'_, [i32]> {
     match x.dtype() {
         DType::I64 => {
             let x: &[i64] = x.as_slice().expect("made contiguous");

@@ -9,6 +9,7 @@ mod conv;
 mod flex;
 mod packed;
 mod recurrence;
+mod reorder;
 mod rerun;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use super::{
     split::Split,
 };
 
+pub use reorder::{ReorderOps, reorder, reorders};
 pub use rerun::{Rerun, RerunOps, rerun};
 
 pub use conv::{
