@@ -77,7 +77,7 @@ impl TrainStep<Classify, TextExamples> {
             learning_rate: Some(learning_rate),
             ..TrainRecipe::default()
         };
-        Self::over(Classify { model, r_drop: 0.0 }, examples, recipe)
+        Self::over(Classify { model, r_drop: 0.0, imitated: None }, examples, recipe)
     }
 }
 
