@@ -79,7 +79,7 @@ impl TrainStep<Classify, TextExamples> {
             ..TrainRecipe::default()
         };
         let model = TextModel::Bert(model);
-        Self::over(Classify { model, r_drop: 0.0 }, examples, recipe)
+        Self::over(Classify { model, r_drop: 0.0, imitated: None }, examples, recipe)
     }
 }
 

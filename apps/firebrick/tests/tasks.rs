@@ -493,6 +493,15 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
     run(home, &["train", "student.toml", "--progress", "none"]);
     let said = fs::read_to_string(home.join("runs/student/run.json")).unwrap();
     assert!(json(&said)["status"] == "finished", "{said}");
+    // What was left of the teacher learns to be like it, layer by layer.
+    let steps = "[train]\nmax_steps = 4\nwarmup_steps = 1\nbatch_size = 8\n";
+    let imitator = format!(
+        "version = 1\ntask = \"text-classification\"\nname = \"imitator\"\n\
+         [data]\ntrain = \"rows.csv\"\nleaks = \"off\"\n[tokenizer]\nkind = \"pretrained\"\n\
+         [model]\npretrained = \"small\"\n{distill}hidden = 1.0\nattention = 0.1\n{steps}"
+    );
+    fs::write(home.join("imitator.toml"), imitator).unwrap();
+    run(home, &["train", "imitator.toml", "--progress", "none"]);
     // One that is not here is missing, not made up.
     let strange = distill.replace("runs/mine/model", "sst2-nobody-made");
     fs::write(home.join("strange.toml"), format!("{student}{strange}")).unwrap();

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod classifier;
 pub mod corpus;
 pub mod distill;
+pub mod imitate;
 pub mod prune;
 pub mod recipe;
 pub mod report;

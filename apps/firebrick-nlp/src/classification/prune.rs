@@ -67,7 +67,7 @@ fn effects(
     let mut data = TextExamples::new(examples, labels.len(), 0.0);
     data.pad_id = tokenizer.pad_id();
     let mut total: Vec<Vec<f32>> = vec![];
-    let task = Classify { model: classifier.model.clone(), r_drop: 0.0 };
+    let task = Classify { model: classifier.model.clone(), r_drop: 0.0, imitated: None };
     let order: Vec<usize> = (0..data.len()).collect();
     for (seed, indices) in order.chunks(BATCH).enumerate() {
         let gradients = task.loss(data.batch(indices, seed as u64, device)).backward();

@@ -163,6 +163,11 @@ pub struct DistillRecipe {
     pub texts_per_row: usize,
     /// Folder or name of a text classifier with the same labels, which is asked for the training rows too.
     pub teacher: Option<String>,
+    /// Weight of the mean squared distance between what comes out of the layers and out of the teacher's (TinyBERT), whose
+    /// tokenizer, channels and heads must be the student's: those of a teacher with fewer layers.
+    pub hidden: f64,
+    /// The same of attention maps, before their softmax.
+    pub attention: f64,
 }
 
 impl ModelRecipe {
@@ -208,6 +213,23 @@ impl Check for Recipe {
         }
         if self.distill.teacher.is_some() && self.distill.texts_per_row == 0 {
             return fail("distill.texts_per_row", "is 0: the teacher would not be asked".into());
+        }
+        let DistillRecipe { hidden, attention, .. } = self.distill;
+        for (key, weight) in [("distill.hidden", hidden), ("distill.attention", attention)] {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return fail(key, format!("is {weight}, below 0 or no number"));
+            }
+            if weight == 0.0 {
+                continue;
+            }
+            if self.distill.teacher.is_none() {
+                return fail(key, "needs `distill.teacher`, whose layers are imitated".into());
+            }
+            let train = &self.train;
+            if train.r_drop > 0.0 || train.activation_checkpointing || train.tensor_parallel > 1 {
+                let problem = "goes with none of train.r_drop, train.activation_checkpointing and train.tensor_parallel";
+                return fail(key, problem.into());
+            }
         }
         if (self.tokenizer.kind == TokenizerKind::Pretrained) != self.model.pretrained.is_some() {
             let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";

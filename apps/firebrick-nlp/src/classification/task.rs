@@ -11,7 +11,10 @@ use firebrick_metrics::{
 };
 use firebrick_train::{fit::Metrics, sampler, task::Task};
 
-use super::batch::{Example, TextBatch};
+use super::{
+    batch::{Example, TextBatch},
+    imitate::Imitated,
+};
 use crate::batch::pad;
 
 /// A classifier and what its loss needs to know.
@@ -22,6 +25,9 @@ pub struct Classify {
     /// through twice, under different dropout, and the two answers are drawn together. 0 is off.
     #[module(skip)]
     pub r_drop: f64,
+    /// A teacher whose layers are imitated; then texts go through once.
+    #[module(skip)]
+    pub imitated: Option<Imitated>,
 }
 
 impl Task for Classify {
@@ -31,6 +37,12 @@ impl Task for Classify {
 
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
         let TextBatch { ids, pad, targets } = batch;
+        if let (Some(imitated), TextModel::Bert(model)) = (&self.imitated, &self.model) {
+            let trace = model.encoder.trace(ids.clone(), Some(pad.clone()));
+            let hidden = trace.hidden.last().expect("a model has layers").clone();
+            let loss = soft_cross_entropy(log_softmax(model.classify(hidden)), targets);
+            return loss + imitated.distance(&trace, ids, pad);
+        }
         if self.r_drop == 0.0 {
             let log_p = log_softmax(self.model.forward(ids, Some(pad)));
             return soft_cross_entropy(log_p, targets);

@@ -22,6 +22,7 @@ use super::{
     classifier::{TextClassifier, encode},
     corpus::{self, Corpus},
     distill::Taught,
+    imitate::Imitated,
     recipe::{METRICS, Recipe},
     report,
     task::{Classify, Judged, judge},
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub tokenizer: TextTokenizer,
     /// What the teacher said, if the recipe has one.
     pub taught: Option<Taught>,
+    /// Where the teacher lies whose layers are imitated.
+    imitated: Option<Source>,
     pretrained: Option<Source>,
 }
 
@@ -72,7 +75,10 @@ impl job::Recipe for Recipe {
                 Some(Taught::new(train, valid, labels, n, self.seed, teacher.as_ref())?)
             }
         };
-        Ok(Prepared { corpus, tokenizer, taught, pretrained })
+        let imitates = self.distill.hidden > 0.0 || self.distill.attention > 0.0;
+        let imitated = self.distill.teacher.as_ref().filter(|_| imitates);
+        let imitated = imitated.map(|name| (places.model)(name, places.base)).transpose()?;
+        Ok(Prepared { corpus, tokenizer, taught, imitated, pretrained })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
@@ -111,7 +117,7 @@ impl job::Trained for Trained {
 }
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-    let Prepared { corpus, tokenizer, taught, pretrained } = prepared;
+    let Prepared { corpus, tokenizer, taught, imitated, pretrained } = prepared;
     let Session { device, run, team, max_time, stop, report } = session;
     let labels = corpus.labels.clone();
     let flex = *device == Device::flex();
@@ -119,6 +125,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         let problem = "has an effect on the CPU only: choose --device flex, or leave it out";
         bail!(RecipeError::value("train.activation_checkpointing", problem));
     }
+    let imitated = imitated.map(|source| TextClassifier::open(&source, device)).transpose()?;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let (mut config, model) = match &pretrained {
@@ -185,7 +192,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         judge(&model.model, examples, labels.len(), tokenizer.pad_id(), recipe.eval.batch_size)
     };
 
-    let model = Classify { model, r_drop: recipe.train.r_drop };
+    let texts = corpus.train.iter().map(|row| row.text.as_str());
+    let imitated = imitated
+        .map(|teacher| Imitated::new(teacher, (&config, &tokenizer), texts, &recipe.distill))
+        .transpose()
+        .map_err(|problem| RecipeError::value("distill.teacher", problem))?;
+    let model = Classify { model, r_drop: recipe.train.r_drop, imitated };
     let plan = Plan {
         train: &recipe.train,
         checkpoint: &recipe.checkpoint,

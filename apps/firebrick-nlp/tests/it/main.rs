@@ -67,7 +67,7 @@ fn outputs(spec: &str) -> (Vec<f32>, Vec<f32>) {
     let device = spec.open().unwrap_or_else(|e| panic!("{e}")).autodiff();
     let source = firebrick_core::checkpoint::Source::folder(home.path());
     let model = TextClassifierModel::load(&source, &device).unwrap().model;
-    let model = Classify { model, r_drop: 0.0 };
+    let model = Classify { model, r_drop: 0.0, imitated: None };
     let examples = examples();
     let texts: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
     let ask = |model: &Classify| scores(&model.valid().model, &texts, 0, 8).concat();
@@ -105,7 +105,7 @@ fn wgpu_agrees_with_flex() {
 fn overfits_one_batch() {
     let device = Device::flex().autodiff();
     device.seed(7);
-    let mut model = Classify { model: fresh(&device), r_drop: 0.0 };
+    let mut model = Classify { model: fresh(&device), r_drop: 0.0, imitated: None };
     let rows: Vec<usize> = (0..8).collect();
     let data = TextExamples::new(examples(), 2, 0.0);
     let (mut optim, recipe) = (OptimState::default(), TrainRecipe::default());

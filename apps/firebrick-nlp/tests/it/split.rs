@@ -71,7 +71,7 @@ fn train(dir: &Path, teams: Vec<Team>, stop_at: Option<usize>) {
             device.seed(11);
             let model = fresh(&device).split(&team.model);
             model.visit(&mut Draw);
-            (team, Classify { model, r_drop: 0.0 })
+            (team, Classify { model, r_drop: 0.0, imitated: None })
         })
         .collect();
     let recipe = TrainRecipe {

@@ -10,6 +10,7 @@
 
 mod masked_lm;
 mod prune;
+pub mod trace;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -384,6 +385,24 @@ impl Encoder {
         segments: Option<Tensor<2, Int>>,
         pad: Option<Tensor<2, Bool>>,
     ) -> Tensor<3> {
+        let (x, mask) = self.embed(words, ids, segments, pad);
+        self.layers.iter().fold(x, |x, layer| match self.recompute {
+            true => {
+                let mask = mask.clone();
+                recomputed(layer, x, move |layer: &Layer, x| layer.forward(x, &mask))
+            }
+            false => layer.forward(x, &mask),
+        })
+    }
+
+    /// What the first layer reads, `[B, T, C]`, and which tokens it looks at.
+    fn embed(
+        &self,
+        words: Tensor<3>,
+        ids: Tensor<2, Int>,
+        segments: Option<Tensor<2, Int>>,
+        pad: Option<Tensor<2, Bool>>,
+    ) -> (Tensor<3>, Mask) {
         let [_, t] = ids.dims();
         let positions = match self.padding_index {
             None => Tensor::arange(0..t as i64, &ids.device()).unsqueeze(), // [1, T]
@@ -398,15 +417,7 @@ impl Encoder {
             let segments = segments.unwrap_or_else(|| Tensor::zeros([1, 1], &ids.device()));
             x = x + table.forward(segments);
         }
-        let x = self.dropout.forward(self.norm.forward(x));
-        let mask = Mask::padding(pad);
-        self.layers.iter().fold(x, |x, layer| match self.recompute {
-            true => {
-                let mask = mask.clone();
-                recomputed(layer, x, move |layer: &Layer, x| layer.forward(x, &mask))
-            }
-            false => layer.forward(x, &mask),
-        })
+        (self.dropout.forward(self.norm.forward(x)), Mask::padding(pad))
     }
 }
 

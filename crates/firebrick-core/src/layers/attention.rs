@@ -233,6 +233,19 @@ impl MultiHeadAttention {
         self.cached(x, mask, None)
     }
 
+    /// How much every token looks at every other, before mask and softmax: `[B, T, C]` -> `[B, H, T, T]`
+    pub fn scores(&self, x: Tensor<3>) -> Tensor<4> {
+        let [b, t, _] = x.dims();
+        let split = |x: Tensor<3>, n: usize| {
+            let d = x.dims()[2] / n;
+            x.reshape([b, t, n, d]).swap_dims(1, 2) // [B, n, T, D]
+        };
+        let Heads { query: h, key_value: g, scale } = self.heads;
+        let query = split(self.query.forward(x.clone()), h);
+        let key = repeat_heads(split(self.key.forward(x), g), h / g);
+        query.matmul(key.swap_dims(2, 3)) * scale
+    }
+
     /// As [`Self::forward`]; with a cache, over the tokens of earlier calls too.
     pub fn cached(&self, x: Tensor<3>, mask: &Mask, cache: Option<&mut KeyValue>) -> Tensor<3> {
         let x = self.split.enter(x);
