@@ -98,7 +98,7 @@ fn a_run_from_data_to_answers() {
 
 /// Waits until a run has taken some steps.
 fn wait_for_step(folder: &Path, steps: usize) {
-    for _ in 0..1200 {
+    for _ in 0..4800 {
         let log = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
         let saved = folder.join("checkpoints").read_dir().is_ok_and(|mut dir| dir.next().is_some());
         if log.lines().count() >= steps || saved {
