@@ -23,7 +23,6 @@ use crate::{
 
 /// Sizes of a classifier.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a process holds one or two of them")]
 pub enum TextConfig {
     Bert(BertConfig),
     Gpt2(Gpt2Config),

@@ -331,9 +331,17 @@ mod avx512 {
         };
     }
 
+    /// Lanes of two numbers each.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn pairs(x: __m512) -> __m512bh {
+        // SAFETY: the same bits.
+        unsafe { transmute::<__m512, __m512bh>(x) }
+    }
+
     kernel!(single, "avx512f", |x, cols, sum| _mm512_fmadd_ps(x, cols, sum));
     kernel!(half, "avx512f,avx512bf16", |x, cols, sum| {
-        _mm512_dpbf16_ps(sum, transmute(x), transmute(cols))
+        _mm512_dpbf16_ps(sum, pairs(x), pairs(cols))
     });
 
     impl Tile {
@@ -398,7 +406,7 @@ mod avx512 {
                             let (low, high) = (mask(depth), mask(depth.saturating_sub(LANES)));
                             let low = _mm512_maskz_loadu_ps(low, row);
                             let high = _mm512_maskz_loadu_ps(high, row.wrapping_add(LANES));
-                            *x = transmute(_mm512_cvtne2ps_pbh(high, low));
+                            *x = transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
                         }
                     } else {
                         for (pair, x) in x.iter_mut().enumerate().take(depth.div_ceil(2)) {
@@ -407,7 +415,8 @@ mod avx512 {
                                 false => _mm512_setzero_ps(),
                             };
                             let (low, high) = (column(2 * pair), column(2 * pair + 1));
-                            *x = interleave(transmute(_mm512_cvtne2ps_pbh(high, low)));
+                            let both = _mm512_cvtne2ps_pbh(high, low);
+                            *x = interleave(transmute::<__m512bh, __m512i>(both));
                         }
                     }
                     if by_row != BY_ROW {
