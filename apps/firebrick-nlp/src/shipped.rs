@@ -9,6 +9,8 @@ pub const MODELS: Shipped = Shipped(&[
     shipped!("waimai": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("hotel": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("multi30k-en-de": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
+    shipped!("multi30k-de-en": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
+    shipped!("tatoeba-zh-en": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("shakespeare": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("ud-pos": "config.json" "model.safetensors" "features.json" "firebrick.json"),
     shipped!("snips": "config.json" "model.safetensors" "features.json" "firebrick.json"),

@@ -14,7 +14,8 @@ fn firebrick(home: &Path) -> Command {
     command
         .current_dir(home)
         .env("XDG_CACHE_HOME", home.join("cache"))
-        .env_remove("FIREBRICK_DATA");
+        .env_remove("FIREBRICK_DATA")
+        .env_remove("FIREBRICK_RUNS");
     command
 }
 
