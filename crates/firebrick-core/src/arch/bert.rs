@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{
     AnyModel, Output, architecture,
     inputs::{InputError, Inputs, check_length},
-    text::labels_in_order,
+    text::{classes, labels_in_order, numbered},
 };
 use crate::{
     checkpoint::{
@@ -206,8 +206,7 @@ impl BertConfig {
     }
 
     pub fn set_labels(&mut self, labels: &[String]) {
-        self.id2label =
-            labels.iter().enumerate().map(|(i, label)| (i.to_string(), label.clone())).collect();
+        self.id2label = numbered(labels);
     }
 
     /// Longest sequence that has a position for every token.
@@ -640,19 +639,7 @@ pub fn load_classifier(source: &Source, device: &Device) -> Result<LoadedClassif
     let config = BertConfig::read(source)?;
     let weights = source.weights()?;
     let head = config.model_type.classifier_name("classifier.bias").expect("the table has it");
-    let labels = weights.shape(&head).and_then(|shape| shape.first().copied());
-    let labels = labels.ok_or_else(|| LoadError::Unmatched {
-        path: source.path("model.safetensors"),
-        missing: vec![head],
-        unused: weights.names().take(8).map(str::to_string).collect(),
-    })?;
-    let named = config.id2label.len();
-    if named > 0 && named != labels {
-        return Err(LoadError::Config {
-            path: source.path("config.json"),
-            problem: format!("id2label names {named} labels, the classifier has {labels}"),
-        });
-    }
+    let labels = classes(source, &weights, &head, &config.id2label)?;
     let model = config.init_classifier(labels, device);
     let coverage = Coverage { ignored: IGNORED, fresh: &[] };
     let family = config.model_type;

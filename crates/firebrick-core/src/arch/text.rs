@@ -15,7 +15,7 @@ use super::{
 use crate::{
     checkpoint::{
         LoadError, Source, config,
-        tensors::{self, SaveType},
+        tensors::{self, SaveType, Weights},
     },
     layers::split::Split,
     parallel::Lost,
@@ -31,6 +31,33 @@ pub enum TextConfig {
 /// Label names by class index, of `id2label`.
 pub(super) fn labels_in_order(id2label: &BTreeMap<String, String>) -> Vec<String> {
     (0..id2label.len()).map_while(|i| id2label.get(&i.to_string()).cloned()).collect()
+}
+
+/// `id2label` of labels in order.
+pub(super) fn numbered(labels: &[String]) -> BTreeMap<String, String> {
+    labels.iter().enumerate().map(|(i, label)| (i.to_string(), label.clone())).collect()
+}
+
+/// Rows of the classifier's tensor `head`; as many as `id2label` names, if it names any.
+pub(super) fn classes(
+    source: &Source,
+    weights: &Weights,
+    head: &str,
+    id2label: &BTreeMap<String, String>,
+) -> Result<usize, LoadError> {
+    let classes = weights.shape(head).and_then(|shape| shape.first().copied());
+    let classes = classes.ok_or_else(|| LoadError::Unmatched {
+        path: source.path("model.safetensors"),
+        missing: vec![head.into()],
+        unused: weights.names().take(8).map(str::to_string).collect(),
+    })?;
+    match id2label.len() {
+        named if named > 0 && named != classes => Err(LoadError::Config {
+            path: source.path("config.json"),
+            problem: format!("id2label names {named} labels, the classifier has {classes}"),
+        }),
+        _ => Ok(classes),
+    }
 }
 
 impl TextConfig {

@@ -11,7 +11,7 @@ use crate::{
     arch::{
         AnyModel, Output, architecture, image,
         inputs::{InputError, Inputs, check_length},
-        text::labels_in_order,
+        text::{classes, labels_in_order, numbered},
     },
     checkpoint::{
         LoadError, Source,
@@ -38,8 +38,7 @@ impl Gpt2Config {
     }
 
     pub fn set_labels(&mut self, labels: &[String]) {
-        self.id2label =
-            labels.iter().enumerate().map(|(i, label)| (i.to_string(), label.clone())).collect();
+        self.id2label = numbered(labels);
     }
 
     /// A classifier of `labels` classes with fresh weights.
@@ -103,19 +102,7 @@ impl Gpt2ForSequenceClassification {
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
         let config = source.config_as(Gpt2Config::of_classifier)?;
         let weights = source.weights()?;
-        let labels = weights.shape(SCORE).and_then(|shape| shape.first().copied());
-        let labels = labels.ok_or_else(|| LoadError::Unmatched {
-            path: source.path("model.safetensors"),
-            missing: vec![SCORE.into()],
-            unused: weights.names().take(8).map(str::to_string).collect(),
-        })?;
-        let named = config.id2label.len();
-        if named > 0 && named != labels {
-            return Err(LoadError::Config {
-                path: source.path("config.json"),
-                problem: format!("id2label names {named} labels, the classifier has {labels}"),
-            });
-        }
+        let labels = classes(source, &weights, SCORE, &config.id2label)?;
         let coverage = Coverage { ignored: IGNORED, fresh: &[] };
         let model = config.init_classifier(labels, device);
         let model = tensors::fill(model, &weights, &coverage, classifier_name)?;
