@@ -133,14 +133,11 @@ impl Job<'_> {
         }
         let asked = self.training_rows(ROWS)?;
         let one = self.scratch.0.join("one");
-        let mut gone: Vec<Layer> = vec![];
+        let (mut gone, mut left): (Vec<Layer>, Vec<Layer>) = (vec![], all);
         while gone.len() < count {
-            let left = |stack: usize| all.iter().filter(move |l| l.stack == stack);
+            let of_stack = |stack| left.iter().filter(|layer| layer.stack == stack).count();
             let mut least: Option<(f64, Layer)> = None;
-            for layer in all.iter().filter(|layer| !gone.contains(layer)) {
-                if left(layer.stack).filter(|layer| !gone.contains(layer)).count() == 1 {
-                    continue;
-                }
+            for layer in left.iter().filter(|layer| of_stack(layer.stack) > 1) {
                 let less = [&gone[..], &[*layer]].concat();
                 layers::without(&self.source, &less, &one, &self.device)?;
                 let scored = eval::score(&asked, &Source::folder(&one), self.global)?;
@@ -155,6 +152,7 @@ impl Job<'_> {
                 "without layer {}{stack} too: {cost:.4} on training rows",
                 layer.index
             ));
+            left.retain(|other| *other != layer);
             gone.push(layer);
         }
         Ok(layers::without(&self.source, &gone, target, &self.device)?)

@@ -24,7 +24,6 @@ use crate::{
 /// Pictures by path, or those of the recipe's data.
 pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = pictures::classifier::PictureClassifier::open(source, &global.device.open()?)?;
-    let split = args.split.as_deref();
     let read = pictures::recipe::DataRecipe {
         size: classifier.processor.size,
         filter: classifier.processor.filter,
@@ -41,11 +40,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         }
         Some(path) => {
             let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
-            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
-            let part = split.unwrap_or(last);
-            let samples =
-                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
-            (path.clone(), samples)
+            (path.clone(), part_of(&mut parts, args, path)?)
         }
         None => {
             let opened = recipe_for(args, source, global)?;
@@ -232,7 +227,6 @@ pub(super) fn anomalies(
 /// Pictures with boxes by path, or those of the recipe's data.
 pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let detector = detection::detector::ObjectDetector::open(source, &global.device.open()?)?;
-    let split = args.split.as_deref();
     let frame = |data: detection::recipe::DataRecipe| detection::recipe::DataRecipe {
         labels: Some(detector.labels.clone()),
         windows: None,
@@ -252,10 +246,7 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         Some(path) => {
             let read = frame(Default::default());
             let mut parts = detection::corpus::own(&PathBuf::from(path), &read)?;
-            let last = parts.keys().copied().find(|part| *part == "test").unwrap_or("train");
-            let part = split.unwrap_or(last);
-            let (scenes, _) =
-                parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))?;
+            let (scenes, _) = part_of(&mut parts, args, path)?;
             (path.clone(), scenes)
         }
         None => {
@@ -275,6 +266,17 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
     let mut more = detection::report::by_label(&judged);
     more["speed"] = speed;
     Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
+}
+
+/// The named part of what lies at `path`, else the test part, else all that there is.
+fn part_of<T>(
+    parts: &mut BTreeMap<&'static str, T>,
+    args: &EvalArgs,
+    path: &str,
+) -> anyhow::Result<T> {
+    let last = if parts.contains_key("test") { "test" } else { "train" };
+    let part = args.split.as_deref().unwrap_or(last);
+    parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))
 }
 
 /// Accuracy under each corruption, by strength.
