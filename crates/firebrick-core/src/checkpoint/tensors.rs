@@ -505,7 +505,7 @@ impl Place {
         D == 2 && self.kinds.last().is_some_and(|kind| linear.contains(&kind.as_str()))
     }
 
-    /// Whether this is a weight that our kernels read packed: a linear layer's, or a table.
+    /// Whether this is a weight that our kernels read packed, or in bf16: a linear layer's, or a table.
     fn packs<const D: usize>(&self) -> bool {
         let table = self.kinds.last().is_some_and(|kind| kind == "Struct:Embedding");
         self.factor::<D>() || D == 2 && table
@@ -605,7 +605,7 @@ impl<F> Filler<'_, F> {
         }
         // Half the memory, and half to read for every token; the products are those of the same numbers as f32.
         if self.split.is_whole()
-            && self.at.factor::<D>()
+            && self.at.packs::<D>()
             && fused::reads_bf16(&device)
             && let Some(numbers) = self.weights.bf16s(name)?
         {

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     nn::Initializer,
     prelude::*,
-    tensor::module,
+    tensor::{DType, module},
 };
 
 use super::{fused, linear::linear};
@@ -12,7 +12,7 @@ use super::{fused, linear::linear};
 /// A table of learned vectors.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    /// `[rows, C]`, as a checkpoint holds it.
+    /// `[rows, C]`, as a checkpoint holds it; also in bf16 or packed, where it does not train. What comes out is f32.
     pub weight: Param<Tensor<2>>,
 }
 
@@ -28,7 +28,7 @@ impl Embedding {
         if fused::is_packed(&table) || fused::applies(&table) {
             return fused::embedding(table, ids);
         }
-        module::embedding(table, ids)
+        module::embedding(table, ids).cast(DType::F32)
     }
 
     /// Vectors `first .. first + count`, `[count, C]`
@@ -39,7 +39,7 @@ impl Embedding {
             let ids = Tensor::<1, Int>::arange(ids, &table.device());
             return self.forward(ids.unsqueeze()).squeeze_dim(0);
         }
-        table.narrow(0, first, count)
+        table.narrow(0, first, count).cast(DType::F32)
     }
 
     /// A score for every vector, its product with `x`, and `bias` added: `[.., C]` -> `[.., rows]`
@@ -56,5 +56,27 @@ impl Embedding {
     /// How many vectors there are.
     pub fn height(&self) -> usize {
         self.weight.dims()[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Tolerance;
+
+    use super::*;
+
+    #[test]
+    fn a_table_in_bf16_gives_its_numbers() {
+        let device = Device::flex();
+        let narrow = Embedding::new(20, 8, 1.0, &device).weight.val().cast(DType::BF16);
+        let table = |weight: Tensor<2>| Embedding { weight: Param::from_tensor(weight) };
+        let (wide, narrow) = (table(narrow.clone().cast(DType::F32)), table(narrow));
+        let ids = Tensor::<2, Int>::from_data([[3, 19], [0, 3]], &device);
+        assert_eq!(narrow.forward(ids.clone()).into_data(), wide.forward(ids.clone()).into_data());
+        assert_eq!(narrow.rows(2, 5).into_data(), wide.rows(2, 5).into_data());
+        let x = wide.forward(ids);
+        let [found, expected] =
+            [&narrow, &wide].map(|table| table.scores(x.clone(), None).into_data());
+        found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
     }
 }
