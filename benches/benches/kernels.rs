@@ -1,6 +1,6 @@
 //! Our kernels against Burn's on flex: exact GELU, 2 M numbers (throughput is in numbers), and convolutions
 //! as in ResNet-50 and wav2vec2 (in multiplications); whole numbers against floats in BERT's widest layer;
-//! products in bf16 against f32.
+//! products in bf16 against f32; a weight in large pages.
 #![recursion_limit = "256"]
 
 use burn::{
@@ -10,6 +10,7 @@ use burn::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use firebrick_core::layers::{activation::Activation, conv::conv2d, fused, linear::linear};
 use firebrick_kernels::{
+    allocator::lasting,
     matmul::{Matrix, Precision, matmul},
     quantised::{Format, Packed, Range, levels},
 };
@@ -120,5 +121,20 @@ fn product(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, gelu, convolution, quantised, product);
+/// One row with a weight of 64 MiB, in pages of the system's choice and in large ones.
+fn pages(c: &mut Criterion) {
+    const SIZE: usize = 4096;
+    let x = vec![0.5; SIZE];
+    let mut group = c.benchmark_group("pages");
+    group.throughput(Throughput::Bytes((4 * SIZE * SIZE) as u64));
+    for (name, large) in [("as-given", false), ("large", true)] {
+        let weight: Vec<f32> = if large { lasting(SIZE * SIZE) } else { vec![1.0; SIZE * SIZE] };
+        let (x, weight) = (Matrix::new(&x, 1, SIZE), Matrix::new(&weight, SIZE, SIZE));
+        let mut out = vec![0.0; SIZE];
+        group.bench_function(name, |bench| bench.iter(|| matmul(x, weight, None, &mut out)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, gelu, convolution, quantised, product, pages);
 criterion_main!(benches);

@@ -19,6 +19,38 @@ pub fn keep_memory() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_memory() {}
 
+/// `len` zeros in pages of 2 MiB, for what is read again and again, as weights are.
+///
+/// Linux has pages of 4 KiB unless told otherwise; at every end of one the CPU stops to read ahead and looks for the next.
+/// `cargo bench --bench kernels -- pages` measures it.
+pub fn lasting<T: Copy + Default>(len: usize) -> Vec<T> {
+    let mut x = Vec::with_capacity(len);
+    // Before the first write, which takes the page.
+    large_pages(x.spare_capacity_mut());
+    x.resize(len, T::default());
+    x
+}
+
+#[cfg(target_os = "linux")]
+fn large_pages<T>(x: &[T]) {
+    const PAGE: usize = 2 << 20;
+    let bytes = x.as_ptr_range();
+    let (start, end) = (bytes.start as usize, bytes.end as usize);
+    if end - start < PAGE / 2 {
+        return;
+    }
+    // Outwards, for small weights lie side by side and share pages.
+    let (start, end) = (start / PAGE * PAGE, end.next_multiple_of(PAGE));
+    #[expect(unsafe_code, reason = "madvise is a call of the system")]
+    // SAFETY: this advice leaves what memory holds as it is, also that of neighbours; where none is mapped it says so.
+    unsafe {
+        libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn large_pages<T>(_x: &[T]) {}
+
 /// `len` numbers that hold anything, for what is written before it is read: to zero them first costs a pass over memory.
 pub fn unwritten(len: usize) -> Vec<f32> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -5,7 +5,10 @@
 use std::ops::Deref;
 
 use burn::tensor::bf16;
-use firebrick_kernels::transpose::{Format, transposed, widened};
+use firebrick_kernels::{
+    allocator::lasting,
+    transpose::{Format, transposed, widened},
+};
 use rayon::prelude::*;
 
 use super::header::Dtype;
@@ -57,7 +60,7 @@ fn flat<B: Deref<Target = [u8]>, E: Send>(
     count: usize,
     bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
 ) -> Result<Decoded, E> {
-    let mut floats = vec![0.0; count];
+    let mut floats = lasting(count);
     let bad = floats.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
         let bytes = bytes(block * BLOCK * format.size(), out.len() * format.size())?;
         Ok(widened(&bytes, format, out).map(|at| out[at]))
@@ -71,7 +74,7 @@ fn turned<B: Deref<Target = [u8]>, E>(
     [rows, columns]: [usize; 2],
     bytes: impl Fn(usize, usize) -> Result<B, E>,
 ) -> Result<Decoded, E> {
-    let mut floats = vec![0.0; rows * columns];
+    let mut floats = lasting(rows * columns);
     let mut bad = None;
     // About a block, of whole lines of the result.
     let step = (BLOCK / columns.max(1)).max(1).next_multiple_of(LINE);
@@ -89,7 +92,7 @@ pub(super) fn bf16s<B: Deref<Target = [u8]>, E: Send>(
     count: usize,
     bytes: impl Fn(usize, usize) -> Result<B, E> + Sync,
 ) -> Result<Decoded<bf16>, E> {
-    let mut numbers = vec![bf16::ZERO; count];
+    let mut numbers: Vec<bf16> = lasting(count);
     let bad = numbers.par_chunks_mut(BLOCK).enumerate().map(|(block, out)| {
         let bytes = bytes(block * BLOCK * 2, out.len() * 2)?;
         let mut odd = false;

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::{Format, PANEL};
+use crate::allocator::lasting;
 
 /// Bytes that say what follows: group (0 for int8), inputs, outputs; 32 bits each.
 const HEADER: usize = 64;
@@ -65,7 +66,7 @@ impl<'a> Packed<'a> {
         let groups = format.groups(inputs);
         assert!(levels.len() == inputs * outputs && scales.len() == outputs * groups);
         let [weights_len, scales_len, starts_len] = sizes(format, inputs, outputs);
-        let mut bytes = vec![0; HEADER + weights_len + scales_len + starts_len];
+        let mut bytes: Vec<u8> = lasting(HEADER + weights_len + scales_len + starts_len);
         let (header, rest) = bytes.split_at_mut(HEADER);
         let (weights, rest) = rest.split_at_mut(weights_len);
         let (packed_scales, starts) = rest.split_at_mut(scales_len);
