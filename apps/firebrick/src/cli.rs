@@ -630,6 +630,9 @@ pub struct TranslateArgs {
     /// The translation goes there instead of stdout
     #[arg(long, value_name = "PATH", requires = "input")]
     pub output: Option<PathBuf>,
+    /// Glossary: a term, a tab and its translation a line
+    #[arg(long, value_name = "FILE.tsv")]
+    pub terms: Option<PathBuf>,
     /// Open hypotheses, in place of the model's own number; 1 is greedy
     #[arg(long, value_name = "N")]
     pub num_beams: Option<usize>,

@@ -25,6 +25,8 @@ pub struct Origin {
     /// Score from which on a box is shown: of the best F1 on validation pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub box_threshold: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Copies>,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
@@ -54,6 +56,13 @@ pub struct Threshold {
     pub false_alarms: f64,
 }
 
+/// That a translator knows placeholders, and what they may stand for beside numbers and terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copies {
+    /// Unknown words with a capital letter are names; not so in German, where every noun has one.
+    pub names: bool,
+}
+
 impl Origin {
     /// Of the model that a run makes by the recipe called `recipe`.
     pub fn new(task: &str, recipe: &str, run: &RunInfo, metrics: Scores) -> Self {
@@ -64,6 +73,7 @@ impl Origin {
             decision: None,
             threshold: None,
             box_threshold: None,
+            copies: None,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use firebrick_core::{
     arch::bart::{BartConfig, ModelType},
+    checkpoint::Source,
     generate::GenerationConfig,
     layers::activation::Activation,
 };
@@ -14,7 +15,10 @@ use firebrick_train::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::tokenizer::recipe::{TokenizerKind, TokenizerRecipe};
+use crate::tokenizer::{
+    TextTokenizer,
+    recipe::{TokenizerKind, TokenizerRecipe},
+};
 
 /// Scores that can choose the weights. `bleu` and `chrf` translate the validation part at every evaluation.
 pub const METRICS: &[&str] = &["loss", "bleu", "chrf"];
@@ -74,6 +78,9 @@ pub struct DataRecipe {
     pub max_chars: usize,
     /// Turn traditional Chinese characters into simplified ones (OpenCC), on both sides.
     pub simplify: bool,
+    /// Share of the training pairs that are read once more with placeholders for one to three words, so that numbers, names
+    /// and the terms of a glossary can be carried over.
+    pub copies: f64,
     /// Drop training pairs whose source sentence is also, or nearly, in another part.
     pub leaks: bool,
 }
@@ -90,6 +97,7 @@ impl Default for DataRecipe {
             target: "target".into(),
             max_chars: 500,
             simplify: false,
+            copies: 0.0,
             leaks: true,
         }
     }
@@ -113,6 +121,8 @@ pub struct ModelRecipe {
     pub activation_dropout: f64,
     /// Deviation of fresh weights; 0 stands for one over the root of `d_model`.
     pub init_std: f64,
+    /// Translator to go on from: a folder, a run or a shipped model, with its sizes and its tokenizer.
+    pub pretrained: Option<String>,
 }
 
 impl Default for ModelRecipe {
@@ -130,6 +140,7 @@ impl Default for ModelRecipe {
             attention_dropout: 0.0,
             activation_dropout: 0.0,
             init_std: 0.0,
+            pretrained: None,
         }
     }
 }
@@ -162,18 +173,30 @@ impl Check for Recipe {
             let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
             return fail("data.valid_fraction", problem);
         }
-        if self.tokenizer.kind != TokenizerKind::ByteBpe {
-            return fail(
-                "tokenizer.kind",
-                "is not `byte-bpe`: a translation is written back".into(),
-            );
+        if !(0.0..=1.0).contains(&self.data.copies) {
+            return fail("data.copies", format!("is {}, not within 0 and 1", self.data.copies));
         }
         if !(1..=64).contains(&self.generate.num_beams) {
             let problem = format!("is {}, not within 1 and 64", self.generate.num_beams);
             return fail("generate.num_beams", problem);
         }
         self.tokenizer.check()?;
-        self.marian(self.tokenizer.vocab_size)?;
+        match (&self.model.pretrained, self.tokenizer.kind) {
+            (None, TokenizerKind::ByteBpe) => self.marian(self.tokenizer.vocab_size).map(|_| ())?,
+            (Some(_), TokenizerKind::Pretrained) => self.check_pretrained()?,
+            (None, _) => {
+                return fail(
+                    "tokenizer.kind",
+                    "is not `byte-bpe`: a translation is written back".into(),
+                );
+            }
+            (Some(_), _) => {
+                return fail(
+                    "tokenizer.kind",
+                    "is not `pretrained`, as beside `model.pretrained`".into(),
+                );
+            }
+        }
         self.train.check()?;
         self.train.check_layers_run_once()?;
         self.checkpoint.check()?;
@@ -192,6 +215,15 @@ const PAD: i64 = 1;
 const END: i64 = 2;
 
 impl Recipe {
+    fn check_pretrained(&self) -> Result<(), RecipeError> {
+        let pretrained = self.model.pretrained.clone();
+        if self.model != (ModelRecipe { pretrained, ..ModelRecipe::default() }) {
+            let problem = "stands beside keys that its checkpoint has its own values of";
+            return Err(RecipeError::value("model.pretrained", problem));
+        }
+        Ok(())
+    }
+
     /// The model that `[model]` describes.
     pub fn marian(&self, vocab_size: usize) -> Result<BartConfig, RecipeError> {
         let model = &self.model;
@@ -229,6 +261,19 @@ impl Recipe {
             RecipeError::value(&format!("model.{key}"), problem[key.len()..].trim_start())
         })?;
         Ok(config)
+    }
+
+    /// A translator of somebody else's may begin and end its sentences otherwise.
+    pub fn check_tokens(&self, tokenizer: &TextTokenizer, source: &Source) -> anyhow::Result<()> {
+        let [start, end] = [START, END].map(|id| id as u32);
+        let ours = tokenizer.encode("", usize::MAX) == [start, end]
+            && i64::from(tokenizer.pad_id()) == PAD;
+        anyhow::ensure!(
+            ours,
+            "{}: not a tokenizer of this recipe's kind (<s> {START}, <pad> {PAD}, </s> {END} around every sentence)",
+            source.path("tokenizer.json").display()
+        );
+        Ok(())
     }
 
     /// How the model searches.

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use burn::module::Module;
+use firebrick_core::{arch::bart::BartForConditionalGeneration, checkpoint::Source};
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
-    origin::Origin,
+    origin::{Copies, Origin},
 };
 
 use super::{
     corpus::{self, Corpus, Pair},
+    formats, lexicon,
     recipe::{METRICS, Recipe},
     report,
     task::{PairExamples, Translate, loss},
@@ -24,6 +26,9 @@ pub struct Prepared {
     pub tokenizer: TextTokenizer,
     /// Training pairs whose tokens are too many.
     pub too_long: usize,
+    /// Training pairs that are read once more with placeholders.
+    pub masked: usize,
+    pretrained: Option<Source>,
     examples: PairExamples,
 }
 
@@ -47,10 +52,16 @@ impl job::Recipe for Recipe {
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let corpus = corpus::load(&self.data, self.seed, places)?;
         let texts = corpus.train.iter().flat_map(|pair| [pair.source.as_str(), &pair.target]);
-        let tokenizer = self.tokenizer.make(texts, None)?;
-        let (examples, too_long) =
-            PairExamples::new(&corpus.train, &tokenizer, self.tokenizer.max_len);
-        Ok(Prepared { corpus, tokenizer, too_long, examples })
+        let name = self.model.pretrained.as_ref();
+        let pretrained = name.map(|name| (places.model)(name, places.base)).transpose()?;
+        let tokenizer = self.tokenizer.make(texts, pretrained.as_ref())?;
+        let masked = match self.data.copies {
+            0.0 => vec![],
+            share => lexicon::with_placeholders(&corpus.train, share, self.seed),
+        };
+        let all = [corpus.train.as_slice(), &masked].concat();
+        let (examples, too_long) = PairExamples::new(&all, &tokenizer, self.tokenizer.max_len);
+        Ok(Prepared { corpus, tokenizer, too_long, masked: masked.len(), pretrained, examples })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
@@ -78,6 +89,9 @@ impl job::Prepared for Prepared {
         if self.too_long > 0 {
             remarks.push(format!("train: {} pairs have too many tokens", self.too_long));
         }
+        if self.masked > 0 {
+            remarks.push(format!("train: {} pairs once more, with placeholders", self.masked));
+        }
         remarks.push(format!("vocabulary: {} tokens", self.tokenizer.vocab_size()));
         remarks
     }
@@ -98,21 +112,31 @@ impl job::Trained for Trained {
 }
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-    let Prepared { corpus, tokenizer, examples, .. } = prepared;
+    let Prepared { corpus, tokenizer, pretrained, examples, .. } = prepared;
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let autodiff = device.clone().autodiff();
     autodiff.seed(recipe.seed);
-    let config = recipe.marian(tokenizer.vocab_size())?;
-    let model = Translate {
-        model: config.init(&autodiff).materialize(),
-        label_smoothing: recipe.train.label_smoothing,
+    let (config, model) = match &pretrained {
+        None => {
+            let config = recipe.marian(tokenizer.vocab_size())?;
+            let model = config.init(&autodiff).materialize();
+            (config, model)
+        }
+        Some(source) => {
+            recipe.check_tokens(&tokenizer, source)?;
+            let BartForConditionalGeneration { config, model } =
+                BartForConditionalGeneration::load(source, &autodiff)?;
+            (config, model)
+        }
     };
+    let model = Translate { model, label_smoothing: recipe.train.label_smoothing };
+    let copies = (recipe.data.copies > 0.0).then(|| Copies { names: recipe.data.source != "de" });
     let metric = recipe.eval.metric(METRICS)?;
     let (valid, _) = PairExamples::new(&corpus.valid, &tokenizer, recipe.tokenizer.max_len);
     let translator = |model: &Translate| {
         let (model, tokenizer) = (model.model.clone(), tokenizer.clone());
-        Translator::new(&config, model, tokenizer, recipe.generation(), device)
+        Translator::new(&config, model, tokenizer, recipe.generation(), copies, device)
     };
     let translate = |translator: &Translator, pairs: &[Pair], beams: usize| {
         let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
@@ -166,8 +190,13 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         }
         _ => None,
     };
+    let kept = formats::check(&translator, &recipe.data.source, &recipe.data.target)?;
+    if !kept.is_empty() {
+        scores.insert("kept".into(), kept);
+    }
     let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
+        copies,
         max_len: Some(recipe.tokenizer.max_len),
         ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };

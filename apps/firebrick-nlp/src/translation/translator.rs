@@ -14,9 +14,16 @@ use firebrick_metrics::{
     bleu::{Bleu, Tokenize},
     chrf::Chrf,
 };
-use firebrick_train::{fit::Metrics, origin::Origin};
+use firebrick_train::{
+    fit::Metrics,
+    origin::{Copies, Origin},
+};
 
-use super::{corpus::Pair, sentences};
+use super::{
+    copies::{Masked, Terms, mask},
+    corpus::Pair,
+    sentences,
+};
 use crate::{
     generate::{Limits, Writer},
     language::mostly_chinese,
@@ -28,6 +35,8 @@ pub struct Translator {
     writer: Writer,
     /// Tokens of a sentence at most, special ones included.
     longest: usize,
+    copies: Option<Copies>,
+    terms: Terms,
 }
 
 impl Translator {
@@ -39,7 +48,8 @@ impl Translator {
             source.path("config.json").display()
         );
         let longest = source.config()?["max_position_embeddings"].as_u64().unwrap_or(512);
-        Ok(Self { writer, longest: longest as usize })
+        let copies = Origin::read(source).and_then(|origin| origin.copies);
+        Ok(Self { writer, longest: longest as usize, copies, terms: Terms::default() })
     }
 
     /// A model in memory.
@@ -48,17 +58,27 @@ impl Translator {
         model: Bart,
         tokenizer: TextTokenizer,
         generation: GenerationConfig,
+        copies: Option<Copies>,
         device: &Device,
     ) -> Self {
         let longest = config.max_position_embeddings;
         let model = BartForConditionalGeneration { config: config.clone(), model };
         let writer = Writer::new(Box::new(model), tokenizer, generation, device);
-        Self { writer, longest }
+        Self { writer, longest, copies, terms: Terms::default() }
     }
 
     /// How the model's folder says to search.
     pub fn config(&self) -> &GenerationConfig {
         &self.writer.config
+    }
+
+    /// Keeps to a glossary from now on; an error where the model knows no placeholders.
+    pub fn with_terms(self, terms: Terms) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            self.copies.is_some(),
+            "this translator knows no placeholders, so that it cannot keep to a glossary: train one with `data.copies`"
+        );
+        Ok(Self { terms, ..self })
     }
 
     /// Texts of any length, sentence by sentence; white space between sentences stays, but for the gaps that a language
@@ -105,8 +125,42 @@ impl Translator {
     }
 
     /// Single sentences, in their order; those of like length share a batch, and every thread takes batches of its own.
-    /// An empty one stays empty.
+    /// An empty one stays empty; one in capital letters is translated in small ones and comes back in capitals.
     pub fn sentences(
+        &self,
+        sentences: &[&str],
+        config: &GenerationConfig,
+        batch_size: usize,
+    ) -> anyhow::Result<Vec<String>> {
+        self.sentences_with(sentences, &self.terms, config, batch_size)
+    }
+
+    /// As [`Self::sentences`], with another glossary.
+    pub(super) fn sentences_with(
+        &self,
+        sentences: &[&str],
+        terms: &Terms,
+        config: &GenerationConfig,
+        batch_size: usize,
+    ) -> anyhow::Result<Vec<String>> {
+        let asked: Vec<Asked> = sentences.iter().map(|text| self.ask(text, terms)).collect();
+        let texts: Vec<&str> = asked.iter().map(|asked| asked.masked.text.as_str()).collect();
+        let answers = self.read(&texts, config, batch_size)?;
+        Ok(asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer)).collect())
+    }
+
+    fn ask(&self, text: &str, terms: &Terms) -> Asked {
+        let masked = match &self.copies {
+            Some(copies) => mask(text, &self.writer.tokenizer, terms, copies.names),
+            None => Masked::plain(text),
+        };
+        let shouted = shouted(&masked.text);
+        let masked = if shouted { masked.map(sentence_case) } else { masked };
+        Asked { masked, shouted }
+    }
+
+    /// Sentences as the model reads and writes them.
+    fn read(
         &self,
         sentences: &[&str],
         config: &GenerationConfig,
@@ -176,6 +230,30 @@ impl Translator {
         }
         origin.save(dir, "translation", about)
     }
+}
+
+/// A sentence as it is asked, and how the answer becomes its translation.
+struct Asked {
+    masked: Masked,
+    shouted: bool,
+}
+
+impl Asked {
+    fn answer(&self, answer: String) -> String {
+        self.masked.restore(&if self.shouted { answer.to_uppercase() } else { answer })
+    }
+}
+
+/// Whether a text of several words is all in capital letters.
+fn shouted(text: &str) -> bool {
+    text.split_whitespace().nth(1).is_some()
+        && text.chars().filter(|c| c.is_uppercase()).count() > 3
+        && !text.contains(char::is_lowercase)
+}
+
+fn sentence_case(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().into_iter().chain(letters.as_str().to_lowercase().chars()).collect()
 }
 
 fn mostly_chinese_texts(texts: &[String]) -> bool {

@@ -25,7 +25,7 @@ fn translator(device: &Device) -> Translator {
                 [data]\ntrain = \"x.csv\"";
     let recipe: Recipe = parse(text.as_bytes(), &[]).unwrap();
     let model = config.init(device);
-    Translator::new(&config, model, tokenizer, recipe.generation(), device)
+    Translator::new(&config, model, tokenizer, recipe.generation(), None, device)
 }
 
 #[test]

@@ -318,6 +318,7 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
 /// Pairs of a table with the columns `source` and `target`, or of the recipe's data.
 fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let translator = Translator::open(source, &global.device.open()?)?;
+    let mut kept = None;
     let (data, pairs) = match &args.data {
         Some(path) => {
             let options = ReadOptions::new(Columns::named("source", Some("target")));
@@ -329,6 +330,8 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
         None => {
             let opened = recipe_for(args, source, global)?;
             let recipe: translation::recipe::Recipe = opened.parse(&[])?;
+            let languages = [&recipe.data.source, &recipe.data.target];
+            kept = Some(translation::formats::check(&translator, languages[0], languages[1])?);
             let places = places::of_recipe(&opened.base);
             let corpus = translation::corpus::load(&recipe.data, recipe.seed, &places)?;
             choose(args, corpus.train, corpus.valid, corpus.test)?
@@ -344,7 +347,7 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
     let judged = Judged::new(answers, &pairs);
     let more = json!({
         "bleu_signature": judged.bleu.signature(), "chrf_signature": judged.chrf.signature(),
-        "speed": speed,
+        "kept": kept, "speed": speed,
     });
     let (rows, metrics) = (pairs.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, interval: None, more })

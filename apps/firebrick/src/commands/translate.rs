@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::generate::GenerationConfig;
-use firebrick_nlp::translation::translator::Translator;
+use firebrick_nlp::translation::{copies::Terms, translator::Translator};
 use serde_json::json;
 
 use super::{Outcome, nlp::or_stdin};
@@ -26,7 +26,13 @@ const LINE_LIMIT: u64 = 1 << 20;
 
 pub fn run(args: TranslateArgs, global: &Global) -> Outcome {
     let source = places::model(&args.model, &global.runs)?;
-    let translator = Translator::open(&source, &global.device.open()?)?;
+    let mut translator = Translator::open(&source, &global.device.open()?)?;
+    if let Some(path) = &args.terms {
+        let read = || Terms::parse(&std::fs::read_to_string(path)?);
+        let terms = read().with_context(|| format!("reading {}", path.display()));
+        let terms = terms.map_err(|error| Failure::new(BAD_FILE, error))?;
+        translator = translator.with_terms(terms)?;
+    }
     let mut config = translator.config().clone();
     config.num_beams = args.num_beams.unwrap_or(config.num_beams);
     config.check().map_err(|problem| Failure::text(USAGE, problem))?;
