@@ -128,14 +128,14 @@ pub struct Measured {
     pub counted: Counted,
 }
 
-/// Chooses the lowest threshold with at most `an_hour` alarms, and counts those of the other half; `None` where no threshold
-/// is high enough. `trigger.threshold` is not used.
+/// Chooses the lowest threshold with at most `an_hour` alarms, else the highest, and counts the alarms of the other half.
+/// `trigger.threshold` is not used.
 pub fn measure(
     classifier: &SoundClassifier,
     trigger: Trigger,
     background: &Background,
     an_hour: f64,
-) -> anyhow::Result<Option<Measured>> {
+) -> anyhow::Result<Measured> {
     let [choose, count] = [&background.choose, &background.count].map(|part| {
         let samples: usize = part.iter().map(|recording| recording.samples.len()).sum();
         let hours = samples as f64 / f64::from(classifier.sample_rate()) / 3600.0;
@@ -147,14 +147,16 @@ pub fn measure(
         alarms: decide(classifier, Trigger { threshold, ..trigger }, looks),
         hours,
     };
-    let chosen = THRESHOLDS.map(|percent| f32::from(percent) / 100.0).find_map(|threshold| {
-        let counted = counted(threshold, &looks, choose.1);
-        (counted.an_hour() <= an_hour).then_some((threshold, counted))
+    let mut tried = THRESHOLDS.map(|percent| {
+        let threshold = f32::from(percent) / 100.0;
+        (threshold, counted(threshold, &looks, choose.1))
     });
-    let Some((threshold, chosen_on)) = chosen else { return Ok(None) };
+    let fits = |(_, counted): &(f32, Counted)| counted.an_hour() <= an_hour;
+    let chosen = tried.clone().find(fits).or_else(|| tried.next_back());
+    let (threshold, chosen_on) = chosen.expect("there are thresholds");
     let looks = self::looks(classifier, trigger, count.0);
     let counted = counted(threshold, &looks, count.1);
-    Ok(Some(Measured { threshold, chosen_on, counted }))
+    Ok(Measured { threshold, chosen_on, counted })
 }
 
 /// How many of the recordings in which one of its words is said a spotter names, and of how many.

@@ -31,10 +31,6 @@ pub fn run(args: &FalseAlarmsArgs, global: &Global) -> Outcome {
     }
     let trigger = Trigger::default();
     let measured = alarms::measure(&classifier, trigger, &background, args.at_most)?;
-    let Some(measured) = measured else {
-        let problem = format!("more than {} false alarms an hour at any threshold", args.at_most);
-        return Err(Failure::text(GATE, problem));
-    };
 
     // The words themselves: of people whom the model has not heard, where its recipe says who they are.
     let opened = recipe_of(&args.model, &source, global)?;
@@ -74,7 +70,13 @@ pub fn run(args: &FalseAlarmsArgs, global: &Global) -> Outcome {
         "heard": heard, "of": of, "part": part, "left_out": background.left_out,
     });
     print(global, &report, &text);
-    Ok(())
+    match measured.chosen_on.an_hour() <= args.at_most {
+        true => Ok(()),
+        false => {
+            let problem = format!("more than {} an hour at every threshold", args.at_most);
+            Err(Failure::text(GATE, problem))
+        }
+    }
 }
 
 fn told(counted: &Counted) -> String {

