@@ -259,10 +259,12 @@ fn an_encrypted_line_goes_to_the_right_broker_only() {
         assert_eq!(state.brightness, Some(40));
         commander.leave();
     });
-    let mut commander = Commander::new(&home("other.pem"), Duration::from_millis(800));
+    let wrong = home("other.pem");
+    let mut commander = Commander::new(&wrong, Duration::from_millis(800));
     let error = commander.send(0, Change::Power(true)).unwrap_err().to_string();
     assert!(error.contains("certificate"), "{error}");
     // Without encryption nobody answers.
-    let mut commander = Commander::new(&mosquitto.home(), Duration::from_millis(800));
+    let plain = mosquitto.home();
+    let mut commander = Commander::new(&plain, Duration::from_millis(800));
     assert!(commander.send(0, Change::Power(true)).is_err());
 }
