@@ -62,11 +62,44 @@ pub struct Heard {
 /// Classes that are no words.
 const OTHERS: &[&str] = &["silence", "unknown", "background", "_silence_", "_unknown_"];
 
+/// Whether a class is a word, or what a spotter never reports.
+pub fn is_word(label: &str) -> bool {
+    !OTHERS.contains(&label)
+}
+
 /// Listens to samples that come in pieces.
 pub struct Spotter<'a> {
-    classifier: &'a SoundClassifier,
-    trigger: Trigger,
+    looks: Looks<'a>,
     decide: Decide,
+}
+
+impl<'a> Spotter<'a> {
+    /// `trigger` has passed its check.
+    pub fn new(classifier: &'a SoundClassifier, trigger: Trigger) -> Self {
+        Self { looks: Looks::new(classifier, trigger.every), decide: Decide::new(trigger) }
+    }
+
+    /// Takes samples at the classifier's rate, and tells what was heard.
+    pub fn push(&mut self, samples: &[f32]) -> Vec<Heard> {
+        let looks = self.looks.push(samples);
+        let labels = &self.looks.classifier.labels;
+        let heard = looks.into_iter().filter_map(|look| self.decide.heard(&look, labels));
+        heard.collect()
+    }
+}
+
+/// What a classifier said of a piece.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// Seconds from the start to the end of what it saw.
+    pub at: f64,
+    /// By label.
+    pub scores: Vec<f32>,
+}
+
+/// A classifier that looks at a stream again and again.
+pub struct Looks<'a> {
+    classifier: &'a SoundClassifier,
     frames: MelStream,
     /// The last `T` frames, before they are normalised.
     seen: VecDeque<f32>,
@@ -74,30 +107,32 @@ pub struct Spotter<'a> {
     count: usize,
     /// Frame of the next look.
     next: usize,
+    /// Frames from look to look.
+    step: usize,
 }
 
-impl<'a> Spotter<'a> {
-    /// `trigger` has passed its check.
-    pub fn new(classifier: &'a SoundClassifier, trigger: Trigger) -> Self {
+impl<'a> Looks<'a> {
+    /// `every`: seconds from look to look.
+    pub fn new(classifier: &'a SoundClassifier, every: f64) -> Self {
+        let config = &classifier.preprocessor.mel;
+        let per_second = f64::from(config.sample_rate) / config.hop_length as f64;
         Self {
             frames: MelStream::new(classifier.mel.clone()),
-            decide: Decide::new(trigger),
             next: classifier.preprocessor.frames().unwrap_or(1),
+            step: ((every * per_second).round() as usize).max(1),
             seen: VecDeque::new(),
             count: 0,
             classifier,
-            trigger,
         }
     }
 
-    /// Takes samples at the classifier's rate, and tells what was heard.
-    pub fn push(&mut self, samples: &[f32]) -> Vec<Heard> {
+    /// Takes samples at the classifier's rate.
+    pub fn push(&mut self, samples: &[f32]) -> Vec<Look> {
         let frames = self.frames.push(samples);
         let config = &self.classifier.preprocessor.mel;
         let bands = config.width();
         let length = self.classifier.preprocessor.frames().unwrap_or(1);
         let per_second = f64::from(config.sample_rate) / config.hop_length as f64;
-        let step = ((self.trigger.every * per_second).round() as usize).max(1);
         let (mut windows, mut times) = (vec![], vec![]);
         for frame in frames.chunks(bands) {
             self.seen.extend(frame);
@@ -109,35 +144,35 @@ impl<'a> Spotter<'a> {
                 normalize(&mut window, bands, self.classifier.preprocessor.normalize);
                 windows.push(window);
                 times.push(self.count as f64 / per_second);
-                self.next += step;
+                self.next += self.step;
             }
         }
         let answers = self.classifier.of_frames(&windows, 64);
-        let heard = times.into_iter().zip(answers);
-        heard
-            .filter_map(|(at, answer)| {
-                let (label, score) = self.decide.look(at, &answer.scores, |label| {
-                    !OTHERS.contains(&self.classifier.labels[label].as_str())
-                })?;
-                Some(Heard { at, label: self.classifier.labels[label].clone(), score })
-            })
-            .collect()
+        let looks = times.into_iter().zip(answers);
+        looks.map(|(at, answer)| Look { at, scores: answer.scores }).collect()
     }
 }
 
-/// From scores to words.
-struct Decide {
+/// From looks to words.
+pub struct Decide {
     trigger: Trigger,
     looks: VecDeque<Vec<f32>>,
     last: f64,
 }
 
 impl Decide {
-    fn new(trigger: Trigger) -> Self {
+    /// `trigger` has passed its check.
+    pub fn new(trigger: Trigger) -> Self {
         Self { trigger, looks: VecDeque::new(), last: f64::NEG_INFINITY }
     }
 
-    /// The word that this look completes, with its average score.
+    /// The word that `look`, the next one, completes.
+    pub fn heard(&mut self, look: &Look, labels: &[String]) -> Option<Heard> {
+        let (label, score) = self.look(look.at, &look.scores, |label| is_word(&labels[label]))?;
+        Some(Heard { at: look.at, label: labels[label].clone(), score })
+    }
+
+    /// [`Self::heard`] by class, with its average score.
     fn look(
         &mut self,
         at: f64,

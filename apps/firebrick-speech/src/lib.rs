@@ -1,6 +1,7 @@
 //! Speech applications: recordings into training, models into answers about recordings, and what is done about them.
 #![recursion_limit = "256"]
 
+pub mod alarms;
 pub mod assistant;
 pub mod augment;
 pub mod classification;

@@ -32,13 +32,18 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `more` of its configuration.
+    fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = dir.path().display();
         // As root it would become another user, who cannot write into our folder.
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
-             persistence_location {at}/\nautosave_interval 1\nautosave_on_changes true\n"
+             persistence_location {at}/\nautosave_interval 1\nautosave_on_changes true\n{more}"
         );
         fs::write(dir.path().join("conf"), config).unwrap();
         let child = Self::spawn(&dir, port);
@@ -100,7 +105,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything retained below `filter`.
 fn retained(port: u16, filter: &str) -> BTreeMap<String, String> {
-    let broker = Broker { host: "127.0.0.1".into(), port, user: None, password: None };
+    let broker = Broker {
+        host: "127.0.0.1".into(),
+        port,
+        user: None,
+        password: None,
+        ca: None,
+        certificates: vec![],
+    };
     let mut link = Link::new(&broker, "onlooker", None);
     link.subscribe(filter.into());
     link.connect(Instant::now() + PATIENCE).unwrap();
@@ -224,4 +236,35 @@ fn who_does_not_answer_is_named() {
     drop(mosquitto);
     let error = commander.send(0, Change::Power(true)).unwrap_err().to_string();
     assert!(error.contains("127.0.0.1"), "{error}");
+}
+
+/// `tls/` holds a certificate of a broker at 127.0.0.1 with its key, who signed it (`ca.pem`), and somebody else
+/// (`other.pem`): openssl made them for a hundred years.
+#[test]
+fn an_encrypted_line_goes_to_the_right_broker_only() {
+    let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls");
+    let mosquitto =
+        Mosquitto::with(&format!("certfile {tls}/broker.pem\nkeyfile {tls}/broker.key\n"));
+    let home = |ca: &str| {
+        let mut home = mosquitto.home();
+        home.broker.ca = Some(ca.into());
+        home.broker.certificates = fs::read(format!("{tls}/{ca}")).unwrap();
+        home
+    };
+    let right = home("ca.pem");
+    beside(&right, || {
+        let mut commander = Commander::new(&right, PATIENCE);
+        commander.send(0, Change::Brightness(40)).unwrap();
+        let [state] = commander.states(&[0]).unwrap()[..] else { panic!() };
+        assert_eq!(state.brightness, Some(40));
+        commander.leave();
+    });
+    let wrong = home("other.pem");
+    let mut commander = Commander::new(&wrong, Duration::from_millis(800));
+    let error = commander.send(0, Change::Power(true)).unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    // Without encryption nobody answers.
+    let plain = mosquitto.home();
+    let mut commander = Commander::new(&plain, Duration::from_millis(800));
+    assert!(commander.send(0, Change::Power(true)).is_err());
 }

@@ -3,7 +3,7 @@
 pub mod speech;
 pub mod vision;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 use firebrick_core::device::DeviceSpec;
@@ -120,12 +120,38 @@ pub struct TrainArgs {
     /// Change one key of the recipe: --set train.epochs=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// A run for each value of a key, and the mean of their scores: --each data.held_speaker=theo,lucas
+    #[arg(long, value_name = "KEY=A,B,..")]
+    pub each: Option<Each>,
     /// Save a checkpoint and stop after this many seconds
     #[arg(long, value_name = "S")]
     pub max_seconds: Option<u64>,
     /// Send losses and scores to a server while it trains: --track mlflow:http://localhost:5000
     #[arg(long, value_name = "mlflow:URL", env = "FIREBRICK_TRACK")]
     pub track: Option<Server>,
+}
+
+/// Values of a key, each of which is trained with.
+#[derive(Debug, Clone)]
+pub struct Each {
+    pub key: String,
+    pub values: Vec<String>,
+}
+
+impl FromStr for Each {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, values) = text.split_once('=').ok_or("is not KEY=A,B,..")?;
+        let values: Vec<String> = values.split(',').map(str::to_string).collect();
+        let others = values.iter().enumerate().map(|(i, value)| (value, &values[..i]));
+        for (value, before) in others {
+            if value.is_empty() || before.contains(value) {
+                return Err(format!("{value:?} is empty, or there twice"));
+            }
+        }
+        Ok(Self { key: key.to_string(), values })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -527,6 +553,8 @@ pub enum SpeechCommand {
     Interpret(speech::InterpretArgs),
     /// Train a word of your own from ten recordings, and count its false alarms
     WakeWord(speech::WakeWordArgs),
+    /// Count what a word spotter hears where nobody says its words
+    FalseAlarms(speech::FalseAlarmsArgs),
 }
 
 #[derive(Debug, Args)]

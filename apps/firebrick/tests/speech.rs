@@ -90,6 +90,24 @@ fn words_in_folders() {
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid"]));
     assert_eq!((&scores["rows"], &scores["metrics"]["accuracy"]), (&8.into(), &1.0.into()));
 
+    // A run for each seed, and the mean of both.
+    let each = ["train", "mine.toml", "--run", "each", "--each", "seed=1,2", "--json"];
+    let each = json(&run(home, &each));
+    let score = |seed: &str| each["runs"][seed]["valid"]["loss"].as_f64().unwrap();
+    let mean = each["means"]["valid loss"].as_f64().unwrap();
+    assert!((mean - (score("1") + score("2")) / 2.0).abs() < 1e-12 && score("1") != score("2"));
+    assert!(home.join("runs/each-2/report.html").exists());
+
+    // Where nobody says a word: two recordings of three seconds, one for each half.
+    for i in 0..2 {
+        write_wav(&home.join(format!("other/{i}.wav")), &tones(&[3000.0; 10], i));
+    }
+    let counted = "speech false-alarms other --model mine --at-most 10000 --json";
+    let counted = json(&run(home, &counted.split(' ').collect::<Vec<_>>()));
+    assert!((counted["hours"].as_f64().unwrap() - 3.0 / 3600.0).abs() < 1e-9, "{counted}");
+    assert_eq!((&counted["threshold"], &counted["of"]), (&0.5.into(), &8.into()), "{counted}");
+    assert!(counted["heard"].as_u64().unwrap() >= 6, "{counted}");
+
     // A folder is walked; what cannot be read has its error in place of an answer.
     fs::write(home.join("valid/low/broken.wav"), "RIFF").unwrap();
     let said = output(home, &["predict", "mine", "--input", "valid"], b"");

@@ -89,6 +89,13 @@ fn speakers(entries: &[Entry]) -> String {
     names.into_iter().take(20).collect::<Vec<_>>().join(", ")
 }
 
+/// All recordings of a known data set.
+pub fn everything(dataset: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
+    let data = DataRecipe { dataset: Some(dataset.into()), ..DataRecipe::default() };
+    let Parts { train, test, .. } = find(&data, places)?;
+    Ok(train.into_iter().chain(test.into_iter().flatten()).collect())
+}
+
 fn find(data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> {
     let Some(id) = &data.dataset else {
         let part = |path: &std::path::PathBuf| class_folders(&places.base.join(path));

@@ -1,6 +1,10 @@
 //! The file that describes a home.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -9,7 +13,7 @@ use super::{
     order::{Change, RANGE},
 };
 
-/// Longest home file.
+/// Longest home file, and file of certificates.
 const LIMIT: u64 = 1 << 20;
 /// Devices and scenes of a home.
 const MOST: usize = 10_000;
@@ -29,7 +33,7 @@ pub struct Home {
     pub scenes: Vec<Scene>,
 }
 
-/// Where commands go; without TLS.
+/// Where commands go.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Broker {
@@ -38,6 +42,12 @@ pub struct Broker {
     pub port: u16,
     pub user: Option<String>,
     pub password: Option<String>,
+    /// PEM file of who has signed the broker's certificate, relative to the home file. With it the connection is encrypted
+    /// (TLS), most often at port 8883.
+    pub ca: Option<PathBuf>,
+    /// What is in that file; [`Home::open`] reads it.
+    #[serde(skip)]
+    pub certificates: Vec<u8>,
 }
 
 fn port() -> u16 {
@@ -110,16 +120,25 @@ impl Device {
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, HomeError> {
+    let problem = |source| HomeError::Read { path: path.to_owned(), source };
+    let meta = fs::metadata(path).map_err(problem)?;
+    if !meta.is_file() || meta.len() > LIMIT {
+        let problem = format!("not a file of at most {LIMIT} bytes");
+        return Err(HomeError::File { path: path.to_owned(), problem });
+    }
+    fs::read(path).map_err(problem)
+}
+
 impl Home {
     pub fn open(path: &Path) -> Result<Self, HomeError> {
-        let read = |source| HomeError::Read { path: path.to_owned(), source };
         let bad = |problem: String| HomeError::File { path: path.to_owned(), problem };
-        let meta = fs::metadata(path).map_err(read)?;
-        if !meta.is_file() || meta.len() > LIMIT {
-            return Err(bad(format!("not a file of at most {LIMIT} bytes")));
+        let text = String::from_utf8(read(path)?).map_err(|error| bad(error.to_string()))?;
+        let mut home = Self::parse(&text).map_err(bad)?;
+        if let Some(ca) = &home.broker.ca {
+            home.broker.certificates = read(&path.parent().unwrap_or(Path::new("")).join(ca))?;
         }
-        let text = fs::read_to_string(path).map_err(read)?;
-        Self::parse(&text).map_err(bad)
+        Ok(home)
     }
 
     /// What is wrong is said with the line, where a line is wrong.

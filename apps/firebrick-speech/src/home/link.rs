@@ -7,7 +7,7 @@ use std::{
 
 use rumqttc::{
     Client, Connection, ConnectionError, Event, LastWill, MqttOptions, MqttState, NetworkOptions,
-    Outgoing, Packet, QoS, RecvTimeoutError,
+    Outgoing, Packet, QoS, RecvTimeoutError, Transport,
 };
 
 use super::{HomeError, file::Broker};
@@ -71,6 +71,9 @@ impl Link {
         }
         if let Some(user) = &broker.user {
             options.set_credentials(user, broker.password.as_deref().unwrap_or_default());
+        }
+        if broker.ca.is_some() {
+            options.set_transport(Transport::tls(broker.certificates.clone(), None, None));
         }
         let (client, mut connection) = Client::new(options, REQUESTS);
         let mut network = NetworkOptions::new();

@@ -86,6 +86,13 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
     Ok(Corpus { train, valid, test, lexicon, sha256, unreadable, leaking })
 }
 
+/// All recordings of a known data set.
+pub fn everything(dataset: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
+    let data = DataRecipe { dataset: Some(dataset.into()), ..DataRecipe::default() };
+    let Parts { train, test, .. } = find(&data, places)?;
+    Ok(train.into_iter().chain(test.into_iter().flatten()).collect())
+}
+
 fn find(data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> {
     let Some(id) = &data.dataset else {
         let part = |path: &std::path::PathBuf| own(&places.base.join(path));

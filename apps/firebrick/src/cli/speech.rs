@@ -165,3 +165,25 @@ pub struct WakeWordArgs {
     #[arg(long, value_name = "FOLDER")]
     pub test: Option<PathBuf>,
 }
+
+#[derive(Debug, Args)]
+pub struct FalseAlarmsArgs {
+    /// Recordings of other speech: folders, or an4, fsdd, yesno (all three without any). Those in which a word of the
+    /// model is said are left out; half of the speakers chooses the threshold, the other half counts
+    #[arg(value_name = "FOLDER-or-ID")]
+    pub recordings: Vec<String>,
+    /// Model folder, run folder or shipped model
+    #[arg(long, default_value = "commands")]
+    pub model: String,
+    /// The threshold is the lowest with at most so many false alarms an hour
+    #[arg(long, default_value_t = 10.0, value_name = "N", value_parser = an_hour)]
+    pub at_most: f64,
+}
+
+fn an_hour(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    match (0.0..=10_000.0).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("{number} is not within 0 and 10000")),
+    }
+}

@@ -1,5 +1,6 @@
 //! `firebrick speech`: applications that listen, and one that speaks.
 
+mod alarms;
 mod assistant;
 mod ears;
 mod home;
@@ -33,6 +34,7 @@ pub fn run(command: SpeechCommand, global: &Global) -> Outcome {
         SpeechCommand::Assistant(args) => assistant::run(args, global),
         SpeechCommand::Interpret(args) => interpret::run(args, global),
         SpeechCommand::WakeWord(args) => wake::run(&args, global),
+        SpeechCommand::FalseAlarms(args) => alarms::run(&args, global),
     }
 }
 

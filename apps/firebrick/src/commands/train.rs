@@ -1,6 +1,7 @@
 //! `firebrick train`: a recipe into a run folder.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc, LazyLock, OnceLock,
@@ -22,7 +23,7 @@ use serde_json::json;
 
 use super::{Outcome, recipe::Opened};
 use crate::{
-    cli::{Global, TrainArgs},
+    cli::{Each, Global, TrainArgs},
     failure::{Failure, INTERRUPTED, one_line},
     places,
     progress::{Progress, Style},
@@ -40,7 +41,46 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
         watch: None,
         track: args.track.as_ref(),
     };
-    with_task!(opened.task()?, R => finish(train::<R>(&job, global)?, &job, global))
+    with_task!(opened.task()?, R => match &args.each {
+        None => finish(train::<R>(&job, global)?, &job, global),
+        Some(each) => for_each::<R>(each, &job, global),
+    })
+}
+
+/// A run for each value, and the means over them.
+fn for_each<R: Recipe>(each: &Each, job: &Job, global: &Global) -> Outcome {
+    let recipe: R = job.opened.parse(job.overrides)?;
+    let base = job.run.unwrap_or(recipe.name());
+    let overrides = |value: &String| [job.overrides, &[format!("{}={value}", each.key)]].concat();
+    // All are what the recipe takes, before hours go by.
+    for value in &each.values {
+        job.opened.parse::<R>(&overrides(value))?;
+    }
+    let mut runs = BTreeMap::new();
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for value in &each.values {
+        let (name, overrides) = (format!("{base}-{value}"), overrides(value));
+        let job = Job { overrides: &overrides, run: Some(&name), ..*job };
+        let (dir, trained) = train::<R>(&job, global)?;
+        trained.show(&dir)?.write(&dir)?;
+        let scores = &trained.outcome().scores;
+        for (part, metrics) in scores {
+            for (name, score) in metrics {
+                all.entry(format!("{part} {name}")).or_default().push(*score);
+            }
+        }
+        runs.insert(value, scores.clone());
+    }
+    let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let line = |(name, values): (&String, &Vec<f64>)| {
+        let shown: Vec<String> = values.iter().map(|value| format!("{value:.4}")).collect();
+        format!("{name} {:.4}: {}\n", mean(values), shown.join(" "))
+    };
+    let text: String = all.iter().map(line).collect();
+    let means: BTreeMap<&String, f64> = all.iter().map(|(name, v)| (name, mean(v))).collect();
+    let report = json!({"key": each.key, "runs": runs, "means": means});
+    super::print(global, &report, &format!("{}: {}\n{text}", each.key, each.values.join(" ")));
+    Ok(())
 }
 
 /// Writes the run's page and prints its scores.

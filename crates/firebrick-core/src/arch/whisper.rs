@@ -312,8 +312,9 @@ impl Encoder {
         let device = features.device();
         let x = Activation::Gelu.forward(self.first_conv.forward(features)); // [B, C, F]
         let x = Activation::Gelu.forward(self.second_conv.forward(x)); // [B, C, S]
-        let positions = self.positions.rows(0, self.positions.height());
-        let x = x.swap_dims(1, 2) + positions.unsqueeze(); // [B, S, C]
+        let x = x.swap_dims(1, 2); // [B, S, C]
+        let positions = self.positions.rows(0, x.dims()[1]);
+        let x = x + positions.unsqueeze();
         let mask = Mask::default();
         let kept = self.layers.iter().filter(|_| !self.layer_dropout.skips(&device));
         let x = kept.fold(self.dropout.forward(x), |x, layer| layer.forward(x, &mask));
@@ -452,7 +453,8 @@ impl WhisperForConditionalGeneration {
     }
 
     /// The state of a text over the sound `features`, `[B, M, F]`, before its first token. A clone of it begins another
-    /// text over the same sound.
+    /// text over the same sound. Half of `F` places may be fewer than `max_source_positions`: that is faster, and the model
+    /// has not learned it.
     pub fn listen(&self, features: Tensor<3>) -> Cache {
         self.over(self.model.encode(features), self.config.max_target_positions)
     }
