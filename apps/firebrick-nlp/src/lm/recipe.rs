@@ -194,7 +194,7 @@ impl Check for Recipe {
         if self.data.warm_up > 0 && gpt2 {
             return fail("data.warm_up", "is for recurrent models".into());
         }
-        model.lora.check(model.pretrained.as_ref())?;
+        model.lora.check(model.pretrained.as_ref(), &self.train)?;
         match &model.pretrained {
             None => self.config(1).map(|_| ())?,
             Some(_) => self.check_pretrained()?,

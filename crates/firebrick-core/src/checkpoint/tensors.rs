@@ -277,10 +277,10 @@ impl Weights {
         else {
             return Ok(None);
         };
-        if *channels < quantise::CONVOLVED {
+        let sizes @ [_, _, taps] = [*outputs, *channels, taps.iter().product()];
+        if *channels < quantise::CONVOLVED || channels.next_multiple_of(4) * taps > levels::MOST {
             return Ok(None);
         }
-        let sizes = [*outputs, *channels, taps.iter().product()];
         let scales = self.decode_entry(name, scales, Order::Flat)?;
         let bytes = self.window(entry, 0, (entry.end - entry.begin) as usize)?;
         Ok(Some(levels::pack(sizes, bytemuck::cast_slice(&bytes), &scales)))

@@ -18,6 +18,8 @@ use crate::quantised::{Cpu, Format, Packed, array};
 
 /// Channels whose levels are one word.
 const FOUR: usize = 4;
+/// Inputs of a packed weight whose products fit a sum of 32 bits whatever they are.
+pub const MOST: usize = i32::MAX as usize / (255 * 128);
 /// Multiplications worth a task of their own.
 const TASK: usize = 1 << 21;
 /// 1.5 * 2^23: a small number added to it stands in the lowest bits, rounded to even.
@@ -105,7 +107,7 @@ fn forward_on(
     }
     let depth = FOUR * starts.len();
     assert_eq!([weight.inputs(), weight.outputs()], [depth, conv.channels[1]], "{conv:?}");
-    assert!(depth <= i32::MAX as usize / (255 * 128), "sums of {depth} products overflow");
+    assert!(depth <= MOST, "sums of {depth} products");
 
     let starts = Starts::new(starts);
     let a_row = CHANNELS * depth * size[1];
