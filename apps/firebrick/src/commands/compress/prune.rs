@@ -185,7 +185,7 @@ impl Job<'_> {
         if recipe["task"].as_str() == Some(lm::recipe::Recipe::TASK)
             && let Some(data) = recipe.get_mut("data").and_then(Value::as_table_mut)
         {
-            data.retain(|key, _| !["unit", "vocab_size"].contains(&key));
+            data.remove("vocab_size");
         }
         // Its files lie where the recipe was.
         for (_, value) in recipe.get_mut("data").and_then(Value::as_table_mut).into_iter().flatten()
@@ -202,6 +202,9 @@ impl Job<'_> {
         if let Some(train) = train.as_table_mut() {
             let rate = train.get("learning_rate").and_then(Value::as_float);
             train.insert("learning_rate".into(), (rate.unwrap_or(1e-3) / 3.0).into());
+            if let Some(rate) = train.get("head_learning_rate").and_then(Value::as_float) {
+                train.insert("head_learning_rate".into(), (rate / 3.0).into());
+            }
             train.insert("epochs".into(), i64::from(epochs).into());
             train.remove("max_steps");
             if let Some(quantize) = quantize {
