@@ -9,7 +9,10 @@ use firebrick_core::checkpoint::{
     lora::{self, LoraConfig},
     tensors::write_atomically,
 };
-use firebrick_train::{origin::Origin, recipe::RecipeError};
+use firebrick_train::{
+    origin::Origin,
+    recipe::{Quantize, RecipeError, TrainRecipe},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +32,11 @@ pub struct LoraRecipe {
 }
 
 impl LoraRecipe {
-    pub fn check(&self, pretrained: Option<&String>) -> Result<(), RecipeError> {
+    pub fn check(
+        &self,
+        pretrained: Option<&String>,
+        train: &TrainRecipe,
+    ) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         if self.r > 4096 {
             return fail("model.lora.r", format!("is {}, above 4096", self.r));
@@ -39,6 +46,10 @@ impl LoraRecipe {
         }
         if self.r > 0 && pretrained.is_none() {
             return fail("model.lora.r", "needs a `model.pretrained` to adapt".into());
+        }
+        if self.r > 0 && train.quantize != Quantize::Off {
+            let problem = "goes not with `train.quantize`: what it adds to a weight is not rounded";
+            return fail("model.lora.r", problem.into());
         }
         Ok(())
     }

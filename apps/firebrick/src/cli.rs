@@ -221,7 +221,8 @@ pub struct CompressArgs {
     /// (--prune channels=0.5) or of the layers (--prune layers=0.5), or so many layers (--prune layers=2)
     #[arg(long, value_name = "WHAT=AMOUNT")]
     pub prune: Option<String>,
-    /// Then train what is left for so many epochs on the model's own recipe
+    /// Then train for so many epochs on the model's own recipe: what --prune leaves, and with --quantize once more with
+    /// weights that are rounded in every step as they will be stored (quantisation-aware training)
     #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub fine_tune: Option<u32>,
     /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points or %

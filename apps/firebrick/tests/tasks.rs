@@ -527,13 +527,15 @@ fn a_language_model_is_rounded_by_what_its_layers_see_and_loses_layers() {
             .map(|c| (c["name"].as_str().unwrap().to_string(), c["measured"]["metrics"].clone()))
             .collect::<BTreeMap<_, _>>()
     };
+    let loss = |found: &BTreeMap<String, Value>, name: &str| found[name]["loss"].as_f64().unwrap();
     let more = ["--quantize", "int4", "--gptq", "8", "--budget", "perplexity<=+5%"];
-    let found = compress("small", &more);
+    let found = compress("small", &[&more[..], &["--fine-tune", "1"]].concat());
     assert_ne!(found["int4"]["loss"], found["int4-gptq"]["loss"], "{found:?}");
+    // Trained as rounded, and still so when it is read back.
+    assert!(loss(&found, "int4-tuned") < loss(&found, "int4"), "{found:?}");
 
     let found = compress("short", &["--prune", "layers=2", "--fine-tune", "1"]);
-    let loss = |name: &str| found[name]["loss"].as_f64().unwrap();
-    assert!(loss("layers-2-tuned") < loss("layers-2"), "{found:?}");
+    assert!(loss(&found, "layers-2-tuned") < loss(&found, "layers-2"), "{found:?}");
     let config = json(&fs::read_to_string(home.join("short/config.json")).unwrap());
     assert_eq!(config["n_layer"], 1);
 

@@ -210,7 +210,7 @@ fn report(name: &str, time: Time, count: usize, bytes: Option<f64>, products: Op
 /// Name, channels in and out, rows and columns, kernel, stride, groups, padding.
 type Layer = (&'static str, [usize; 2], [usize; 2], [usize; 2], [usize; 2], usize, [usize; 2]);
 
-/// Layers of ResNet-50, MobileNetV2 and Wav2Vec2.
+/// Layers of ResNet-50, MobileNetV2, Wav2Vec2 and of small pictures.
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
     ("resnet stem",     [3, 64],      [224, 224], [7, 7], [2, 2], 1,   [3, 3]),
@@ -232,6 +232,12 @@ const LAYERS: &[Layer] = &[
     ("dw 960",          [960, 960],   [7, 7],     [3, 3], [1, 1], 960, [1, 1]),
     ("w2v 0",           [1, 512],     [1, 32000], [1, 10], [1, 5], 1,  [0, 0]),
     ("w2v 1",           [512, 512],   [1, 6399],  [1, 3], [1, 2], 1,   [0, 0]),
+    ("w2v 1 short",     [512, 512],   [1, 399],   [1, 3], [1, 2], 1,   [0, 0]),
+    ("small 3x3 32",    [32, 32],     [12, 12],   [3, 3], [1, 1], 1,   [1, 1]),
+    ("small 3x3 64",    [64, 64],     [6, 6],     [3, 3], [1, 1], 1,   [1, 1]),
+    ("small 1x1 s2",    [32, 64],     [12, 12],   [1, 1], [2, 2], 1,   [0, 0]),
+    ("16 1x1 96",       [16, 96],     [56, 56],   [1, 1], [1, 1], 1,   [0, 0]),
+    ("96 1x1 24",       [96, 24],     [28, 28],   [1, 1], [1, 1], 1,   [0, 0]),
     ("w2v pos",         [768, 768],   [1, 99],    [1, 128], [1, 1], 16, [0, 64]),
 ];
 
@@ -249,6 +255,16 @@ fn convolutions() {
         let time =
             best(7, || (0..4).for_each(|_| conv::forward(&x, &weight, Some(&bias), &conv, &mut y)));
         report(&format!("conv {name:16}"), time, 4, None, Some(products));
+
+        let depth = weights / channels[1];
+        let levels = quantised::levels(&weight, depth, quantised::Format::Int8, Range::MinMax);
+        let sizes = [channels[1], channels[0] / groups, kernel[0] * kernel[1]];
+        let bytes = conv::levels::pack(sizes, &levels.levels, &levels.scales);
+        let packed = Packed::new(&bytes);
+        let time = best(7, || {
+            (0..4).for_each(|_| conv::levels::forward(&x, packed, Some(&bias), &conv, &mut y));
+        });
+        report(&format!("conv int8 {name:16}"), time, 4, None, Some(products));
 
         let (mut dx, mut dw, mut db) = (x.clone(), weight.clone(), bias.clone());
         let time = best(3, || {

@@ -17,7 +17,7 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Device, Tensor},
 };
-use firebrick_core::parallel::Lost;
+use firebrick_core::{checkpoint::rounded::rounded, parallel::Lost};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -154,7 +154,7 @@ pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
 
 /// Trains `model` (on an autodiff device) from where `run` stands until the plan ends.
 ///
-/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages; only the processes that
+/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages, rounded if it rounds; only the processes that
 /// evaluate call it, and the others give back their last weights as the best.
 pub fn fit<T, E>(
     mut model: T,
@@ -200,6 +200,11 @@ where
     }
     run.rewind(counters.step).map_err(FitError::Log)?;
 
+    // Steps and scores are of these weights; what learns are the floats behind them.
+    let seen = |model: &T| match train.quantize.format() {
+        Some(format) => rounded(model.clone(), format),
+        None => model.clone(),
+    };
     let started = Instant::now();
     let earlier = counters.seconds;
     let mut end = End::Finished;
@@ -218,9 +223,10 @@ where
         let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
         let parts = parts.max(team.data.size());
         let precision = train.precision();
-        let again = |model: &T| precision.during(|| gradients(model, examples, batch, parts, seed));
-        let (mut loss, mut grads) =
-            precision.during(|| share_of_gradients(&model, examples, batch, parts, seed, mine));
+        let again =
+            |model: &T| precision.during(|| gradients(&seen(model), examples, batch, parts, seed));
+        let (mut loss, mut grads) = precision
+            .during(|| share_of_gradients(&seen(&model), examples, batch, parts, seed, mine));
         team.sum_gradients(&model, &mut loss, &mut grads)?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
@@ -251,7 +257,7 @@ where
 
         let last = counters.step == steps;
         if team.evaluates() && (counters.step.is_multiple_of(eval_every) || last) {
-            let candidate = optim.averaged(model.valid());
+            let candidate = seen(&optim.averaged(model.valid()));
             let metrics = evaluate(&candidate);
             let score = score(&metrics, plan.metric)?;
             let better = counters.best.is_none_or(|(_, best)| score > best);
@@ -294,7 +300,7 @@ where
     }
     let best = match best {
         Some(best) => best,
-        None => optim.averaged(model.valid()), // stopped before the first evaluation
+        None => seen(&optim.averaged(model.valid())), // stopped before the first evaluation
     };
     Ok(Fitted { best, end, counters })
 }

@@ -11,7 +11,7 @@ use firebrick_kernels::matmul::Precision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use method::{Curve, GradientSettings, Method, Optimizer, Schedule, Settings};
+pub use method::{Curve, GradientSettings, Method, Optimizer, Quantize, Schedule, Settings};
 
 use crate::sweep::SweepRecipe;
 
@@ -38,6 +38,9 @@ pub struct TrainRecipe {
     /// Multiply numbers of 16 bits (bf16) in the linear layers, and in `muon`; sums and weights keep 32. On `flex`, where
     /// the CPU can (AVX-512 BF16); elsewhere nothing changes.
     pub bf16: bool,
+    /// Compute every step with the weights as `compress --quantize` would store them (`int8` or `int4`), and let the
+    /// floats behind them learn by its gradients. What is evaluated and kept is rounded: stored so, it is the same model.
+    pub quantize: Quantize,
     /// How weights follow from gradients. A key that the optimiser does not read is an error.
     pub optimizer: Optimizer,
     /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
@@ -110,6 +113,7 @@ impl Default for TrainRecipe {
             tensor_parallel: 1,
             activation_checkpointing: false,
             bf16: false,
+            quantize: Quantize::Off,
             optimizer: Optimizer::AdamW,
             learning_rate: None,
             head_learning_rate: None,
@@ -228,6 +232,10 @@ impl Check for TrainRecipe {
         }
         if self.tensor_parallel > 1 && !splits {
             let problem = "goes not with this optimiser, which looks at whole matrices";
+            return Err(RecipeError::value("train.tensor_parallel", problem));
+        }
+        if self.tensor_parallel > 1 && self.quantize != Quantize::Off {
+            let problem = "goes not with `train.quantize`, which rounds whole rows of a weight";
             return Err(RecipeError::value("train.tensor_parallel", problem));
         }
         let numbers = [

@@ -235,7 +235,7 @@ impl Check for Recipe {
             let problem = "is `pretrained` just when `model.pretrained` names a checkpoint";
             return fail("tokenizer.kind", problem.into());
         }
-        self.model.lora.check(self.model.pretrained.as_ref())?;
+        self.model.lora.check(self.model.pretrained.as_ref(), &self.train)?;
         if self.model.fresh_weights && (self.model.pretrained.is_none() || self.model.lora.r > 0) {
             let problem = "is for the sizes of a `model.pretrained`, and not beside `model.lora`";
             return fail("model.fresh_weights", problem.into());

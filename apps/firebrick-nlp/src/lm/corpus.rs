@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use firebrick_data::{manifest, table::Row};
 use serde_json::json;
 
-use super::verse;
+use super::{recipe::Unit, verse};
 use crate::{
     classification::corpus::read_split,
     tokenizer::{TextTokenizer, train_byte_bpe},
@@ -118,12 +118,23 @@ pub fn words([train, valid, test]: [&str; 3]) -> anyhow::Result<Corpus> {
 
 /// One text by the pieces of byte-level BPE, whose merges are learned on the training part; split as [`characters`].
 pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
-    by_piece(text, |train| train_byte_bpe(train.iter().copied(), vocab_size, 2, false))
+    let lines = text.split_inclusive('\n').collect();
+    by_piece(lines, |train| train_byte_bpe(train.iter().copied(), vocab_size, 2, false))
 }
 
-/// One text by the tokens of a checkpoint; split as [`characters`].
-pub fn tokens(text: &str, tokenizer: TextTokenizer) -> anyhow::Result<Corpus> {
-    by_piece(text, |_| Ok::<_, anyhow::Error>(tokenizer))
+/// One text by the tokens of a checkpoint. It is split as a model of this unit had it, which may be what the checkpoint is: one
+/// that learns on must not read what it is judged by.
+pub fn tokens(text: &str, unit: Unit, tokenizer: TextTokenizer) -> anyhow::Result<Corpus> {
+    let cut = match unit {
+        Unit::Character => text.split_inclusive(|_: char| true).collect(),
+        Unit::Piece => text.split_inclusive('\n').collect(),
+    };
+    by_piece(cut, |_| Ok::<_, anyhow::Error>(tokenizer))
+}
+
+/// What [`load`] splits a data set's text by.
+pub fn unit(id: &str) -> Unit {
+    if id == "tinyshakespeare" { Unit::Character } else { Unit::Piece }
 }
 
 /// The text of a data set, by its id: of a classification set what its training rows say, a row a line.
@@ -139,17 +150,23 @@ pub fn text(id: &str, folder: &Path) -> anyhow::Result<String> {
     Ok(read_split(folder, id, "train")?.rows.into_iter().map(line).collect())
 }
 
+/// A text that is cut into lines or characters.
 fn by_piece<E: Into<anyhow::Error>>(
-    text: &str,
+    cut: Vec<&str>,
     tokenizer: impl FnOnce(&[&str]) -> Result<TextTokenizer, E>,
 ) -> anyhow::Result<Corpus> {
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let parts = parts(&lines);
-    ensure!(!parts[1].is_empty(), "{} lines: too few to be split in three", lines.len());
+    let parts = parts(&cut);
+    ensure!(
+        !parts[1].is_empty(),
+        "{} lines or characters: too few to be split in three",
+        cut.len()
+    );
     let tokenizer = tokenizer(&parts[0]).map_err(Into::into)?;
-    let stream = |part: Vec<&str>| Stream {
-        ids: part.iter().flat_map(|line| tokenizer.encode_with(line, usize::MAX, false)).collect(),
-        characters: part.iter().map(|line| line.chars().count()).sum(),
+    let stream = |part: Vec<&str>| {
+        let text = part.concat();
+        let lines = text.split_inclusive('\n');
+        let ids = lines.flat_map(|line| tokenizer.encode_with(line, usize::MAX, false)).collect();
+        Stream { ids, characters: text.chars().count() }
     };
     let [train, valid, test] = parts.map(stream);
     Ok(Corpus { vocab_size: tokenizer.vocab_size(), tokenizer, train, valid, test })
@@ -226,6 +243,19 @@ mod tests {
         }
         assert_eq!(all.iter().map(|part| part.characters).sum::<usize>(), text.len());
         assert!(corpus.train.ids.len() < corpus.train.characters / 3);
+    }
+
+    /// A checkpoint that learns on has the parts that it had when it was made.
+    #[test]
+    fn a_checkpoints_parts_are_those_it_was_trained_on() {
+        let text = "the cat sat\non the mat\n".repeat(50);
+        let check = |made: Corpus, unit| {
+            let parts = [made.train, made.valid, made.test];
+            let again = tokens(&text, unit, made.tokenizer).unwrap();
+            assert_eq!([again.train, again.valid, again.test], parts, "{unit:?}");
+        };
+        check(characters(&text).unwrap(), Unit::Character);
+        check(pieces(&text, 300).unwrap(), Unit::Piece);
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub struct DataRecipe {
     /// Text file, relative to the recipe. Its last tenth is the test part; a tenth of the rest, in ten blocks, chooses the
     /// weights.
     pub train: Option<PathBuf>,
-    /// What the model reads of a text file of your own.
+    /// What the model reads of a text file of your own; beside a `model.pretrained` that has its own tokenizer, only what the
+    /// file is split by: as it was for the checkpoint, if that was trained on it.
     pub unit: Unit,
     /// Most pieces in the vocabulary, where pieces are read.
     pub vocab_size: usize,
@@ -194,7 +195,7 @@ impl Check for Recipe {
         if self.data.warm_up > 0 && gpt2 {
             return fail("data.warm_up", "is for recurrent models".into());
         }
-        model.lora.check(model.pretrained.as_ref())?;
+        model.lora.check(model.pretrained.as_ref(), &self.train)?;
         match &model.pretrained {
             None => self.config(1).map(|_| ())?,
             Some(_) => self.check_pretrained()?,
@@ -214,15 +215,15 @@ impl Check for Recipe {
 impl Recipe {
     /// Beside a checkpoint, which brings its own sizes and tokenizer, those of the recipe would do nothing.
     fn check_pretrained(&self) -> Result<(), RecipeError> {
-        let (model, data, plain) = (&self.model, &self.data, DataRecipe::default());
+        let model = &self.model;
         let (pretrained, lora) = (model.pretrained.clone(), model.lora.clone());
         if *model != (ModelRecipe { pretrained, lora, ..ModelRecipe::default() }) {
             let problem = "stands beside keys that its checkpoint has its own values of";
             return Err(RecipeError::value("model.pretrained", problem));
         }
-        if (data.unit, data.vocab_size) != (plain.unit, plain.vocab_size) {
+        if self.data.vocab_size != DataRecipe::default().vocab_size {
             let problem = "does nothing beside `model.pretrained`, which has its own tokenizer";
-            return Err(RecipeError::value("data.unit", problem));
+            return Err(RecipeError::value("data.vocab_size", problem));
         }
         Ok(())
     }

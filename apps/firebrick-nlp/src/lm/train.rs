@@ -157,12 +157,12 @@ impl Recipe {
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
         };
         if let Some(source) = self.pretrained(places)? {
-            let text = match (&self.data.dataset, &self.data.train) {
-                (Some(id), _) => corpus::text(id, &(places.data)(id)?)?,
-                (None, Some(file)) => read(file)?,
+            let (text, unit) = match (&self.data.dataset, &self.data.train) {
+                (Some(id), _) => (corpus::text(id, &(places.data)(id)?)?, corpus::unit(id)),
+                (None, Some(file)) => (read(file)?, self.data.unit),
                 (None, None) => bail!("the recipe names no text"),
             };
-            return corpus::tokens(&text, TextTokenizer::open(&source)?);
+            return corpus::tokens(&text, unit, TextTokenizer::open(&source)?);
         }
         match (&self.data.dataset, &self.data.train) {
             (Some(id), _) => corpus::load(id, &(places.data)(id)?, self.data.vocab_size),

@@ -20,7 +20,7 @@ use firebrick_compress::{
 };
 use firebrick_core::{
     checkpoint::{Source, quantise::Plan},
-    layers::moments::{self, Moments},
+    layers::moments::{self, Moments, Recorded},
 };
 use firebrick_kernels::quantised::{Format, Range};
 
@@ -46,9 +46,6 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
             "nothing to do: --quantize int8 or int4, --prune neurons=0.5, channels=0.5 or layers=2"
                 .into(),
         ));
-    }
-    if args.fine_tune.is_some() && prune.is_none() {
-        return Err(usage("--fine-tune is for what --prune leaves, and there is none".into()));
     }
     if args.output.exists() && fs::read_dir(&args.output).is_ok_and(|mut dir| dir.next().is_some())
     {
@@ -141,7 +138,7 @@ impl Job<'_> {
                 name.push_str("-tuned");
                 method.push_str(&format!(", then {epochs} epochs of training"));
                 let tuned = self.scratch.0.join(&name);
-                self.fine_tune(&folder, epochs, &tuned)?;
+                self.fine_tune(&source, epochs, None, &tuned)?;
                 source = Source::folder(&tuned);
                 candidates.push(self.candidate(name.clone(), method, tuned)?);
             }
@@ -152,14 +149,26 @@ impl Job<'_> {
             Some(rows) => self.moments(&source, rows as usize)?,
             None => Moments::new(),
         };
-        for (name, plan) in self.plans(&known) {
-            let method = format!("storing weights as {name}");
+        let mut quantised = |source: &Source, name: &str, plan: &Plan, more: &str| {
+            let method = format!("storing weights as {name}{more}");
             let method =
                 first.as_ref().map_or(method.clone(), |first| format!("{first}, and {method}"));
             let name = format!("{before}{name}");
             let folder = self.scratch.0.join(&name);
-            quantise::quantise(&source, &plan, &folder, &self.device)?;
+            quantise::quantise(source, plan, &folder, &self.device)?;
             candidates.push(self.candidate(name, method, folder)?);
+            Ok::<_, Failure>(())
+        };
+        let plans = self.plans(&known);
+        for (name, plan) in &plans {
+            quantised(&source, name, plan, "")?;
+        }
+        // The first plan is the one that training rounds by.
+        if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, plans.first()) {
+            let floats = self.scratch.0.join("rounded");
+            self.fine_tune(&source, epochs, Some(name), &floats)?;
+            let more = format!(", after {epochs} epochs of training with weights rounded so");
+            quantised(&Source::folder(&floats), &format!("{name}-tuned"), plan, &more)?;
         }
         Ok(candidates)
     }
@@ -179,13 +188,19 @@ impl Job<'_> {
     /// padding, which no layer is to be right for.
     fn moments(&self, source: &Source, rows: usize) -> Result<Moments, Failure> {
         let asked = EvalArgs { batch_size: 1, ..self.training_rows(rows)? };
-        let (scored, moments) = moments::record(|| eval::score(&asked, source, self.global));
-        let rows = scored?.rows;
+        let (scored, recorded) = moments::record(|| eval::score(&asked, source, self.global));
+        let (rows, Recorded { moments, left }) = (scored?.rows, recorded);
         if moments.is_empty() {
             let message = "--gptq: this model asks no linear layer, and has none to round";
             return Err(Failure::text(USAGE, message));
         }
         self.progress.line(&format!("gptq: {} layers, on {rows} training rows", moments.len()));
+        if !left.is_empty() {
+            let left = left.into_iter().collect::<Vec<_>>().join(", ");
+            self.progress.line(&format!(
+                "gptq: what goes into the others is more than is kept, 4 GiB; rounded to the nearest: {left}"
+            ));
+        }
         Ok(moments)
     }
 

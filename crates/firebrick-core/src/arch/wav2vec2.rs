@@ -34,6 +34,7 @@ use crate::{
         conv::{Conv1d, ConvConfig},
         dropout::Dropout,
         encoder::{EncoderLayer, EncoderLayerConfig},
+        fused,
         linear::Linear,
         norm::{GroupNorm, LayerNorm},
         spec_augment::SpecAugment,
@@ -452,7 +453,7 @@ struct Positions {
 impl Positions {
     /// `[B, T, C]` -> `[B, T, C]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let direction = self.convolution.weight.val();
+        let direction = fused::plain(self.convolution.weight.val());
         let length = direction.clone().square().sum_dim(0).sum_dim(1).sqrt(); // [1, 1, K]
         let weight = direction * (self.magnitude.val() / length);
         let x = self.convolution.with_weight(x.swap_dims(1, 2), weight); // [B, C, T]

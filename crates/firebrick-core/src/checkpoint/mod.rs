@@ -14,6 +14,7 @@ pub mod json;
 pub mod lora;
 pub mod names;
 pub mod quantise;
+pub mod rounded;
 pub mod tensors;
 pub mod torch;
 mod window;

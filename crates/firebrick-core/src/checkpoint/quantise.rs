@@ -3,8 +3,9 @@
 //! The names and layouts are those of compressed-tensors, <https://github.com/vllm-project/compressed-tensors>: a
 //! matrix `[O, I]` is `weight` (I8) and `weight_scale` (`[O, 1]`), or for four bits `weight_packed` (I32, eight
 //! numbers each, `level + 8`, the first in the lowest bits), `weight_scale` (`[O, G]`) and `weight_shape`. Matrices are
-//! always `[O, I]`, GPT-2's too. The weights of a convolution, `[O, I, ..]`, are eight bits in the file and become floats
-//! when they are read.
+//! always `[O, I]`, GPT-2's too. The weights of a convolution, `[O, I, ..]`, are eight bits. Where the CPU multiplies words of
+//! eight bits and there are enough channels for it, they are computed with as they are, else they become floats when they are
+//! read.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,6 +17,10 @@ use crate::layers::moments::Moments;
 
 /// Numbers below which a matrix stays as it is: its scales and names would be most of what is saved.
 const SMALL: usize = 1024;
+
+/// Input channels of a convolution (of one of its groups) from which on its levels are computed with. Depthwise convolutions
+/// stay below: they would be slower, as three of four channels of a word are empty.
+pub(super) const CONVOLVED: usize = 3;
 
 /// Which weights become whole numbers, and how. What does not is written as f32.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +67,13 @@ impl Plan {
         Some(Rounding { format, range: self.range, moments: moments.cloned() })
     }
 
-    fn format(&self, name: &str, linear: bool, [outputs, inputs]: [usize; 2]) -> Option<Format> {
+    /// As [`Self::rounding`], but only what it is rounded to.
+    pub(super) fn format(
+        &self,
+        name: &str,
+        linear: bool,
+        [outputs, inputs]: [usize; 2],
+    ) -> Option<Format> {
         if outputs * inputs < SMALL || self.floats.contains(name) {
             return None;
         }
@@ -302,9 +313,9 @@ mod tests {
             fill(Linear::new(64, 48, 0.1, &device), &Weights::open_file(&path).unwrap(), &all, name)
                 .unwrap()
         };
-        let (expected, known) = moments::record(|| load().forward(x.clone()));
+        let (expected, recorded) = moments::record(|| load().forward(x.clone()));
         for format in [Format::Int8, Format::Int4 { group: 32 }] {
-            let [nearest, found] = [Moments::new(), known.clone()].map(|moments| {
+            let [nearest, found] = [Moments::new(), recorded.moments.clone()].map(|moments| {
                 let plan = Plan { moments, ..Plan::new(format) };
                 save(&layer, &path, SaveType::Quantised(plan), name).unwrap();
                 // Floats of the levels: what rounds the activations is no matter here.
@@ -368,10 +379,13 @@ mod tests {
         let source = crate::checkpoint::Source::folder(dir.path());
         let read =
             ResNetForImageClassification::load(&source, crate::arch::image::Head::Own, &device);
+        let read = read.unwrap();
         let x = Tensor::<4>::random([1, 3, 32, 32], Distribution::Default, &device);
-        let [found, expected] =
-            [&read.unwrap().model, &model].map(|m| m.forward(x.clone()).into_data());
+        let [found, expected] = [&read.model, &model].map(|m| m.forward(x.clone()).into_data());
         found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.05));
+        let again = dir.path().join("again");
+        read.save(&again, SaveType::Quantised(Plan::new(Format::Int8))).unwrap();
+        assert_eq!(std::fs::read(file).unwrap(), std::fs::read(again).unwrap());
     }
 
     #[test]

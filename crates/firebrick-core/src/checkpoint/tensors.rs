@@ -18,7 +18,10 @@ use burn::{
     prelude::*,
     tensor::{DType, TensorData, bf16},
 };
-use firebrick_kernels::quantised::{Format, Packed};
+use firebrick_kernels::{
+    conv::levels,
+    quantised::{Format, Packed},
+};
 use memmap2::Mmap;
 
 use super::{
@@ -266,6 +269,23 @@ impl Weights {
         Ok(Some(packed))
     }
 
+    /// As [`Self::packed`], of the weight of a convolution; `None` also where one of floats is faster.
+    fn convolved(&self, name: &str) -> Result<Option<Vec<u8>>, LoadError> {
+        let entry = &self.entries[name];
+        let (Some((Format::Int8, scales)), [outputs, channels, taps @ ..]) =
+            (entry.levels.as_deref(), &entry.shape[..])
+        else {
+            return Ok(None);
+        };
+        let sizes @ [_, _, taps] = [*outputs, *channels, taps.iter().product()];
+        if *channels < quantise::CONVOLVED || channels.next_multiple_of(4) * taps > levels::MOST {
+            return Ok(None);
+        }
+        let scales = self.decode_entry(name, scales, Order::Flat)?;
+        let bytes = self.window(entry, 0, (entry.end - entry.begin) as usize)?;
+        Ok(Some(levels::pack(sizes, bytemuck::cast_slice(&bytes), &scales)))
+    }
+
     fn decode_entry(&self, name: &str, entry: &Entry, order: Order) -> Result<Vec<f32>, LoadError> {
         let count = entry.shape.iter().product();
         let decoded = match &entry.strides {
@@ -401,7 +421,7 @@ fn int4(words: Entry, scales: Entry, shape: Option<Vec<i64>>) -> Result<Entry, S
 }
 
 /// f32 numbers that are in memory, in another order.
-fn turned(bytes: &[u8], order: Order) -> Vec<f32> {
+pub(super) fn turned(bytes: &[u8], order: Order) -> Vec<f32> {
     let part = |begin, len| Ok::<_, Infallible>(&bytes[begin..begin + len]);
     let decoded = decode::decode(header::Dtype::F32, bytes.len() / 4, order, part);
     let Ok(turned) = decoded.expect("f32 can be decoded");
@@ -511,11 +531,15 @@ impl Place {
         self.factor::<D>() || D == 2 && table
     }
 
-    /// Whether these are weights, and not what else a model learns: a matrix, or those of a convolution.
-    fn weight<const D: usize>(&self) -> bool {
+    /// Whether this is the weight of a convolution.
+    fn convolves<const D: usize>(&self) -> bool {
         let convolutions = ["Struct:Conv1d", "Struct:Conv2d"];
-        let kind = self.kinds.last().map_or("", String::as_str);
-        (D == 2 || convolutions.contains(&kind))
+        D > 2 && self.kinds.last().is_some_and(|kind| convolutions.contains(&kind.as_str()))
+    }
+
+    /// Whether these are weights, and not what else a model learns: a matrix, or those of a convolution.
+    pub(super) fn weight<const D: usize>(&self) -> bool {
+        (D == 2 || self.convolves::<D>())
             && self.path.last().is_some_and(|name| name.starts_with("weight"))
     }
 
@@ -593,15 +617,18 @@ impl<F> Filler<'_, F> {
             return Err(LoadError::Shape { path, tensor: name.to_string(), found, expected });
         }
         let device = param.lazy_device();
-        if quantised
-            && self.split.is_whole()
-            && self.at.packs::<D>()
-            && self.weights.overlay.is_none()
-            && fused::reads_packed(&device)
-            && let Some(packed) = self.weights.packed(name)?
-        {
-            let shape = whole.try_into().expect("a size for each axis");
-            return Ok(fused::packed::<D>(packed, shape, &device));
+        if quantised && self.split.is_whole() && self.weights.overlay.is_none() {
+            let packed = if self.at.packs::<D>() && fused::reads_packed(&device) {
+                self.weights.packed(name)?
+            } else if self.at.convolves::<D>() && fused::convolves_packed(&device) {
+                self.weights.convolved(name)?
+            } else {
+                None
+            };
+            if let Some(packed) = packed {
+                let shape = whole.try_into().expect("a size for each axis");
+                return Ok(fused::packed::<D>(packed, shape, &device));
+            }
         }
         // Half the memory, and half to read for every token; the products are those of the same numbers as f32.
         if self.split.is_whole()

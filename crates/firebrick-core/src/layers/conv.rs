@@ -88,7 +88,7 @@ impl ConvConfig<2> {
 /// Over time.
 #[derive(Module, Debug)]
 pub struct Conv1d {
-    /// `[O, I / groups, kernel]`
+    /// `[O, I / groups, kernel]`; also packed, where it does not train.
     pub weight: Param<Tensor<3>>,
     bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
@@ -123,7 +123,7 @@ pub fn conv1d(
 /// Over an image.
 #[derive(Module, Debug)]
 pub struct Conv2d {
-    /// `[O, I / groups, rows, columns]`
+    /// `[O, I / groups, rows, columns]`; also packed, where it does not train.
     weight: Param<Tensor<4>>,
     bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
@@ -193,7 +193,8 @@ impl ConvNorm {
     /// With these channels in (all, where none are named) and out alone; of a convolution in one group.
     pub fn with_channels(self, inputs: Option<&[usize]>, outputs: &[usize]) -> Self {
         let device = self.convolution.weight.device();
-        let weight = self.convolution.weight.val().select(0, indices(outputs, &device));
+        let weight = fused::plain(self.convolution.weight.val());
+        let weight = weight.select(0, indices(outputs, &device));
         let weight = match inputs {
             Some(inputs) => weight.select(1, indices(inputs, &device)),
             None => weight,

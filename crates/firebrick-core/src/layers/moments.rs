@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -16,6 +16,14 @@ pub type Moments = BTreeMap<String, Arc<[f32]>>;
 /// Bytes of moments that are kept; layers that are first asked after that have none.
 const MOST: usize = 4 << 30;
 
+/// What [`record`] saw.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    pub moments: Moments,
+    /// Names of weights whose moments found no room.
+    pub left: BTreeSet<String>,
+}
+
 thread_local! {
     static RECORD: RefCell<Option<Record>> = const { RefCell::new(None) };
 }
@@ -26,20 +34,28 @@ struct Record {
     names: HashMap<ParamId, String>,
     /// `[I, I]`
     sums: HashMap<ParamId, Tensor<2>>,
+    left: HashSet<ParamId>,
     bytes: usize,
+    most: usize,
 }
 
 /// What `run` returns, and the moments of all linear layers that were loaded and asked in it, on this thread.
-pub fn record<T>(run: impl FnOnce() -> T) -> (T, Moments) {
-    RECORD.with(|record| *record.borrow_mut() = Some(Record::default()));
+pub fn record<T>(run: impl FnOnce() -> T) -> (T, Recorded) {
+    record_within(MOST, run)
+}
+
+/// As [`record`], with at most so many bytes of moments.
+fn record_within<T>(most: usize, run: impl FnOnce() -> T) -> (T, Recorded) {
+    RECORD.with(|record| *record.borrow_mut() = Some(Record { most, ..Record::default() }));
     let result = run();
     let record = RECORD.with(|record| record.borrow_mut().take()).unwrap_or_default();
-    let Record { mut names, sums, .. } = record;
+    let Record { mut names, sums, left, .. } = record;
+    let left = left.iter().filter_map(|id| names.get(id).cloned()).collect();
     let moments = sums.into_iter().filter_map(|(id, sum)| {
         let data = sum.into_data().convert_dtype(DType::F32);
         Some((names.remove(&id)?, data.as_slice::<f32>().ok()?.into()))
     });
-    (result, moments.collect())
+    (result, Recorded { moments: moments.collect(), left })
 }
 
 /// The parameter `id` was loaded from the tensor `name`.
@@ -65,7 +81,11 @@ impl Record {
         let inputs = x.dims()[D - 1];
         let bytes = inputs * inputs * size_of::<f32>();
         let known = self.sums.contains_key(&id);
-        if !known && self.bytes + bytes > MOST || x.shape().num_elements() == 0 {
+        if x.shape().num_elements() == 0 {
+            return;
+        }
+        if !known && self.bytes + bytes > self.most {
+            self.left.insert(id);
             return;
         }
         let rows: Tensor<2> = x.clone().detach().reshape([-1, inputs as i64]);
@@ -105,19 +125,23 @@ mod tests {
             Tensor::<2>::from_data(TensorData::new(rows, [count, 2]), &device)
         };
         let fresh = Linear::new(2, 3, 1.0, &device);
-        let (_, moments) = record(|| {
+        let ask = || {
             let weights = Weights::open_file(&path).unwrap();
             let layer = fill(Linear::new(2, 3, 1.0, &device), &weights, &all, name).unwrap();
             layer.forward(rows(&[[1.0, 2.0], [3.0, 4.0]]).unsqueeze::<3>());
             layer.forward(rows(&[[0.0, 1.0]]));
             fresh.forward(rows(&[[5.0, 5.0]])); // has no name
-        });
-        assert_eq!(moments.keys().collect::<Vec<_>>(), ["layer.weight"]);
+        };
+        let (_, Recorded { moments, left }) = record(ask);
+        assert!(moments.keys().eq(["layer.weight"]) && left.is_empty(), "{moments:?}, {left:?}");
         let found = TensorData::from(&moments["layer.weight"][..]);
         let expected = TensorData::from([10.0f32, 14.0, 14.0, 21.0]);
         found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
 
         fresh.forward(rows(&[[1.0, 1.0]]));
-        assert!(record(|| ()).1.is_empty(), "what runs outside is not recorded");
+        assert!(record(|| ()).1.moments.is_empty(), "what runs outside is not recorded");
+
+        let (_, Recorded { moments, left }) = record_within(15, ask);
+        assert!(moments.is_empty() && left.iter().eq(["layer.weight"]), "{moments:?}, {left:?}");
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Axis letters: `N` images, `C` input and `O` output channels, `G` groups, `H`, `W` input size.
 
+pub mod levels;
 mod planes;
 mod tile;
 
@@ -301,7 +302,7 @@ impl Product<'_> {
                             .take(read)
                             .enumerate()
                             .for_each(|(c, planes)| {
-                                layout.fill(source_of(image, group, c), b * block, planes);
+                                layout.fill(source_of(image, group, c), 0.0, b * block, planes);
                             });
                         tasks
                             .par_iter_mut()
@@ -325,7 +326,8 @@ impl Product<'_> {
                 let planes = &mut planes[start..][..length];
                 for (c, planes) in planes.chunks_exact_mut(layout.channel()).take(read).enumerate()
                 {
-                    layout.fill(source_of(task.image, task.group, c), task.first_row, planes);
+                    let source = source_of(task.image, task.group, c);
+                    layout.fill(source, 0.0, task.first_row, planes);
                 }
                 self.one(task, &layout, &starts, planes, bias);
             });
@@ -606,7 +608,7 @@ pub fn weight_gradient(x: &[f32], dy: &[f32], conv: &Conv2d, dw: &mut [f32]) {
         let dy =
             &dy[image * conv.channels[1] * height * width..][..conv.channels[1] * height * width];
         planes.par_chunks_exact_mut(layout.channel()).zip(x.par_chunks_exact(source)).for_each(
-            |(planes, x)| layout.fill(x, 0, planes), // what is zero stays so from image to image
+            |(planes, x)| layout.fill(x, 0.0, 0, planes), // what is zero stays so from image to image
         );
         spread
             .par_chunks_exact_mut(layout.pitch)
@@ -652,7 +654,7 @@ fn add_channel(
 ) {
     SCRATCH.with_borrow_mut(|planes| {
         planes.resize(planes.len().max(layout.len(1)), 0.0);
-        layout.fill(x, 0, planes);
+        layout.fill(x, 0.0, 0, planes);
         FLAT.with_borrow_mut(|flat| {
             let rows = dy.len() / width;
             flat.clear();
@@ -682,12 +684,12 @@ mod tests {
 
     use super::*;
 
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32).map(|i| ((i * 7919 + seed * 977) % 2003) as f32 / 1000.0 - 1.0).collect()
     }
 
     /// The specification: one multiplication at a time, as `f(output, weight, input)` by their indices.
-    fn each_product(conv: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
+    pub(super) fn each_product(conv: &Conv2d, mut f: impl FnMut(usize, usize, usize)) {
         let [read, written] = conv.groups_of();
         let ([height, width], [kernel_h, kernel_w]) = (conv.out_size(), conv.kernel);
         for n in 0..conv.batch {
@@ -782,7 +784,7 @@ mod tests {
         }
     }
 
-    const SMALL: Conv2d = Conv2d {
+    pub(super) const SMALL: Conv2d = Conv2d {
         batch: 1,
         channels: [3, 5],
         size: [6, 7],
@@ -816,7 +818,7 @@ mod tests {
         check(&Conv2d { channels: [12, 12], size: [1, 60], groups: 4, ..padded });
     }
 
-    fn any_conv() -> impl Strategy<Value = Conv2d> {
+    pub(super) fn any_conv() -> impl Strategy<Value = Conv2d> {
         let pair = |range: std::ops::Range<usize>| [range.clone(), range];
         (
             (1..3usize, 1..4usize, 1..5usize, 1..12usize),

@@ -76,15 +76,16 @@ impl Layout {
         (phase[0] * self.axes[1].phases.len() + phase[1]) * self.plane + row * self.pitch + col
     }
 
-    /// Copies one channel, `source`, for outputs from row `first` on. Does not write the rounding behind each plane.
-    pub fn fill(&self, source: &[f32], first: usize, planes: &mut [f32]) {
+    /// Copies one channel, `source`, for outputs from row `first` on, with `zero` around it. Does not write the rounding behind
+    /// each plane.
+    pub fn fill<T: Copy>(&self, source: &[T], zero: T, first: usize, planes: &mut [T]) {
         let [rows, cols] = &self.axes;
         let phases = rows.phases.iter().flat_map(|y| cols.phases.iter().map(move |x| (*y, *x)));
         for ((y, x), plane) in phases.zip(planes.chunks_exact_mut(self.plane)) {
             let inside = rows.inside(first, self.rows, y);
             let across = cols.inside(0, self.pitch, x);
             if inside.len() < self.rows || across.len() < self.pitch {
-                plane.fill(0.0);
+                plane.fill(zero);
             }
             if inside.is_empty() || across.is_empty() {
                 continue;
@@ -114,7 +115,7 @@ impl Layout {
 }
 
 /// Every `step`th number of `from`.
-fn stride_copy(from: &[f32], step: usize, to: &mut [f32]) {
+fn stride_copy<T: Copy>(from: &[T], step: usize, to: &mut [T]) {
     match step {
         1 => to.copy_from_slice(&from[..to.len()]),
         2 => {

@@ -42,13 +42,21 @@ impl Starts {
     pub fn len(&self) -> usize {
         self.starts.len()
     }
+
+    pub fn last(&self) -> usize {
+        self.last
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, u32> {
+        self.starts.iter()
+    }
 }
 
 /// Where the pixels of a tile are written: lane `i` of sixteen goes to `at + i` of its channel, if `mask` has it.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
-    mask: u16,
-    at: isize,
+pub(super) struct Piece {
+    pub mask: u16,
+    pub at: isize,
 }
 
 /// The pieces of a tile, for each sixteen of its pixels.
@@ -60,6 +68,19 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
+    /// Pixels of a register.
+    pub const LANES: usize = LANES;
+
+    /// Those of each register.
+    pub fn vectors(&self) -> &[Vec<Piece>] {
+        &self.pieces
+    }
+
+    /// All are below.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
     /// `count` pixels of the tile, from `pixel` on, go to `at` and what follows.
     pub fn push(&mut self, pixel: usize, count: usize, at: usize) {
         let (first, last) = (pixel, pixel + count);

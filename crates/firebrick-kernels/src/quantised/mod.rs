@@ -21,8 +21,9 @@ use rayon::prelude::*;
 use crate::matmul::MatrixMut;
 
 pub use gptq::gptq;
-pub use levels::{Levels, Range, levels};
+pub use levels::{Levels, Range, levels, snap};
 pub use packed::Packed;
+pub(crate) use packed::array;
 use rows::Rows;
 
 /// Outputs that lie side by side in a packed weight: the lanes of an AVX-512 register of 32-bit sums.
@@ -64,7 +65,7 @@ impl Format {
 
 /// The instructions that a product uses; their sums are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cpu {
+pub(crate) enum Cpu {
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
@@ -74,7 +75,7 @@ enum Cpu {
 
 impl Cpu {
     /// What this CPU has, the fastest first.
-    fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![];
         #[cfg(target_arch = "x86_64")]
         {
@@ -91,7 +92,7 @@ impl Cpu {
         all
     }
 
-    fn best() -> Self {
+    pub(crate) fn best() -> Self {
         static BEST: std::sync::OnceLock<Cpu> = std::sync::OnceLock::new();
         *BEST.get_or_init(|| Self::all()[0])
     }

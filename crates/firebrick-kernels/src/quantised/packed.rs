@@ -181,10 +181,23 @@ impl<'a> Packed<'a> {
         }
     }
 
-    fn scale(&self, group: usize, output: usize) -> f32 {
+    pub(crate) fn scale(&self, group: usize, output: usize) -> f32 {
         f32::from_ne_bytes(array(
             &self.scale_lines(output / PANEL)[group * LINE + output % PANEL * 4..],
         ))
+    }
+
+    /// Bytes from one four of an output's inputs to the next.
+    pub(crate) const STRIDE: usize = LINE;
+
+    /// Int8: the levels of an output, four every [`Self::STRIDE`] bytes.
+    pub(crate) fn words(&self, output: usize) -> &'a [u8] {
+        &self.panel(output / PANEL)[output % PANEL * 4..]
+    }
+
+    /// Int8: minus 128 times the sum of an output's levels.
+    pub(crate) fn start(&self, output: usize) -> i32 {
+        i32::from_ne_bytes(array(&self.start_line(output / PANEL)[output % PANEL * 4..]))
     }
 
     /// `[I / 4, 16, 4]`, or the halves of that.
@@ -219,7 +232,7 @@ fn half(input: usize, lane: usize) -> (usize, u32) {
 }
 
 /// The first four bytes.
-fn array(bytes: &[u8]) -> [u8; 4] {
+pub(crate) fn array(bytes: &[u8]) -> [u8; 4] {
     *bytes.first_chunk().expect("four bytes")
 }
 

@@ -3,6 +3,7 @@
 //! Keys are flat in the recipe. The fields of [`Settings`] have their names, so a key that was given and is not among
 //! them is one that nothing reads.
 
+use firebrick_kernels::quantised::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,30 @@ impl Optimizer {
     /// Whether a step is over all rows.
     pub fn full_batch(self) -> bool {
         matches!(self, Self::Gd | Self::Lbfgs)
+    }
+}
+
+/// Whole numbers that weights are rounded to while they train: the first of what `compress --quantize` makes of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantize {
+    /// They stay floats.
+    #[default]
+    Off,
+    /// All weights in eight bits, with a scale for each output.
+    Int8,
+    /// Linear layers in four bits with a scale for each 32 inputs, the rest in eight.
+    Int4,
+}
+
+impl Quantize {
+    /// Of linear layers.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Off => None,
+            Self::Int8 => Some(Format::Int8),
+            Self::Int4 => Some(Format::Int4 { group: 32 }),
+        }
     }
 }
 

@@ -158,13 +158,24 @@ impl Job<'_> {
         Ok(layers::without(&self.source, &gone, target, &self.device)?)
     }
 
-    /// Trains what is left on the model's own recipe, a process of its own, at a third of its rate.
-    pub(super) fn fine_tune(&self, pruned: &Path, epochs: u32, target: &Path) -> Outcome {
+    /// Trains `source`, what is left of the model, on the model's own recipe, in a process of its own and at a third of its
+    /// rate; with weights rounded to `quantize`, where that is given.
+    pub(super) fn fine_tune(
+        &self,
+        source: &Source,
+        epochs: u32,
+        quantize: Option<&str>,
+        target: &Path,
+    ) -> Outcome {
         let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
         let text = opened.as_text();
         let mut recipe: Table = text.parse().context("reading the model's recipe again")?;
-        let from = std::path::absolute(pruned).context("the folder of the pruned model")?;
-        let pretrained = Value::String(from.display().to_string());
+        let pretrained = Value::String(match source {
+            Source::Folder(folder) => {
+                std::path::absolute(folder).context("the model's folder")?.display().to_string()
+            }
+            Source::Embedded { name, .. } => name.to_string(),
+        });
         recipe.insert("model".into(), Table::from_iter([("pretrained".into(), pretrained)]).into());
         if let Some(tokenizer) = recipe.get_mut("tokenizer").and_then(Value::as_table_mut) {
             tokenizer.retain(|key, _| key == "max_len");
@@ -174,7 +185,7 @@ impl Job<'_> {
         if recipe["task"].as_str() == Some(lm::recipe::Recipe::TASK)
             && let Some(data) = recipe.get_mut("data").and_then(Value::as_table_mut)
         {
-            data.retain(|key, _| !["unit", "vocab_size"].contains(&key));
+            data.remove("vocab_size");
         }
         // Its files lie where the recipe was.
         for (_, value) in recipe.get_mut("data").and_then(Value::as_table_mut).into_iter().flatten()
@@ -191,15 +202,23 @@ impl Job<'_> {
         if let Some(train) = train.as_table_mut() {
             let rate = train.get("learning_rate").and_then(Value::as_float);
             train.insert("learning_rate".into(), (rate.unwrap_or(1e-3) / 3.0).into());
+            if let Some(rate) = train.get("head_learning_rate").and_then(Value::as_float) {
+                train.insert("head_learning_rate".into(), (rate / 3.0).into());
+            }
             train.insert("epochs".into(), i64::from(epochs).into());
             train.remove("max_steps");
+            if let Some(quantize) = quantize {
+                train.insert("quantize".into(), quantize.into());
+            }
         }
         recipe.remove("sweep");
         let name = recipe["name"].as_str().unwrap_or_default().to_string();
         let file = self.scratch.0.join("tuned.toml");
         fs::write(&file, recipe.to_string()).context("writing a recipe")?;
-        let runs = self.scratch.0.join("runs");
-        self.progress.line(&format!("training what is left for {epochs} epochs"));
+        // Another training may have been there already.
+        let runs = self.scratch.0.join(quantize.unwrap_or("runs"));
+        let how = quantize.map_or(String::new(), |to| format!(" with weights rounded to {to}"));
+        self.progress.line(&format!("training for {epochs} epochs{how}"));
         let mut command = self.program()?;
         command.arg("train").arg(&file).arg("--runs").arg(&runs).args([
             "--progress",
@@ -208,7 +227,7 @@ impl Job<'_> {
         ]);
         command.args(["--device", &self.global.device.to_string()]);
         command.args(["--threads", &self.global.threads.to_string()]);
-        self.finish(command, &format!("training {}", pruned.display()))?;
+        self.finish(command, "training on the model's recipe")?;
         fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
         Ok(())
     }

@@ -12,13 +12,14 @@ use burn::{
         tensor::FloatTensor,
     },
     prelude::*,
-    tensor::ops::ConvOptions,
+    tensor::{DType, ops::ConvOptions},
 };
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
     affine::{Activation, Affine},
     conv::{self, Conv2d},
     pool::{self, MaxPool},
+    quantised::Packed,
 };
 
 use super::{
@@ -63,7 +64,7 @@ pub trait InferenceOps: Backend {
 }
 
 /// `x`: `[B, I, H, W]`, `weight`: `[O, I / groups, rows, columns]` -> `[B, O, H', W']`; or `[B, I, T]` and
-/// `[O, I / groups, kernel]` -> `[B, O, T']`.
+/// `[O, I / groups, kernel]` -> `[B, O, T']`. The weight may be packed.
 pub fn convolution<const D: usize, const N: usize>(
     x: Tensor<D>,
     weight: Tensor<D>,
@@ -251,9 +252,16 @@ impl ConvInputs {
         }
         shape[last] = columns;
         let bias = bias.map(dense);
+        let bias = bias.as_ref().map(floats);
         let mut y = fresh(shape);
-        let (x, weight) = (floats(&self.x), floats(&self.weight));
-        conv::forward(x, weight, bias.as_ref().map(floats), &self.conv, y.storage_mut());
+        let (x, out) = (floats(&self.x), y.storage_mut());
+        match self.weight.dtype() {
+            DType::QFloat(_) => {
+                let weight = Packed::new(self.weight.bytes());
+                conv::levels::forward(x, weight, bias, &self.conv, out);
+            }
+            _ => conv::forward(x, floats(&self.weight), bias, &self.conv, out),
+        }
         y
     }
 

@@ -35,7 +35,7 @@ pub use rerun::{Rerun, RerunOps, rerun};
 pub use conv::{
     ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
 };
-pub use packed::{PackedOps, is_packed, packed, reads_packed, unpacked};
+pub use packed::{PackedOps, convolves_packed, is_packed, packed, plain, reads_packed, unpacked};
 pub use recurrence::{RecurrenceForm, RecurrenceOps, recurrence};
 
 /// What a backend must bring for the functions below.

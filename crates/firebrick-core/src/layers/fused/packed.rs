@@ -1,8 +1,8 @@
 //! Weights of eight and four bits as tensors.
 //!
 //! A packed weight has the shape of the parameter that it stands for and a quantised type, and its bytes are those of
-//! [`Packed`], which say the rest. Only a linear layer and a look-up take it: any other operation panics, as it must not
-//! read such bytes as numbers.
+//! [`Packed`], which say the rest; those of a convolution lie as [`firebrick_kernels::conv::levels`] has them. Only a linear
+//! layer, a look-up and a convolution take it: any other operation panics, as it must not read such bytes as numbers.
 
 use burn::{
     backend::{
@@ -16,7 +16,10 @@ use burn::{
     },
 };
 use burn_flex::{FlexTensor, Layout};
-use firebrick_kernels::quantised::{self, Format, Packed};
+use firebrick_kernels::{
+    conv::levels,
+    quantised::{self, Format, Packed},
+};
 
 use super::flex::fresh;
 
@@ -40,8 +43,14 @@ impl PackedOps for Flex {
 
     fn packed_floats(weight: FlexTensor) -> FlexTensor {
         let packed = Packed::new(weight.bytes());
-        let shape = [packed.outputs(), packed.inputs()];
-        FlexTensor::from_data(TensorData::new(packed.floats(), shape))
+        let (floats, inputs) = match &weight.shape()[..] {
+            [_, channels, taps @ ..] if !taps.is_empty() => {
+                let taps = taps.iter().product();
+                (levels::floats(packed, [*channels, taps]), channels * taps)
+            }
+            _ => (packed.floats(), packed.inputs()),
+        };
+        FlexTensor::from_data(TensorData::new(floats, [packed.outputs(), inputs]))
     }
 }
 
@@ -50,7 +59,13 @@ pub fn reads_packed(device: &Device) -> bool {
     *device == Device::flex() && !device.is_autodiff()
 }
 
-/// A parameter of this shape from what [`Packed::pack`] made: `[I, O]` of a linear layer, `[V, C]` of a table.
+/// As [`reads_packed`], of the weight of a convolution: where that is faster than one of floats.
+pub fn convolves_packed(device: &Device) -> bool {
+    reads_packed(device) && levels::pays()
+}
+
+/// A parameter of this shape from what [`Packed::pack`] made: `[I, O]` of a linear layer, `[V, C]` of a table; or
+/// [`levels::pack`]: `[O, I, ..]` of a convolution.
 pub fn packed<const D: usize>(bytes: Vec<u8>, shape: [usize; D], device: &Device) -> Tensor<D> {
     let format = Packed::new(&bytes).format();
     let count = bytes.len();
@@ -64,9 +79,21 @@ pub fn is_packed<const D: usize>(weight: &Tensor<D>) -> bool {
     matches!(weight.dtype(), DType::QFloat(_))
 }
 
-/// The numbers of a packed weight: `[O, I]` of a linear layer, `[V, C]` of a table.
+/// The numbers of a packed weight: `[O, I]` of a linear layer, `[V, C]` of a table; of a convolution, all that an output is
+/// made of is one axis.
 pub fn unpacked<const D: usize>(weight: Tensor<D>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::packed_floats(weight.into_dispatch()))
+}
+
+/// The weight of a convolution, as numbers if it is packed.
+pub fn plain<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    match is_packed(&weight) {
+        true => {
+            let shape = weight.shape();
+            unpacked(weight).reshape(shape)
+        }
+        false => weight,
+    }
 }
 
 /// `x` as rows times a packed weight, in `x`'s shape but for the last axis.
