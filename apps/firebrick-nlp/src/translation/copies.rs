@@ -135,8 +135,9 @@ pub fn mask(text: &str, tokenizer: &TextTokenizer, terms: &Terms, names: bool) -
     let pieces =
         |span: &Range<usize>| tokens.iter().filter(|(_, token)| !apart(token, span)).count();
     let mut literals = literals(text);
-    // What is one token was met in training, and is often said otherwise: "10月", "2 dogs".
-    literals.retain(|span| pieces(span) > 1);
+    // A digit, and a month in Chinese, are said in words: "2 dogs", "10月".
+    let word = |span: &Range<usize>| span.len() == 1 || text[span.end..].starts_with('月');
+    literals.retain(|span| pieces(span) > 1 || !word(span));
     if names {
         literals.extend(capitalised(text).into_iter().filter(|span| pieces(span) >= NAME_TOKENS));
     }
