@@ -6,6 +6,7 @@
 //! Axis letters: `N` images, `C` input and `O` output channels, `G` groups, `H`, `W` input size.
 
 pub mod levels;
+mod pixels;
 mod planes;
 mod tile;
 
