@@ -1,30 +1,23 @@
 //! False alarms of a word spotter: how often it hears a word in recordings in which nobody says one.
 //!
-//! Half of the speakers (of the recordings, where nobody knows who speaks) chooses the threshold, and the other half, played
-//! one after the other, is what the alarms are counted on.
+//! A part of the [`crate::background`] chooses the threshold, and another, played one recording after the other, is what the
+//! alarms are counted on.
 
-use std::path::Path;
-
-use anyhow::{bail, ensure};
-use firebrick_data::audio::read::recordings;
+use anyhow::ensure;
 use firebrick_metrics::interval::poisson_interval;
 use firebrick_train::job::Places;
 
 use crate::{
-    classification::{self, classifier::SoundClassifier},
+    background::{self, Parts},
+    classification::classifier::SoundClassifier,
     keyword::{Decide, Heard, Look, Looks, Trigger, is_word},
-    recognition,
-    recordings::{Entry, Recording, load, part_off},
+    recordings::{Recording, load},
 };
 
-/// Data sets of speech that are known here, with what is said in them.
-pub const SETS: &[&str] = &["an4", "fsdd", "yesno"];
 /// Thresholds to choose from, in percent.
 const THRESHOLDS: std::ops::Range<u8> = 50..100;
 /// Seconds of silence before and after a word that is to be heard.
 const AROUND: f64 = 1.0;
-const DIGITS: [&str; 10] =
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
 /// Speech without any of a spotter's words.
 #[derive(Debug, Default)]
@@ -40,24 +33,16 @@ pub struct Background {
 }
 
 impl Background {
-    /// Adds the recordings of `name`, one of [`SETS`] or a folder, at `rate` Hz. Which half is which follows from `seed`.
+    /// Adds what no training takes of `name`, one of [`background::SETS`] or a folder.
     pub fn add(
         &mut self,
         name: &str,
         classifier: &SoundClassifier,
         places: &Places,
-        seed: u64,
     ) -> anyhow::Result<()> {
-        let words: Vec<&String> = words(classifier).collect();
-        let mut entries = entries(name, places)?;
-        let before = entries.len();
-        entries.retain(|entry| {
-            let mut said = entry.label.split_whitespace();
-            !said.any(|said| words.iter().any(|word| word.eq_ignore_ascii_case(said)))
-        });
-        self.left_out += before - entries.len();
-        let known = entries.iter().all(|entry| !entry.speaker.is_empty());
-        let (choose, count) = part_off(entries, 0.5, known, seed);
+        let words: Vec<&str> = words(classifier).collect();
+        let Parts { choose, count, left_out, .. } = background::parts(name, &words, places)?;
+        self.left_out += left_out;
         for (entries, part) in [(choose, &mut self.choose), (count, &mut self.count)] {
             let (found, problems) = load(&entries, classifier.sample_rate())?;
             part.extend(found);
@@ -67,37 +52,8 @@ impl Background {
     }
 }
 
-fn words(classifier: &SoundClassifier) -> impl Iterator<Item = &String> {
-    classifier.labels.iter().filter(|label| is_word(label))
-}
-
-fn entries(name: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
-    let mut entries = match name {
-        "an4" | "yesno" => recognition::corpus::everything(name, places)?,
-        "fsdd" => classification::corpus::everything(name, places)?,
-        folder if Path::new(folder).is_dir() => {
-            let entry = |path: std::path::PathBuf| Entry {
-                id: path.display().to_string(),
-                path,
-                label: String::new(),
-                speaker: String::new(),
-            };
-            recordings(Path::new(folder))?.into_iter().map(entry).collect()
-        }
-        _ => bail!("`{name}` is neither a folder nor one of {}", SETS.join(", ")),
-    };
-    for entry in &mut entries {
-        match name {
-            // It is in Hebrew: yes and no are only what its words mean.
-            "yesno" => entry.label.clear(),
-            "fsdd" => {
-                let digit = entry.label.parse().ok().and_then(|digit: usize| DIGITS.get(digit));
-                entry.label = digit.map_or(String::new(), |digit| digit.to_string());
-            }
-            _ => {}
-        }
-    }
-    Ok(entries)
+fn words(classifier: &SoundClassifier) -> impl Iterator<Item = &str> {
+    classifier.labels.iter().map(String::as_str).filter(|label| is_word(label))
 }
 
 /// Alarms in so many hours.
@@ -167,7 +123,7 @@ pub fn heard(
 ) -> (usize, usize) {
     let known: Vec<&Recording> = recordings
         .iter()
-        .filter(|recording| words(classifier).any(|word| *word == recording.label))
+        .filter(|recording| words(classifier).any(|word| word == recording.label))
         .collect();
     let silence = vec![0.0; (AROUND * f64::from(classifier.sample_rate())) as usize];
     let right = known.iter().filter(|recording| {

@@ -26,7 +26,7 @@ pub struct Trigger {
 
 impl Default for Trigger {
     fn default() -> Self {
-        Self { every: 0.1, smooth: 3, threshold: 0.8, refractory: 0.8 }
+        Self { every: 0.1, smooth: 3, threshold: 0.5, refractory: 0.8 }
     }
 }
 

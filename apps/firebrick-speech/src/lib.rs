@@ -4,6 +4,7 @@
 pub mod alarms;
 pub mod assistant;
 pub mod augment;
+pub mod background;
 pub mod classification;
 pub mod features;
 pub mod home;

@@ -601,7 +601,7 @@ pub struct KeywordArgs {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub smooth: usize,
     /// Average score that a word must have
-    #[arg(long, default_value_t = 0.8, value_name = "P")]
+    #[arg(long, default_value_t = 0.5, value_name = "P")]
     pub threshold: f32,
     /// Seconds after a word in which no other counts
     #[arg(long, default_value_t = 0.8, value_name = "S")]

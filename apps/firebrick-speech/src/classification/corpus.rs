@@ -7,10 +7,17 @@ use firebrick_data::audio::read::recordings;
 use firebrick_train::job::Places;
 
 use super::recipe::DataRecipe;
-use crate::recordings::{
-    Entry, Recording, class_folders, drop_leaks, folder_of, index, load as load_all, part_off,
-    sha256,
+use crate::{
+    background,
+    keyword::is_word,
+    recordings::{
+        Entry, Recording, class_folders, drop_leaks, folder_of, index, load as load_all, part_off,
+        sha256,
+    },
 };
+
+/// The class of words that are not to be heard.
+const UNKNOWN: &str = "unknown";
 
 /// The parts of a data set.
 pub struct Corpus {
@@ -71,6 +78,11 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
         }
         None => None,
     };
+    if !data.background.is_empty() {
+        let (found, problems) = background(data, &train, rate, places)?;
+        train.extend(found);
+        unreadable.extend(problems);
+    }
     let leaking = drop_leaks(&mut train, valid.iter().chain(test.iter().flatten()));
     let reason = unreadable.first().map_or(String::new(), |first| format!("; {first}"));
     ensure!(!train.is_empty(), "no training recording is left{reason}");
@@ -82,6 +94,34 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
     }
     let sha256 = sha256(train.iter().chain(&valid));
     Ok(Corpus { labels, train, valid, test, sha256, unreadable, leaking })
+}
+
+/// Parts of other speech, and why some of it could not be read.
+fn background(
+    data: &DataRecipe,
+    train: &[Recording],
+    rate: u32,
+    places: &Places,
+) -> anyhow::Result<(Vec<Recording>, Vec<String>)> {
+    let labels = train.iter().map(|recording| recording.label.as_str());
+    let words: BTreeSet<&str> = labels.filter(|label| is_word(label)).collect();
+    let words: Vec<&str> = words.into_iter().collect();
+    let length = ((data.seconds * f64::from(rate)) as usize).max(1);
+    let (mut parts, mut problems) = (vec![], vec![]);
+    for name in &data.background {
+        let entries = background::parts(name, &words, places)?.learn;
+        let (found, wrong) = load_all(&entries, rate)?;
+        problems.extend(wrong);
+        // One after the other, as a spotter hears them: its windows begin anywhere.
+        let samples: Vec<f32> = found.into_iter().flat_map(|found| found.samples).collect();
+        for (number, part) in samples.chunks_exact(length).enumerate() {
+            let id = format!("{name}, part {number}");
+            let (samples, label) = (part.to_vec(), UNKNOWN.to_string());
+            parts.push(Recording { id, samples, label, speaker: String::new() });
+        }
+    }
+    let step = parts.len().div_ceil(train.len()).max(1);
+    Ok((parts.into_iter().step_by(step).collect(), problems))
 }
 
 fn speakers(entries: &[Entry]) -> String {

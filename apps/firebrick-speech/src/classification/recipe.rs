@@ -74,6 +74,9 @@ pub struct DataRecipe {
     pub valid_speaker: Option<String>,
     /// Speaker whose recordings are the test part, and no others.
     pub held_speaker: Option<String>,
+    /// Other speech, `an4`, `fsdd` or `yesno` or folders: half of its speakers is learned as `unknown`, in parts as long as
+    /// what the model sees, no more of them than there are other recordings. `speech false-alarms` counts on other speakers.
+    pub background: Vec<String>,
     /// How much of a recording the model sees, in seconds: the middle of silence around a shorter one, the loudest part of
     /// a longer one.
     pub seconds: f64,
@@ -90,6 +93,7 @@ impl Default for DataRecipe {
             valid_by_speaker: false,
             valid_speaker: None,
             held_speaker: None,
+            background: vec![],
             seconds: 1.0,
         }
     }

@@ -169,7 +169,7 @@ pub struct WakeWordArgs {
 #[derive(Debug, Args)]
 pub struct FalseAlarmsArgs {
     /// Recordings of other speech: folders, or an4, fsdd, yesno (all three without any). Those in which a word of the
-    /// model is said are left out; half of the speakers chooses the threshold, the other half counts
+    /// model is said are left out; half of the speakers is for trainings, a quarter chooses the threshold, a quarter counts
     #[arg(value_name = "FOLDER-or-ID")]
     pub recordings: Vec<String>,
     /// Model folder, run folder or shipped model

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use firebrick_speech::{
-    alarms::{self, Background, Counted, SETS},
+    alarms::{self, Background, Counted},
+    background::SETS,
     classification::{classifier::SoundClassifier, corpus, recipe::Recipe},
     keyword::Trigger,
 };
@@ -19,11 +20,10 @@ use crate::{
 pub fn run(args: &FalseAlarmsArgs, global: &Global) -> Outcome {
     let source = places::model(&args.model, &global.runs)?;
     let classifier = SoundClassifier::open(&source, &global.device.open()?)?;
-    let seed = global.seed.unwrap_or(0);
     let mut background = Background::default();
     let all: Vec<String> = SETS.iter().map(|name| name.to_string()).collect();
     for name in if args.recordings.is_empty() { &all } else { &args.recordings } {
-        background.add(name, &classifier, &places::of_recipe(Path::new("")), seed)?;
+        background.add(name, &classifier, &places::of_recipe(Path::new("")))?;
     }
     if let Some(first) = background.unreadable.first() {
         let count = background.unreadable.len();

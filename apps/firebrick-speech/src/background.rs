@@ -1,0 +1,75 @@
+//! Speech in which none of a spotter's words is said: what it must learn not to hear, and what is counted on.
+
+use std::path::Path;
+
+use anyhow::bail;
+use firebrick_data::audio::read::recordings;
+use firebrick_train::job::Places;
+
+use crate::{
+    classification, recognition,
+    recordings::{Entry, part_off},
+};
+
+/// Data sets of speech that are known here, with what is said in them.
+pub const SETS: &[&str] = &["an4", "fsdd", "yesno"];
+/// Of the parting: a training and a count must agree about it.
+const SEED: u64 = 0;
+const DIGITS: [&str; 10] =
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+
+/// Recordings by what they are for, each speaker in one part only where the speakers are known.
+pub struct Parts {
+    /// A half: trainings may see it.
+    pub learn: Vec<Entry>,
+    /// A quarter: chooses a threshold.
+    pub choose: Vec<Entry>,
+    /// A quarter: is counted on.
+    pub count: Vec<Entry>,
+    /// Recordings in which one of the words is said.
+    pub left_out: usize,
+}
+
+/// Parts the recordings of `name`, one of [`SETS`] or a folder, without those in which one of `words` is said.
+pub fn parts(name: &str, words: &[&str], places: &Places) -> anyhow::Result<Parts> {
+    let mut entries = entries(name, places)?;
+    let before = entries.len();
+    entries.retain(|entry| {
+        let mut said = entry.label.split_whitespace();
+        !said.any(|said| words.iter().any(|word| word.eq_ignore_ascii_case(said)))
+    });
+    let left_out = before - entries.len();
+    let known = entries.iter().all(|entry| !entry.speaker.is_empty());
+    let (learn, rest) = part_off(entries, 0.5, known, SEED);
+    let (choose, count) = part_off(rest, 0.5, known, SEED);
+    Ok(Parts { learn, choose, count, left_out })
+}
+
+fn entries(name: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
+    let mut entries = match name {
+        "an4" | "yesno" => recognition::corpus::everything(name, places)?,
+        "fsdd" => classification::corpus::everything(name, places)?,
+        folder if Path::new(folder).is_dir() => {
+            let entry = |path: std::path::PathBuf| Entry {
+                id: path.display().to_string(),
+                path,
+                label: String::new(),
+                speaker: String::new(),
+            };
+            recordings(Path::new(folder))?.into_iter().map(entry).collect()
+        }
+        _ => bail!("`{name}` is neither a folder nor one of {}", SETS.join(", ")),
+    };
+    for entry in &mut entries {
+        match name {
+            // It is in Hebrew: yes and no are only what its words mean.
+            "yesno" => entry.label.clear(),
+            "fsdd" => {
+                let digit = entry.label.parse().ok().and_then(|digit: usize| DIGITS.get(digit));
+                entry.label = digit.map_or(String::new(), |digit| digit.to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(entries)
+}
