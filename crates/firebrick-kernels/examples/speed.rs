@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use firebrick_kernels::{
-    affine::{Activation, Affine},
+    affine::{Activation, Affine, Finish},
     conv::{self, Conv2d},
     matmul::{Matrix, matmul, matmul_bf16},
     pool::{self, MaxPool},
@@ -252,8 +252,10 @@ fn convolutions() {
         let area = conv.out_size()[0] * conv.out_size()[1];
         let mut y = vec![0.0; channels[1] * area];
         let products = (weights * area) as f64;
-        let time =
-            best(7, || (0..4).for_each(|_| conv::forward(&x, &weight, Some(&bias), &conv, &mut y)));
+        let time = best(7, || {
+            (0..4)
+                .for_each(|_| conv::forward(&x, &weight, Finish::bias(Some(&bias)), &conv, &mut y))
+        });
         report(&format!("conv {name:16}"), time, 4, None, Some(products));
 
         let depth = weights / channels[1];

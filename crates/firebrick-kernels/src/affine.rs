@@ -6,12 +6,72 @@ use rayon::prelude::*;
 
 use crate::BLOCK;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {
+    #[default]
     None,
     Relu,
     /// Relu that ends at 6.
     Relu6,
+}
+
+/// What becomes of the sums of a convolution before they are written: `act(sum * scale + shift + residual)`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Finish<'a> {
+    /// A number a channel, as below; 1 where absent.
+    pub scale: Option<&'a [f32]>,
+    /// 0 where absent.
+    pub shift: Option<&'a [f32]>,
+    /// As large as what is written.
+    pub residual: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+impl<'a> Finish<'a> {
+    pub fn bias(bias: Option<&'a [f32]>) -> Self {
+        Self { shift: bias, ..Self::default() }
+    }
+
+    pub(crate) fn line(&self, channel: usize) -> Line {
+        Line::new(
+            self.scale.map_or(1.0, |scale| scale[channel]),
+            self.shift.map_or(0.0, |shift| shift[channel]),
+            self.activation,
+        )
+    }
+}
+
+/// What becomes of the numbers of one channel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    pub scale: f32,
+    pub shift: f32,
+    pub low: f32,
+    pub high: f32,
+}
+
+impl Line {
+    pub fn new(scale: f32, shift: f32, activation: Activation) -> Self {
+        let (low, high) = match activation {
+            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+        };
+        Self { scale, shift, low, high }
+    }
+
+    #[inline(always)]
+    pub fn of(self, x: f32, residual: f32) -> f32 {
+        let x = x.mul_add(self.scale, self.shift) + residual;
+        // Comparisons, because `max` would make a number of a NaN.
+        let x = if x < self.low { self.low } else { x };
+        if x > self.high { self.high } else { x }
+    }
+
+    /// All slices are of one length.
+    pub fn write(self, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+        line(x, residual, self, y);
+    }
 }
 
 /// One number a channel each.
@@ -42,6 +102,11 @@ impl Affine {
         Self::new(scale, shift)
     }
 
+    /// As the last part of a convolution.
+    pub fn finish<'a>(&'a self, residual: Option<&'a [f32]>, activation: Activation) -> Finish<'a> {
+        Finish { scale: Some(&self.scale), shift: Some(&self.shift), residual, activation }
+    }
+
     /// `x`, `residual` and `y`: `[N, C, area]`.
     pub fn apply(
         &self,
@@ -57,43 +122,26 @@ impl Affine {
         planes.with_min_len((BLOCK / area.max(1)).max(1)).for_each(|(plane, y)| {
             let (channel, here) = (plane % self.scale.len(), plane * area..(plane + 1) * area);
             let residual = residual.map(|residual| &residual[here.clone()]);
-            let by = [self.scale[channel], self.shift[channel]];
-            line(&x[here], residual, by, activation, y);
+            let line = Line::new(self.scale[channel], self.shift[channel], activation);
+            line.write(&x[here], residual, y);
         });
     }
 }
 
 #[inline(always)]
-fn any_line(
-    x: &[f32],
-    residual: Option<&[f32]>,
-    by: [f32; 2],
-    activation: Activation,
-    y: &mut [f32],
-) {
-    let [scale, shift] = by;
-    let (low, high) = match activation {
-        Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
-        Activation::Relu => (0.0, f32::INFINITY),
-        Activation::Relu6 => (0.0, 6.0),
-    };
-    // Comparisons, because `max` would make a number of a NaN.
-    let within = |x: f32| {
-        let x = if x < low { low } else { x };
-        if x > high { high } else { x }
-    };
+fn any_line(x: &[f32], residual: Option<&[f32]>, line: Line, y: &mut [f32]) {
     match residual {
         Some(residual) => {
             for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
-                *y = within(x.mul_add(scale, shift) + residual);
+                *y = line.of(*x, *residual);
             }
         }
-        None => y.iter_mut().zip(x).for_each(|(y, x)| *y = within(x.mul_add(scale, shift))),
+        None => y.iter_mut().zip(x).for_each(|(y, x)| *y = line.of(*x, 0.0)),
     }
 }
 
 crate::for_this_cpu!(line = any_line(
-    x: &[f32], residual: Option<&[f32]>, by: [f32; 2], activation: Activation, y: &mut [f32]
+    x: &[f32], residual: Option<&[f32]>, line: Line, y: &mut [f32]
 ));
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use crate::{
+    affine::{Activation, Line},
     cpu::prefetch,
     math::dot,
     matvec::{self, Weight},
@@ -227,9 +228,54 @@ pub(crate) enum Plus<'a> {
     Bias(&'a [f32]),
     /// What `out` holds.
     Itself,
+    Rows(Rows<'a>),
+}
+
+/// What becomes of the rows of a product that are channels, as [`crate::affine::Finish`] says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub scale: Option<&'a [f32]>,
+    pub shift: Option<&'a [f32]>,
+    /// Its rows lie in one piece each.
+    pub residual: Option<Matrix<'a>>,
+    pub activation: Activation,
+}
+
+impl Rows<'_> {
+    /// In the place of the product.
+    fn apply(&self, out: &mut MatrixMut) {
+        for r in 0..out.rows {
+            let scale = self.scale.map_or(1.0, |scale| scale[r]);
+            let shift = self.shift.map_or(0.0, |shift| shift[r]);
+            let line = Line::new(scale, shift, self.activation);
+            for (c, x) in out.row(r).iter_mut().enumerate() {
+                *x = line.of(*x, self.residual.map_or(0.0, |residual| residual.row(r)[c]));
+            }
+        }
+    }
 }
 
 impl Plus<'_> {
+    /// For some of the rows and columns.
+    fn part(self, first: [usize; 2], [rows, cols]: [usize; 2]) -> Self {
+        let [row, col] = first;
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[col..col + cols]),
+            Self::Rows(all) => Self::Rows(Rows {
+                scale: all.scale.map(|all| &all[row..row + rows]),
+                shift: all.shift.map(|all| &all[row..row + rows]),
+                residual: all.residual.map(|r| r.block_of_rows(row, rows).block_of_cols(col, cols)),
+                ..all
+            }),
+            plus => plus,
+        }
+    }
+
+    /// Whether there is something to add to before the product.
+    fn starts(self) -> bool {
+        matches!(self, Self::Bias(_) | Self::Itself)
+    }
+
     /// What `out` holds, if it holds anything.
     pub(crate) fn itself(started: bool) -> Self {
         if started { Self::Itself } else { Self::Nothing }
@@ -255,7 +301,11 @@ fn product_in(precision: Precision, mut out: MatrixMut, plus: Plus, a: Matrix, b
         return;
     }
     begin(&mut out, plus);
-    gemm(out, !matches!(plus, Plus::Nothing), a, b, Parallelism::None);
+    let rows = out.rows;
+    gemm(out.block_of_rows(0, rows), plus.starts(), a, b, Parallelism::None);
+    if let Plus::Rows(rows) = plus {
+        rows.apply(&mut out);
+    }
 }
 
 /// What `gemm` adds to.
@@ -370,18 +420,29 @@ pub fn matmul(a: Matrix, b: Matrix, bias: Option<&[f32]>, out: &mut [f32]) {
     share(MatrixMut::new(out, a.rows, b.cols), plus, a, b);
 }
 
-/// [`product`] by all threads. Every number is the same sum whatever the blocks, which may thus depend on their count.
+/// As [`shared_product`], in this thread's precision.
 fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
-    let (rows, cols, work) = (out.rows, out.cols, a.rows * a.cols * b.cols);
     let precision = match PRECISION.get() {
         precision if precision.is_here() => precision,
         _ => Precision::F32,
     };
-    if work >= LARGE && b.row_stride != 1 && precision == Precision::F32 {
+    share_in(precision, out, plus, a, b);
+}
+
+/// [`product`] by all threads. Every number is the same sum whatever the blocks, which may thus depend on their count.
+pub(crate) fn shared_product(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    share_in(Precision::F32, out, plus, a, b);
+}
+
+fn share_in(precision: Precision, out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    let (rows, cols, work) = (out.rows, out.cols, a.rows * a.cols * b.cols);
+    let by_gemm =
+        b.row_stride != 1 && precision == Precision::F32 && !matches!(plus, Plus::Rows(_));
+    if work >= LARGE && by_gemm {
         let mut out = out;
         let blocks: Vec<_> = out.block_of_rows(0, rows).into_blocks_of_rows(64).collect();
         blocks.into_par_iter().for_each(|mut block| begin(&mut block, plus));
-        return gemm(out, !matches!(plus, Plus::Nothing), a, b, Parallelism::Rayon(0));
+        return gemm(out, plus.starts(), a, b, Parallelism::Rayon(0));
     }
     let tasks = (work / TASK).clamp(1, 2 * rayon::current_num_threads());
     let panels = cols.div_ceil(tile::COLS);
@@ -401,10 +462,7 @@ fn share(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
         })
         .collect();
     parts.into_par_iter().with_max_len(1).for_each(|(out, row, col)| {
-        let plus = match plus {
-            Plus::Bias(bias) => Plus::Bias(&bias[col..col + out.cols]),
-            plus => plus,
-        };
+        let plus = plus.part([row, col], [out.rows, out.cols]);
         let (a, b) = (a.block_of_rows(row, out.rows), b.block_of_cols(col, out.cols));
         product_in(precision, out, plus, a, b);
     });
@@ -585,20 +643,32 @@ mod tests {
         let (a, b) = (view(&a, m, k, transposed[0]), view(&b, k, n, transposed[1]));
         let (stride, before) = (n + spread, exact(m * (n + spread), 4));
         let mut out = before.clone();
-        let plus = [Plus::Nothing, Plus::Bias(&bias), Plus::Itself][plus];
-        if matches!(plus, Plus::Nothing) {
+        let (scale, shift, residual) = (exact(m, 5), exact(m, 6), exact(m * n, 7));
+        let rows = Rows {
+            scale: Some(&scale),
+            shift: Some(&shift),
+            residual: Some(Matrix::new(&residual, m, n)),
+            activation: Activation::Relu,
+        };
+        let plus = [Plus::Nothing, Plus::Bias(&bias), Plus::Itself, Plus::Rows(rows)][plus];
+        if !plus.starts() {
             MatrixMut::strided(&mut out, m, n, stride).fill(f32::NAN);
         }
         share(MatrixMut::strided(&mut out, m, n, stride), plus, a, b);
         let sums = reference(a, b, &vec![0.0; n]);
         for (r, (found, before)) in out.chunks(stride).zip(before.chunks(stride)).enumerate() {
             for c in 0..n {
-                let plus = match plus {
-                    Plus::Nothing => 0.0,
-                    Plus::Bias(bias) => bias[c],
-                    Plus::Itself => before[c],
+                let sum = sums[r * n + c];
+                let expected = match plus {
+                    Plus::Nothing => sum,
+                    Plus::Bias(bias) => sum + f64::from(bias[c]),
+                    Plus::Itself => sum + f64::from(before[c]),
+                    Plus::Rows(_) => {
+                        let [scale, shift] = [scale[r], shift[r]].map(f64::from);
+                        (sum * scale + shift + f64::from(residual[r * n + c])).max(0.0)
+                    }
                 };
-                assert_eq!(f64::from(found[c]), sums[r * n + c] + f64::from(plus), "{r}, {c}");
+                assert_eq!(f64::from(found[c]), expected, "{r}, {c}");
             }
             assert_eq!(found[n..], before[n..], "behind row {r}");
         }
@@ -610,7 +680,7 @@ mod tests {
             (m, k, n) in (1..30usize, 0..70usize, 1..150usize),
             turned: [bool; 2],
             spread in 1..3usize,
-            plus in 0..3usize,
+            plus in 0..4usize,
         ) {
             check([m, k, n], turned, spread, plus);
         }
@@ -619,7 +689,9 @@ mod tests {
     /// More than a panel and a block in every direction.
     #[test]
     fn large_products_of_any_kind() {
-        for (turned, plus) in [([false; 2], 0), ([true, false], 1), ([false, true], 2)] {
+        for (turned, plus) in
+            [([false; 2], 0), ([true, false], 1), ([false, true], 2), ([false; 2], 3)]
+        {
             check([400, 1050, 70], turned, 1, plus);
         }
     }

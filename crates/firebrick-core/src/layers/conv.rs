@@ -207,8 +207,7 @@ impl ConvNorm {
 
     fn padded(&self, x: Tensor<4>, padding: [(usize, usize); 2], after: After<4>) -> Tensor<4> {
         let options = ConvOptions { padding, ..self.convolution.options.clone() };
-        let x = conv2d(x, self.convolution.weight.val(), None, options);
-        self.normalization.forward(x, after)
+        self.normalization.after_convolution(x, self.convolution.weight.val(), options, after)
     }
 }
 

@@ -9,12 +9,12 @@ use burn::{
     module::{Module, Param, RunningState},
     nn::Initializer,
     prelude::*,
-    tensor::module,
+    tensor::{module, ops::ConvOptions},
 };
 
 use firebrick_kernels::affine as kernel;
 
-use super::{activation::Activation, dropout::Dropout, fused, linear::indices};
+use super::{activation::Activation, conv::conv2d, dropout::Dropout, fused, linear::indices};
 
 /// Over the last axis: zero mean, unit variance, then a learned scale and shift.
 #[derive(Module, Debug)]
@@ -161,14 +161,42 @@ impl BatchNorm {
         if x.device().is_autodiff() {
             return after.composed(self.by_batch(x));
         }
-        let (mean, variance) = (self.running_mean.value(), self.running_var.value());
-        let learned = [self.weight.val(), self.bias.val(), mean, variance];
-        match after.activation.map_or(Some(kernel::Activation::None), Activation::affine) {
+        match after.affine() {
             Some(activation) if fused::applies(&x) => {
-                fused::batch_norm(x, learned, self.eps, after.residual, activation)
+                fused::batch_norm(x, after.residual, self.form(activation))
             }
-            _ => after.composed(by_averages(x, learned, self.eps)),
+            _ => after.composed(by_averages(x, self.learned(), self.eps)),
         }
+    }
+
+    /// Of a convolution of `x` by `[O, I / groups, rows, columns]`; outside training one pass over memory with it.
+    pub fn after_convolution(
+        &self,
+        x: Tensor<4>,
+        kernel: Tensor<4>,
+        options: ConvOptions<2>,
+        after: After<4>,
+    ) -> Tensor<4> {
+        match after.affine() {
+            Some(activation)
+                if fused::applies(&x)
+                    && !x.device().is_autodiff()
+                    && !fused::is_packed(&kernel) =>
+            {
+                fused::convolution_norm(x, kernel, &options, after.residual, self.form(activation))
+            }
+            _ => self.forward(conv2d(x, kernel, None, options), after),
+        }
+    }
+
+    fn form(&self, activation: kernel::Activation) -> fused::NormForm {
+        fused::NormForm::new(self.learned(), self.eps, activation)
+    }
+
+    /// Weight, bias, and the averages of mean and variance.
+    fn learned(&self) -> [Tensor<1>; 4] {
+        let (mean, variance) = (self.running_mean.value(), self.running_var.value());
+        [self.weight.val(), self.bias.val(), mean, variance]
     }
 
     /// The learned scale of each channel, without its sign.
@@ -216,6 +244,11 @@ pub struct After<const D: usize> {
 impl<const D: usize> After<D> {
     pub fn activation(activation: Activation) -> Self {
         Self { residual: None, activation: Some(activation) }
+    }
+
+    /// The activation, if the kernels have it.
+    fn affine(&self) -> Option<kernel::Activation> {
+        self.activation.map_or(Some(kernel::Activation::None), Activation::affine)
     }
 
     fn composed(self, x: Tensor<D>) -> Tensor<D> {
@@ -289,9 +322,24 @@ mod tests {
                 let after = || After { residual: residual.clone(), activation };
                 let x = random();
                 let found = norm.forward(x.clone(), after()).into_data();
-                let plain = by_averages(x, learned.clone(), 1e-5);
+                let plain = by_averages(x.clone(), learned.clone(), 1e-5);
                 let expected = after().composed(plain).into_data();
                 found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-5, 1e-5));
+
+                // Behind convolutions of single channels, of pixels and of both.
+                for (groups, size) in [(3, 3), (1, 1), (1, 3)] {
+                    let shape = [3, 3 / groups, size, size];
+                    let kernel = Tensor::random(shape, Distribution::Default, &device);
+                    let padding = [(size / 2, size / 2); 2];
+                    let options =
+                        ConvOptions::<2> { stride: [1; 2], padding, dilation: [1; 2], groups };
+                    let plain = module::conv2d(x.clone(), kernel.clone(), None, options.clone());
+                    let plain = by_averages(plain, learned.clone(), 1e-5);
+                    let expected = after().composed(plain).into_data();
+                    let found = norm.after_convolution(x.clone(), kernel, options, after());
+                    let found = found.into_data();
+                    found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-4, 1e-4));
+                }
             }
         }
     }

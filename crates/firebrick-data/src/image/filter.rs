@@ -7,9 +7,8 @@ use super::{Colour, Picture, luma};
 /// Brightness and contrast are factors of all numbers and of their distance from the mean; saturation is one of the
 /// distance from grey. Each 1 changes nothing.
 pub fn colour(picture: &mut Picture, brightness: f32, contrast: f32, saturation: f32) {
-    let count = picture.pixels.len().max(1);
-    let mean = picture.pixels.iter().map(|p| f64::from(*p)).sum::<f64>() / count as f64;
-    let mean = mean as f32 * brightness;
+    let sum: u64 = picture.pixels.iter().map(|p| u64::from(*p)).sum();
+    let mean = (sum as f64 / picture.pixels.len().max(1) as f64) as f32 * brightness;
     let table: Vec<u8> =
         (0..256).map(|v| rounded(mean + contrast * (v as f32 * brightness - mean))).collect();
     picture.pixels.iter_mut().for_each(|p| *p = table[usize::from(*p)]);
@@ -29,27 +28,32 @@ pub fn blur(picture: &mut Picture, sigma: f32) {
     let sum = 2.0 * weights.iter().sum::<f32>() - 1.0;
     let weights: Vec<f32> = weights.into_iter().map(|w| w / sum).collect();
     let (w, h, c) = (picture.width, picture.height, picture.colour.channels());
-    let source: Vec<f32> = picture.pixels.iter().map(|p| f32::from(*p)).collect();
-    let across = blurred(&source, &weights, |i, step| {
-        let (row, x, channel) = (i / (w * c), i / c % w, i % c);
-        (row * w + shifted(x, step, w)) * c + channel
-    });
-    let down = blurred(&across, &weights, |i, step| {
-        let (row, rest) = (i / (w * c), i % (w * c));
-        shifted(row, step, h) * w * c + rest
-    });
-    picture.pixels.iter_mut().zip(down).for_each(|(p, value)| *p = rounded(value));
+    let line = w * c;
+    let mut across = vec![0.0; line * h];
+    let mut wide = vec![0.0; line + 2 * reach * c]; // a row with what lies beyond its ends
+    for (row, sums) in picture.pixels.chunks_exact(line).zip(across.chunks_exact_mut(line)) {
+        let (before, rest) = wide.split_at_mut(reach * c);
+        let (middle, after) = rest.split_at_mut(line);
+        middle.iter_mut().zip(row).for_each(|(x, p)| *x = f32::from(*p));
+        before.chunks_exact_mut(c).for_each(|x| x.copy_from_slice(&middle[..c]));
+        after.chunks_exact_mut(c).for_each(|x| x.copy_from_slice(&middle[line - c..]));
+        weigh(&weights, |step| &wide[reach.saturating_add_signed(step) * c..][..line], sums);
+    }
+    let mut sums = vec![0.0; line];
+    for (y, row) in picture.pixels.chunks_exact_mut(line).enumerate() {
+        weigh(&weights, |step| &across[shifted(y, step, h) * line..][..line], &mut sums);
+        row.iter_mut().zip(&sums).for_each(|(p, sum)| *p = rounded(*sum));
+    }
 }
 
-fn blurred(source: &[f32], weights: &[f32], at: impl Fn(usize, isize) -> usize) -> Vec<f32> {
-    let sum = |i: usize| {
-        let sides = weights.iter().enumerate().skip(1).map(|(step, weight)| {
-            let step = step as isize;
-            weight * (source[at(i, -step)] + source[at(i, step)])
-        });
-        weights[0] * source[i] + sides.sum::<f32>()
-    };
-    (0..source.len()).map(sum).collect()
+/// `sums` of the lines that lie so many steps to either side, by the weight of the step.
+fn weigh<'a>(weights: &[f32], line: impl Fn(isize) -> &'a [f32], sums: &mut [f32]) {
+    sums.iter_mut().zip(line(0)).for_each(|(sum, x)| *sum = weights[0] * x);
+    for (step, weight) in (0..).zip(weights).skip(1) {
+        for ((sum, a), b) in sums.iter_mut().zip(line(-step)).zip(line(step)) {
+            *sum += weight * (a + b);
+        }
+    }
 }
 
 fn shifted(at: usize, step: isize, len: usize) -> usize {
@@ -81,8 +85,9 @@ pub fn cover(picture: &mut Picture, middle: [f32; 2], side: f32, value: u8) {
     }
 }
 
+/// By way of a number that the CPU makes of several at a time.
 fn rounded(value: f32) -> u8 {
-    (value + 0.5) as u8 // a cast saturates
+    (value + 0.5).clamp(0.0, 255.0) as i32 as u8
 }
 
 #[cfg(test)]

@@ -46,19 +46,27 @@ fn warp_channels<const C: usize>(picture: &Picture, affine: Affine) -> Picture {
     let mut pixels = vec![0; picture.pixels.len()];
     for (y, row) in pixels.chunks_exact_mut(w * C).enumerate() {
         let dy = y as f32 - middle[1];
+        let (row_x, row_y) = (b * dy + across + middle[0], d * dy + down + middle[1]);
         for (x, pixel) in row.as_chunks_mut::<C>().0.iter_mut().enumerate() {
             let dx = x as f32 - middle[0];
-            let from_x = (a * dx + b * dy + across + middle[0]).clamp(0.0, last_x);
-            let from_y = (c * dx + d * dy + down + middle[1]).clamp(0.0, last_y);
-            let (x0, y0) = (from_x as usize, from_y as usize);
-            let (x1, y1) = ((x0 + 1).min(w - 1), (y0 + 1).min(h - 1));
-            let (fx, fy) = (from_x - x0 as f32, from_y - y0 as f32);
-            let at = |x: usize, y: usize| &picture.pixels[(y * w + x) * C..][..C];
-            let (nw, ne, sw, se) = (at(x0, y0), at(x1, y0), at(x0, y1), at(x1, y1));
+            // In parts of a pixel, of which there are 256.
+            let parts = |from: f32, last: f32| {
+                let parts = (from.clamp(0.0, last) * 256.0 + 0.5) as i32 as usize;
+                (parts >> 8, (parts & 255) as u32)
+            };
+            let (from_x, right) = parts(a * dx + row_x, last_x);
+            let (from_y, below) = parts(c * dx + row_y, last_y);
+            let step_x = if from_x + 1 < w { C } else { 0 };
+            let step_y = if from_y + 1 < h { w * C } else { 0 };
+            let at = (from_y * w + from_x) * C;
+            let [nw, ne, sw, se] = [at, at + step_x, at + step_y, at + step_x + step_y]
+                .map(|at| &picture.pixels[at..at + C]);
+            let (left, above) = (256 - right, 256 - below);
+            let weights = [left * above, right * above, left * below, right * below];
             for (i, out) in pixel.iter_mut().enumerate() {
-                let upper = f32::from(nw[i]) + fx * (f32::from(ne[i]) - f32::from(nw[i]));
-                let lower = f32::from(sw[i]) + fx * (f32::from(se[i]) - f32::from(sw[i]));
-                *out = (upper + fy * (lower - upper) + 0.5) as u8;
+                let four = [nw[i], ne[i], sw[i], se[i]];
+                let sum: u32 = four.iter().zip(weights).map(|(p, w)| u32::from(*p) * w).sum();
+                *out = ((sum + 0x8000) >> 16) as u8;
             }
         }
     }

@@ -1,13 +1,16 @@
 //! Convolutions of images, `[N, C, H, W]`, with padding, stride, dilation and groups, and their gradients.
 //!
 //! Agrees with `torch.nn.functional.conv2d`. Sequences are images of height 1. A convolution is a product of the
-//! weight, as it lies, with the runs of pixels of `planes`: no matrix of patches is built.
+//! weight, as it lies, with the runs of pixels of `planes`: no matrix of patches is built. Those of single pixels
+//! (`pointwise`) and of single channels (`depthwise`) have loops of their own.
 //!
 //! Axis letters: `N` images, `C` input and `O` output channels, `G` groups, `H`, `W` input size.
 
+mod depthwise;
 pub mod levels;
 mod pixels;
 mod planes;
+mod pointwise;
 mod tile;
 
 use std::{borrow::Cow, cell::RefCell};
@@ -17,7 +20,10 @@ use planes::{Axis, Layout};
 use rayon::prelude::*;
 use tile::{CHANNELS, PIXELS, Panel, Pieces, Starts, Sums, Tile};
 
-use crate::matmul::{Matrix, MatrixMut, gemm};
+use crate::{
+    affine::{Finish, Line},
+    matmul::{Matrix, MatrixMut, gemm},
+};
 
 /// Multiplications worth a task of their own.
 const TASK: usize = 1 << 18;
@@ -138,11 +144,19 @@ struct Tap {
     shift: isize,
 }
 
-/// `x`: `[N, C, H, W]`, `weight`: `[O, C / G, kernel]`, `bias`: `[O]` -> `out`: `[N, O, out_size]`
-pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, conv: &Conv2d, out: &mut [f32]) {
+/// `x`: `[N, C, H, W]`, `weight`: `[O, C / G, kernel]` -> `out`: `[N, O, out_size]`
+pub fn forward(x: &[f32], weight: &[f32], finish: Finish, conv: &Conv2d, out: &mut [f32]) {
     assert_eq!([x.len(), weight.len(), out.len()], conv.lengths(), "{conv:?}");
-    assert!(bias.is_none_or(|bias| bias.len() == conv.channels[1]));
+    let a_channel = |numbers: Option<&[f32]>| numbers.is_none_or(|n| n.len() == conv.channels[1]);
+    assert!(a_channel(finish.scale) && a_channel(finish.shift));
+    assert!(finish.residual.is_none_or(|residual| residual.len() == out.len()));
     let conv = conv.upright();
+    if pointwise::takes(&conv) {
+        return pointwise::forward(x, weight, finish, &conv, out);
+    }
+    if depthwise::takes(&conv) {
+        return depthwise::forward(x, weight, finish, &conv, out);
+    }
     let ((rows, row_taps), (cols, col_taps)) = (conv.taps(0), conv.taps(1));
     let pass = Pass { residue: [0, 0], taps: [row_taps, col_taps], weight: Cow::Borrowed(weight) };
     let product = Product {
@@ -154,13 +168,16 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, conv: &Conv2d, o
         axes: [rows, cols],
         passes: vec![pass],
     };
-    product.run(x, bias, out);
+    product.run(x, finish, out);
 }
 
 /// Gradient of [`forward`] with respect to `x`; `dy` is of the output's shape, `dx` of `x`'s.
 pub fn input_gradient(dy: &[f32], weight: &[f32], conv: &Conv2d, dx: &mut [f32]) {
     assert_eq!([dx.len(), weight.len(), dy.len()], conv.lengths(), "{conv:?}");
     let conv = conv.upright();
+    if pointwise::takes(&conv) {
+        return pointwise::input_gradient(dy, weight, &conv, dx);
+    }
     let ((rows, row_taps), (cols, col_taps)) = (conv.gradient_taps(0), conv.gradient_taps(1));
     let mut passes = vec![];
     for (y, rows) in row_taps.iter().enumerate() {
@@ -180,7 +197,7 @@ pub fn input_gradient(dy: &[f32], weight: &[f32], conv: &Conv2d, dx: &mut [f32])
         axes: [rows, cols],
         passes,
     };
-    product.run(dy, None, dx);
+    product.run(dy, Finish::default(), dx);
 }
 
 impl Conv2d {
@@ -253,7 +270,7 @@ struct Task<'a> {
 }
 
 impl Product<'_> {
-    fn run(&self, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    fn run(&self, x: &[f32], finish: Finish, out: &mut [f32]) {
         let [read, written] = self.channels;
         let area = self.size[0] * self.size[1];
         if out.is_empty() {
@@ -312,7 +329,7 @@ impl Product<'_> {
                                     && task.group == group
                                     && task.first_row == b * block
                             })
-                            .for_each(|task| self.one(task, &layout, &starts, &planes, bias));
+                            .for_each(|task| self.one(task, &layout, &starts, &planes, finish));
                     }
                 }
             }
@@ -330,7 +347,7 @@ impl Product<'_> {
                     let source = source_of(task.image, task.group, c);
                     layout.fill(source, 0.0, task.first_row, planes);
                 }
-                self.one(task, &layout, &starts, planes, bias);
+                self.one(task, &layout, &starts, planes, finish);
             });
         });
     }
@@ -398,11 +415,16 @@ impl Product<'_> {
         layout: &Layout,
         starts: &[Starts],
         planes: &[f32],
-        bias: Option<&[f32]>,
+        finish: Finish,
     ) {
         let written = self.channels[1];
         let channel = task.group * written + task.first_channel;
-        let bias = bias.map(|bias| &bias[channel..channel + task.out.len()]);
+        let first = task.image * self.groups * written + channel;
+        let (first_row, length) = (task.first_row * self.steps[0], task.out[0].len());
+        let residual = |c: usize| {
+            let row = (first + c) * self.size[0] + first_row;
+            finish.residual.map(|all| &all[row * self.size[1]..][..length])
+        };
         let rows = task.out[0].len() / self.size[1];
         for (pass, starts) in self.passes.iter().zip(starts) {
             let lines = [0, 1].map(|axis| {
@@ -423,11 +445,12 @@ impl Product<'_> {
             let channels = task.out.len();
             let weight = &pass.weight[channel * depth..][..channels * depth];
             let pixels = (lines[0] - 1) * layout.pitch + lines[1];
-            if let [out] = &mut task.out[..] {
+            if channels == 1 {
+                let (line, residual) = (finish.line(channel), residual(0));
                 FLAT.with_borrow_mut(|flat| {
                     flat.resize(flat.len().max(pixels), 0.0);
                     tile::whole_channel(weight, planes, starts, &mut flat[..pixels]);
-                    place.write(&flat[..pixels], 0, bias.map_or(0.0, |bias| bias[0]), out);
+                    place.write(&flat[..pixels], 0, line, residual, task.out[0]);
                 });
                 continue;
             }
@@ -440,10 +463,12 @@ impl Product<'_> {
                 .step_by(CHANNELS)
                 .map(|first| {
                     // Behind the last channel, once more the last.
-                    let channel = |r: usize| (first + r).min(channels - 1);
+                    let at: [usize; CHANNELS] =
+                        std::array::from_fn(|r| (first + r).min(channels - 1));
                     Panel {
-                        weight: std::array::from_fn(|r| &weight[channel(r) * depth..][..depth]),
-                        bias: std::array::from_fn(|r| bias.map_or(0.0, |bias| bias[channel(r)])),
+                        weight: at.map(|c| &weight[c * depth..][..depth]),
+                        lines: at.map(|c| finish.line(channel + c)),
+                        residual: finish.residual.map(|_| at.map(|c| residual(c).expect("there"))),
                     }
                 })
                 .collect();
@@ -504,24 +529,39 @@ impl Place {
     fn write_sums(&self, tile: Tile, count: usize, out: &mut [&mut [f32]]) {
         let mut sums: Sums = [[0.0; PIXELS]; CHANNELS];
         tile::sums(tile, count, &mut sums);
-        for ((out, sums), bias) in out.iter_mut().zip(&sums).zip(tile.panel.bias) {
-            self.write(&sums[..count], tile.first, bias, out);
+        let Panel { lines, residual, .. } = tile.panel;
+        for (r, (out, sums)) in out.iter_mut().zip(&sums).enumerate() {
+            let residual = residual.map(|residual| residual[r]);
+            self.write(&sums[..count], tile.first, lines[r], residual, out);
         }
     }
 
-    /// `sums` are those from `first` on.
-    fn write(&self, sums: &[f32], first: usize, bias: f32, out: &mut [f32]) {
+    /// `sums` are those from `first` on; the residual lies as `out`.
+    fn write(
+        &self,
+        sums: &[f32],
+        first: usize,
+        by: Line,
+        residual: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
+        // To `at` and what is `step` later.
+        let mut put = |sums: &[f32], at: usize, step: usize| {
+            if step == 1 {
+                let here = at..at + sums.len();
+                by.write(sums, residual.map(|r| &r[here.clone()]), &mut out[here]);
+            } else {
+                for (i, sum) in sums.iter().enumerate() {
+                    let at = at + i * step;
+                    out[at] = by.of(*sum, residual.map_or(0.0, |r| r[at]));
+                }
+            }
+        };
         if self.pitch == self.lines[1] && self.pitch == self.out_pitch {
             // No columns between the rows: a run is one line if rows are not far apart or of one pixel.
             let (step, at) = (self.steps[0], first * self.steps[0] + self.residue[0]);
-            if step == 1 {
-                let out = &mut out[at..at + sums.len()];
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum + bias);
-                return;
-            } else if self.pitch == 1 {
-                let out = out[at..].iter_mut().step_by(step);
-                out.zip(sums).for_each(|(out, sum)| *out = sum + bias);
-                return;
+            if step == 1 || self.pitch == 1 {
+                return put(sums, at, step);
             }
         }
         let (mut row, mut col) = (first / self.pitch, first % self.pitch);
@@ -533,13 +573,7 @@ impl Place {
                 let at = (row * self.steps[0] + self.residue[0]) * self.out_pitch
                     + col * self.steps[1]
                     + self.residue[1];
-                if self.steps[1] == 1 {
-                    let out = &mut out[at..at + line.len()];
-                    out.iter_mut().zip(line).for_each(|(out, sum)| *out = sum + bias);
-                } else {
-                    let out = out[at..].iter_mut().step_by(self.steps[1]);
-                    out.zip(line).for_each(|(out, sum)| *out = sum + bias);
-                }
+                put(line, at, self.steps[1]);
             }
             (sums, row, col) = (rest, row + 1, 0);
         }
@@ -684,6 +718,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::affine::Activation;
 
     pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
         (0..n as u32).map(|i| ((i * 7919 + seed * 977) % 2003) as f32 / 1000.0 - 1.0).collect()
@@ -732,7 +767,7 @@ mod tests {
         let bias = numbers(conv.channels[1], 4);
         let area = conv.out_size()[0] * conv.out_size()[1];
         let channel = |i: usize| i / area % conv.channels[1];
-        let mut y_expected: Vec<f64> = (0..outputs).map(|i| f64::from(bias[channel(i)])).collect();
+        let mut y_expected = vec![0.0; outputs];
         let (mut dx_expected, mut dw_expected) = (vec![0.0; inputs], vec![0.0; weights]);
         each_product(conv, |o, k, i| {
             y_expected[o] += f64::from(w[k]) * f64::from(x[i]);
@@ -745,7 +780,20 @@ mod tests {
         let nan = |n| vec![f32::NAN; n];
         let (mut y, mut dx) = (nan(outputs), nan(inputs));
         let (mut dw, mut db) = (nan(weights), nan(conv.channels[1]));
-        forward(&x, &w, Some(&bias), conv, &mut y);
+        let (scale, residual) = (numbers(conv.channels[1], 5), numbers(outputs, 6));
+        let shifted = |i: usize, y: f64| y + f64::from(bias[channel(i)]);
+        let all = |i: usize, y: f64| {
+            let y = shifted(i, y * f64::from(scale[channel(i)])) + f64::from(residual[i]);
+            y.clamp(0.0, 6.0)
+        };
+        let activation = Activation::Relu6;
+        let (scale, residual) = (Some(&scale[..]), Some(&residual[..]));
+        let finish = Finish { scale, shift: Some(&bias), residual, activation };
+        forward(&x, &w, finish, conv, &mut y);
+        let expected: Vec<f64> = y_expected.iter().enumerate().map(|(i, y)| all(i, *y)).collect();
+        close(&y, &expected, "finished output", conv);
+        forward(&x, &w, Finish::bias(Some(&bias)), conv, &mut y);
+        y_expected.iter_mut().enumerate().for_each(|(i, y)| *y = shifted(i, *y));
         close(&y, &y_expected, "output", conv);
         input_gradient(&dy, &w, conv, &mut dx);
         close(&dx, &dx_expected, "input gradient", conv);
@@ -759,9 +807,11 @@ mod tests {
     #[test]
     fn both_ways_to_a_tile() {
         let (planes, weights) = (numbers(500, 1), numbers(CHANNELS * 30, 2));
+        let residual = numbers(CHANNELS * 60, 3);
         let panel = Panel {
             weight: std::array::from_fn(|r| &weights[r * 30..][..30]),
-            bias: std::array::from_fn(|r| r as f32),
+            lines: std::array::from_fn(|r| Line::new(0.5, r as f32, Activation::Relu)),
+            residual: Some(std::array::from_fn(|r| &residual[r * 60..][..60])),
         };
         let starts = Starts::new((0..30).map(|k| k * 13 % 400).collect());
         let tile = Tile { panel: &panel, planes: &planes, starts: &starts, first: 5 };

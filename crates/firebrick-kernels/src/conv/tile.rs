@@ -1,17 +1,21 @@
 //! The innermost loop of a convolution: rows of weights times runs of pixels, for a few output channels and pixels.
 
+use crate::affine::Line;
+
 /// Output channels of a tile.
 pub(super) const CHANNELS: usize = 8;
 /// Pixels of a tile: with [`CHANNELS`], 24 sums of an AVX-512 register each, of which there are 32.
 pub(super) const PIXELS: usize = 48;
 /// Pixels that tiles are whole multiples of.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
-/// The weights of the channels of a tile, and what is added to each.
+/// The weights of the channels of a tile, and what becomes of the sums of each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Panel<'a> {
     pub weight: [&'a [f32]; CHANNELS],
-    pub bias: [f32; CHANNELS],
+    pub lines: [Line; CHANNELS],
+    /// Lies as what is written.
+    pub residual: Option<[&'a [f32]; CHANNELS]>,
 }
 
 /// `out[r][i] = sum of weight[r][k] * planes[starts[k] + first + i] over k`
@@ -97,12 +101,14 @@ impl Pieces {
     }
 }
 
-/// Writes [`sums`] plus the bias for each of up to [`CHANNELS`] channels; `false` where this CPU cannot.
+/// Writes what becomes of [`sums`] for each of up to [`CHANNELS`] channels; `false` where this CPU cannot.
 pub(super) fn write(tile: Tile, pixels: usize, pieces: &Pieces, out: &mut [&mut [f32]]) -> bool {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx512f") {
         let count = tile.check(pixels);
         assert!(out.iter().all(|out| pieces.end <= out.len()));
+        let residual = tile.panel.residual.as_ref().map_or(&[][..], |residual| residual);
+        assert!(residual.iter().all(|residual| pieces.end <= residual.len()));
         #[expect(unsafe_code, reason = "a function of a wider instruction set")]
         // SAFETY: the CPU has AVX-512; the reads are checked by `check`, the writes above.
         unsafe {
@@ -143,7 +149,7 @@ pub(super) fn whole_channel(weight: &[f32], planes: &[f32], starts: &Starts, out
 }
 
 /// For `16 * V` pixels. The caller checks that all runs are inside the planes, the lengths of the weights' rows and
-/// that the pieces are inside `out`.
+/// that the pieces are inside `out` and the residual.
 ///
 /// Written with intrinsics because the compiler does not keep this many sums in registers by itself.
 #[cfg(target_arch = "x86_64")]
@@ -151,17 +157,15 @@ pub(super) fn whole_channel(weight: &[f32], planes: &[f32], starts: &Starts, out
 #[expect(unsafe_code, reason = "checks in this loop would cost a tenth of the speed")]
 unsafe fn wide<const V: usize>(tile: Tile, pieces: &Pieces, out: &mut [&mut [f32]]) {
     use std::arch::x86_64::{
-        _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_mask_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_set1_ps,
+        _mm512_setzero_ps,
     };
     let Tile { panel, planes, starts, first } = tile;
     let weight = panel.weight.map(<[f32]>::as_ptr);
     // SAFETY: `first` alone is inside, as are all runs, by the caller's check.
     let planes = unsafe { planes.as_ptr().add(first) };
     let mut sums = [[_mm512_setzero_ps(); V]; CHANNELS];
-    for (sums, bias) in sums.iter_mut().zip(panel.bias) {
-        *sums = [_mm512_set1_ps(bias); V];
-    }
     for out in out.iter() {
         for piece in pieces.pieces.iter().flat_map(|pieces| pieces.first()) {
             // Channels are pages apart, where the CPU does not see ahead by itself.
@@ -191,12 +195,24 @@ unsafe fn wide<const V: usize>(tile: Tile, pieces: &Pieces, out: &mut [&mut [f32
             }
         }
     }
-    for (sums, out) in sums.iter().zip(out) {
-        for (sums, pieces) in sums.iter().zip(&pieces.pieces) {
-            for piece in pieces {
-                let at = out.as_mut_ptr().wrapping_offset(piece.at);
+    for (r, (sums, out)) in sums.iter().zip(out).enumerate() {
+        let Line { scale, shift, low, high } = panel.lines[r];
+        let (scale, shift) = (_mm512_set1_ps(scale), _mm512_set1_ps(shift));
+        let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+        for (sum, pieces) in sums.iter().zip(&pieces.pieces) {
+            let sum = _mm512_fmadd_ps(*sum, scale, shift);
+            for Piece { mask, at } in pieces {
+                let mut sum = sum;
+                if let Some(residual) = &panel.residual {
+                    let from = residual[r].as_ptr().wrapping_offset(*at);
+                    // SAFETY: the lanes of the mask are inside the residual, by the caller's check.
+                    sum = _mm512_add_ps(sum, unsafe { _mm512_maskz_loadu_ps(*mask, from) });
+                }
+                // Of two numbers of which one is none, these give the second.
+                let sum = _mm512_min_ps(high, _mm512_max_ps(low, sum));
+                let at = out.as_mut_ptr().wrapping_offset(*at);
                 // SAFETY: the lanes of the mask are inside `out`, by the caller's check; others are not touched.
-                unsafe { _mm512_mask_storeu_ps(at, piece.mask, *sums) };
+                unsafe { _mm512_mask_storeu_ps(at, *mask, sum) };
             }
         }
     }

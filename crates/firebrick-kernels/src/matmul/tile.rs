@@ -8,7 +8,7 @@
 //! In [`Precision::Bf16`] both matrices are rounded to bf16 while they are copied, two numbers of a sum in one lane, and
 //! one instruction multiplies and adds them both.
 
-use super::{Matrix, MatrixMut, Plus, Precision};
+use super::{Matrix, MatrixMut, Plus, Precision, Rows};
 
 /// Columns of a panel.
 pub(super) const COLS: usize = 64;
@@ -34,6 +34,12 @@ pub(super) fn product(
         assert!(a.rows == out.rows && b.cols == out.cols && a.cols == b.rows);
         if let Plus::Bias(bias) = plus {
             assert_eq!(bias.len(), out.cols);
+        }
+        if let Plus::Rows(Rows { scale, shift, residual, .. }) = plus {
+            let a_row = |numbers: Option<&[f32]>| numbers.is_none_or(|n| n.len() == out.rows);
+            assert!(a_row(scale) && a_row(shift));
+            let lies = |r: Matrix| r.rows == out.rows && r.cols == out.cols && r.col_stride == 1;
+            assert!(residual.is_none_or(lies));
         }
         #[expect(unsafe_code, reason = "a function of a wider instruction set")]
         // SAFETY: the CPU has AVX-512, and its instructions for bf16 where those are asked for. Every index below the
@@ -66,6 +72,7 @@ mod avx512 {
     use std::{arch::x86_64::*, array, cell::UnsafeCell, mem::transmute};
 
     use super::{BLOCK, COLS, DEPTH, LANES, Matrix, MatrixMut, Plus, ROWS};
+    use crate::affine::Line;
 
     #[repr(align(64))]
     struct Panel([f32; DEPTH * COLS]);
@@ -119,7 +126,48 @@ mod avx512 {
         bias: *const f32,
         /// Is `out` itself added?
         add: bool,
+        finish: Option<Finish>,
         next: Ahead,
+    }
+
+    /// [`super::Rows`] from a tile's first row and column on.
+    #[derive(Clone, Copy)]
+    struct Finish {
+        /// A number a row each, or null.
+        scale: *const f32,
+        shift: *const f32,
+        /// Or null.
+        residual: *const f32,
+        residual_row: usize,
+        low: f32,
+        high: f32,
+    }
+
+    impl Finish {
+        fn of(plus: Plus) -> Option<Self> {
+            let Plus::Rows(rows) = plus else { return None };
+            let null = std::ptr::null;
+            let Line { low, high, .. } = Line::new(1.0, 0.0, rows.activation);
+            Some(Self {
+                scale: rows.scale.map_or(null(), <[f32]>::as_ptr),
+                shift: rows.shift.map_or(null(), <[f32]>::as_ptr),
+                residual: rows.residual.map_or(null(), |residual| residual.data.as_ptr()),
+                residual_row: rows.residual.map_or(0, |residual| residual.row_stride),
+                low,
+                high,
+            })
+        }
+
+        /// From this row and column on.
+        fn at(self, row: usize, col: usize) -> Self {
+            let later = |x: *const f32, by: usize| if x.is_null() { x } else { x.wrapping_add(by) };
+            Self {
+                scale: later(self.scale, row),
+                shift: later(self.shift, row),
+                residual: later(self.residual, row * self.residual_row + col),
+                ..self
+            }
+        }
     }
 
     /// Numbers of a lane.
@@ -137,12 +185,14 @@ mod avx512 {
         let buffers = BUFFERS.with(|buffers| unsafe { &mut *buffers.get() });
         let (panel, block) = (buffers.panel.0.as_mut_ptr(), &mut buffers.block);
         let (rows, cols, depth) = (a.rows, b.cols, a.cols);
-        let (a, b) = (From::of(a), From::of(b));
+        let (a, b, finish) = (From::of(a), From::of(b), Finish::of(plus));
         for row in (0..rows).step_by(BLOCK) {
             let rows = BLOCK.min(rows - row);
             // At least once, to write what is added to nothing.
             for first in (0..depth.max(1)).step_by(DEPTH * pack_of(BF16)) {
+                let whole = depth;
                 let depth = (DEPTH * pack_of(BF16)).min(depth - first);
+                let finish = finish.filter(|_| first + depth == whole);
                 let mut a = a.at(row, first);
                 if BF16 || (a.col != 1 && a.row == 1) {
                     block.resize(BLOCK * DEPTH, 0.0);
@@ -189,6 +239,7 @@ mod avx512 {
                             mask: u16::MAX >> (vectors * LANES - width),
                             bias,
                             add: first > 0 || matches!(plus, Plus::Itself),
+                            finish: finish.map(|finish| finish.at(row + i, col)),
                             next,
                         };
                         let rows = ROWS.min(rows - i);
@@ -325,7 +376,15 @@ mod avx512 {
                         }
                         at += a.col;
                     }
-                    unsafe { tile.write(sums) };
+                    unsafe {
+                        match tile.finish {
+                            None => tile.write(sums),
+                            Some(finish) => {
+                                let stored = sums;
+                                finish.write(tile, stored.as_ptr().cast(), R, V);
+                            }
+                        }
+                    }
                 }
             }
         };
@@ -374,6 +433,41 @@ mod avx512 {
                             sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
                         }
                         _mm512_mask_storeu_ps(at, mask, sum);
+                    }
+                }
+            }
+        }
+    }
+
+    impl Finish {
+        /// Writes `rows` times `vectors` sums. Not a part of the loop that adds them up: there they would no longer
+        /// stay in registers.
+        #[inline(never)]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn write(self, tile: Tile, sums: *const __m512, rows: usize, vectors: usize) {
+            let (low, high) = (_mm512_set1_ps(self.low), _mm512_set1_ps(self.high));
+            for r in 0..rows {
+                // SAFETY: what is not null has a number for every row and lane of the tile, as `out` has.
+                unsafe {
+                    let scale = if self.scale.is_null() { 1.0 } else { *self.scale.add(r) };
+                    let shift = if self.shift.is_null() { 0.0 } else { *self.shift.add(r) };
+                    let (scale, shift) = (_mm512_set1_ps(scale), _mm512_set1_ps(shift));
+                    for v in 0..vectors {
+                        let mask = if v + 1 == vectors { tile.mask } else { u16::MAX };
+                        let at = tile.out.wrapping_add(r * tile.out_row + v * LANES);
+                        let mut x = *sums.add(r * vectors + v);
+                        if tile.add {
+                            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, at));
+                        }
+                        x = _mm512_fmadd_ps(x, scale, shift);
+                        if !self.residual.is_null() {
+                            let from =
+                                self.residual.wrapping_add(r * self.residual_row + v * LANES);
+                            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, from));
+                        }
+                        // Of two numbers of which one is none, these give the second.
+                        let x = _mm512_min_ps(high, _mm512_max_ps(low, x));
+                        _mm512_mask_storeu_ps(at, mask, x);
                     }
                 }
             }

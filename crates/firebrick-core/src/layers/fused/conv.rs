@@ -16,7 +16,7 @@ use burn::{
 };
 use burn_flex::FlexTensor;
 use firebrick_kernels::{
-    affine::{Activation, Affine},
+    affine::{Activation, Affine, Finish},
     conv::{self, Conv2d},
     pool::{self, MaxPool},
     quantised::Packed,
@@ -54,12 +54,16 @@ pub trait ConvOps: Backend {
 pub trait InferenceOps: Backend {
     fn fused_batch_norm(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        variance: FloatTensor<Self>,
         #[extension_type] residual: Optional<Self>,
-        form: NormForm,
+        norm: NormForm,
+    ) -> FloatTensor<Self>;
+
+    fn fused_conv_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] residual: Optional<Self>,
+        conv: Conv2d,
+        norm: NormForm,
     ) -> FloatTensor<Self>;
 }
 
@@ -71,9 +75,22 @@ pub fn convolution<const D: usize, const N: usize>(
     bias: Option<Tensor<1>>,
     options: &ConvOptions<N>,
 ) -> Tensor<D> {
+    let conv = sizes(&x, &weight, options);
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::fused_conv_with_bias(x, weight, bias.into_dispatch(), conv),
+        None => Dispatch::fused_conv(x, weight, conv),
+    })
+}
+
+fn sizes<const D: usize, const N: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<D>,
+    options: &ConvOptions<N>,
+) -> Conv2d {
     const { assert!(D == N + 2) }
     let ([batch, channels], [outputs, _]) = (pair(&x.dims(), 0), pair(&weight.dims(), 0));
-    let conv = Conv2d {
+    Conv2d {
         batch,
         channels: [channels, outputs],
         size: pair(&x.dims()[2..], 1),
@@ -82,12 +99,7 @@ pub fn convolution<const D: usize, const N: usize>(
         dilation: pair(&options.dilation, 1),
         padding: pair(&options.padding.map(|(before, after)| [before, after]), [0, 0]),
         groups: options.groups,
-    };
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match bias {
-        Some(bias) => Dispatch::fused_conv_with_bias(x, weight, bias.into_dispatch(), conv),
-        None => Dispatch::fused_conv(x, weight, conv),
-    })
+    }
 }
 
 /// The first two; a sequence has `rows` for its one row.
@@ -117,31 +129,50 @@ pub fn global_average(x: Tensor<4>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::fused_global_average(x.into_dispatch()))
 }
 
-/// What a batch norm is told beside its tensors.
-#[derive(Debug, Clone, Copy)]
+/// A batch norm by what it has learned, and what follows it.
+#[derive(Debug, Clone)]
 pub struct NormForm {
-    eps: f32,
+    affine: Affine,
     activation: Activation,
 }
 
-/// `activation(norm(x) + residual)` by weight, bias, mean and variance of each channel: `[B, C, ..]` -> `[B, C, ..]`.
+impl NormForm {
+    /// By weight, bias, mean and variance of each channel, `[C]`.
+    pub fn new(learned: [Tensor<1>; 4], eps: f64, activation: Activation) -> Self {
+        let numbers = learned.map(|x| x.into_data().try_into_vec::<f32>().expect("f32"));
+        let [weight, bias, mean, variance] = &numbers;
+        let affine = Affine::of_batch_norm(weight, bias, mean, variance, eps as f32);
+        Self { affine, activation }
+    }
+}
+
+/// `activation(norm(x) + residual)`: `[B, C, ..]` -> `[B, C, ..]`.
 pub fn batch_norm<const D: usize>(
     x: Tensor<D>,
-    learned: [Tensor<1>; 4],
-    eps: f64,
     residual: Option<Tensor<D>>,
-    activation: Activation,
+    norm: NormForm,
 ) -> Tensor<D> {
-    let [weight, bias, mean, variance] = learned.map(Tensor::into_dispatch);
     let residual = residual.map_or(Optional::Absent, |x| Optional::Float(x.into_dispatch()));
-    let (x, form) = (x.into_dispatch(), NormForm { eps: eps as f32, activation });
-    let y = Dispatch::fused_batch_norm(x, weight, bias, mean, variance, residual, form);
-    Tensor::from_dispatch(y)
+    Tensor::from_dispatch(Dispatch::fused_batch_norm(x.into_dispatch(), residual, norm))
+}
+
+/// [`convolution`] without a bias, then [`batch_norm`], in one pass over memory. `weight` is not packed.
+pub fn convolution_norm(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    options: &ConvOptions<2>,
+    residual: Option<Tensor<4>>,
+    norm: NormForm,
+) -> Tensor<4> {
+    let conv = sizes(&x, &weight, options);
+    let residual = residual.map_or(Optional::Absent, |x| Optional::Float(x.into_dispatch()));
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_conv_norm(x, weight, residual, conv, norm))
 }
 
 impl ConvOps for Flex {
     fn fused_conv(x: FlexTensor, weight: FlexTensor, conv: Conv2d) -> FlexTensor {
-        ConvInputs::new(x, weight, conv).forward(None)
+        ConvInputs::new(x, weight, conv).forward(Finish::default())
     }
 
     fn fused_conv_with_bias(
@@ -150,7 +181,7 @@ impl ConvOps for Flex {
         bias: FlexTensor,
         conv: Conv2d,
     ) -> FlexTensor {
-        ConvInputs::new(x, weight, conv).forward(Some(bias))
+        ConvInputs::new(x, weight, conv).with_bias(bias)
     }
 
     fn fused_max_pool(x: FlexTensor, pool: MaxPool) -> FlexTensor {
@@ -167,25 +198,26 @@ impl ConvOps for Flex {
 }
 
 impl InferenceOps for Flex {
-    fn fused_batch_norm(
-        x: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        mean: FlexTensor,
-        variance: FlexTensor,
-        residual: Optional<Self>,
-        form: NormForm,
-    ) -> FlexTensor {
+    fn fused_batch_norm(x: FlexTensor, residual: Optional<Self>, norm: NormForm) -> FlexTensor {
         let x = dense(x);
-        let learned = [weight, bias, mean, variance].map(dense);
-        let [weight, bias, mean, variance] = learned.each_ref().map(floats);
-        let affine = Affine::of_batch_norm(weight, bias, mean, variance, form.eps);
         let area = x.shape()[2..].iter().product();
         let residual = residual.tensor().map(dense);
         let residual = residual.as_ref().map(floats);
         let mut y = like(&x);
-        affine.apply(floats(&x), residual, form.activation, area, y.storage_mut());
+        norm.affine.apply(floats(&x), residual, norm.activation, area, y.storage_mut());
         y
+    }
+
+    fn fused_conv_norm(
+        x: FlexTensor,
+        weight: FlexTensor,
+        residual: Optional<Self>,
+        conv: Conv2d,
+        norm: NormForm,
+    ) -> FlexTensor {
+        let residual = residual.tensor().map(dense);
+        let finish = norm.affine.finish(residual.as_ref().map(floats), norm.activation);
+        ConvInputs::new(x, weight, conv).forward(finish)
     }
 }
 
@@ -198,7 +230,7 @@ impl<C: CheckpointStrategy> ConvOps for Autodiff<Flex, C> {
         let nodes = [x.node(), weight.node()];
         let [x, weight] = [x, weight].map(|x| x.primitive().clone());
         let inputs = ConvInputs::new(x, weight, conv);
-        let y = inputs.forward(None);
+        let y = inputs.forward(Finish::default());
         record::<C, _, 2>(Convolution, nodes, inputs, y)
     }
 
@@ -211,7 +243,7 @@ impl<C: CheckpointStrategy> ConvOps for Autodiff<Flex, C> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let [x, weight, bias] = [x, weight, bias].map(|x| x.primitive().clone());
         let inputs = ConvInputs::new(x, weight, conv);
-        let y = inputs.forward(Some(bias));
+        let y = inputs.with_bias(bias);
         record::<C, _, 3>(Convolution, nodes, inputs, y)
     }
 
@@ -242,7 +274,12 @@ impl ConvInputs {
         Self { x: dense(x), weight: dense(weight), conv }
     }
 
-    fn forward(&self, bias: Option<FlexTensor>) -> FlexTensor {
+    fn with_bias(&self, bias: FlexTensor) -> FlexTensor {
+        let bias = dense(bias);
+        self.forward(Finish::bias(Some(floats(&bias))))
+    }
+
+    fn forward(&self, finish: Finish) -> FlexTensor {
         let mut shape = self.x.shape();
         shape[1] = self.conv.channels[1];
         let [rows, columns] = self.conv.out_size();
@@ -251,16 +288,15 @@ impl ConvInputs {
             shape[2] = rows;
         }
         shape[last] = columns;
-        let bias = bias.map(dense);
-        let bias = bias.as_ref().map(floats);
         let mut y = fresh(shape);
         let (x, out) = (floats(&self.x), y.storage_mut());
         match self.weight.dtype() {
             DType::QFloat(_) => {
+                assert!(finish.scale.is_none() && finish.residual.is_none(), "a bias at most");
                 let weight = Packed::new(self.weight.bytes());
-                conv::levels::forward(x, weight, bias, &self.conv, out);
+                conv::levels::forward(x, weight, finish.shift, &self.conv, out);
             }
-            _ => conv::forward(x, floats(&self.weight), bias, &self.conv, out),
+            _ => conv::forward(x, floats(&self.weight), finish, &self.conv, out),
         }
         y
     }

@@ -33,7 +33,8 @@ pub use reorder::{ReorderOps, reorder, reorders};
 pub use rerun::{Rerun, RerunOps, rerun};
 
 pub use conv::{
-    ConvOps, InferenceOps, NormForm, batch_norm, convolution, global_average, max_pool,
+    ConvOps, InferenceOps, NormForm, batch_norm, convolution, convolution_norm, global_average,
+    max_pool,
 };
 pub use packed::{PackedOps, convolves_packed, is_packed, packed, plain, reads_packed, unpacked};
 pub use recurrence::{RecurrenceForm, RecurrenceOps, recurrence};
