@@ -15,7 +15,10 @@ use super::{
     planes::Layout,
     tile::{CHANNELS, PIXELS, Pieces, Starts},
 };
-use crate::quantised::{Cpu, Format, Packed, array};
+use crate::{
+    affine::{Activation, Line},
+    quantised::{Cpu, Format, Packed, array},
+};
 
 /// Inputs of a packed weight whose products fit a sum of 32 bits whatever they are.
 pub const MOST: usize = i32::MAX as usize / (255 * 128);
@@ -346,7 +349,8 @@ impl Tile<'_> {
             }
             let scale = self.panel.scale[r];
             let y = sums.map(|sum| sum as f32 * scale);
-            place.write(&y[..pixels], self.first, self.panel.bias[r], out);
+            let line = Line::new(1.0, self.panel.bias[r], Activation::None);
+            place.write(&y[..pixels], self.first, line, None, out);
         }
     }
 }
