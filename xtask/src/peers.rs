@@ -60,9 +60,10 @@ const ROWS: &[Row] = &[
     row("minilm-256",     MINILM,     Some("multi30k"),       &["ort-f32", "sentence-transformers"]),
     row("vit-b1",         VIT,        None,                   &["torch-eager"]),
     row("vit-b8",         VIT,        None,                   &["torch-eager"]),
-    row("resnet50-b1",    RESNET,     None,                   &["torch-eager"]),
+    row("resnet50-b1",    RESNET,     None,                   &["ort-f32", "torch-eager"]),
     row("resnet50-b8",    RESNET,     None,                   &["torch-eager"]),
-    row("mobilenetv2-b1", MOBILENET,  None,                   &["torch-eager"]),
+    row("mobilenetv2-b1", MOBILENET,  None,                   &["ort-f32", "torch-eager"]),
+    row("augment",        None,       Some("coco128-street"), &["torchvision-v2", "torchvision-v2-2proc"]),
     row("translate-beam4", TRANSLATOR, Some("multi30k"),      &["ct2-f32"]),
     row("whisper-base",   WHISPER,    Some("jfk"),            &["torch-eager"]),
     row("wav2vec2-b1",    WAV2VEC2,   Some("jfk"),            &["torch-eager"]),
@@ -265,6 +266,11 @@ impl Places {
                     if workload == "train-gpt-b12" { "train_gpt.py" } else { "translate.py" };
                 let mut command = Command::new(&self.python);
                 command.arg(self.own.join(script)).arg(scripts);
+                command
+            }
+            (peer, "augment") => {
+                let mut command = Command::new(&self.python);
+                command.arg(self.own.join("augment.py")).arg(scripts).arg(peer);
                 command
             }
             _ => {

@@ -26,10 +26,13 @@ use firebrick_core::{
     generate::{GenerationConfig, generate},
     layers::activation::Activation,
 };
+use firebrick_data::image::{Colour, Picture, augment::Augment, decode, resize::Filter};
 use firebrick_nlp::{
     classification, embed::Embedder, translation::translator::Translator, workload::TrainStep,
 };
 use firebrick_train::sampler::mix;
+use firebrick_vision::classification::{layouts, processor::Processor};
+use rayon::prelude::*;
 use serde_json::json;
 
 use super::{Outcome, recipe::Opened};
@@ -40,7 +43,7 @@ use crate::{
 use measure::{Report, SHORT, time};
 
 const WORKLOADS: &str = "bert-b1, bert-b8, vit-b1, vit-b8, resnet50-b1, resnet50-b8, mobilenetv2-b1, yolos-b1, \
-    wav2vec2-b1, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, start-bert, train-nanogpt, train-babygpt, \
+    wav2vec2-b1, augment, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, start-bert, train-nanogpt, train-babygpt, \
     train-gpt-b12, train-bert-b8, train-sst2";
 
 /// Where things are.
@@ -74,6 +77,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
         "mobilenetv2-b1" => bench.images("mobilenet_v2", [1, 3, 224, 224]),
         "yolos-b1" => bench.images("yolos-tiny", [1, 3, 512, 683]),
         "wav2vec2-b1" => bench.forward("wav2vec2-base", "input_values", noise(&[1, CLIP])),
+        "augment" => bench.augment("coco128-street"),
         "minilm-256" => bench.sentences(256),
         "gpt2-decode" => bench.decode("gpt2"),
         "llm-decode" => bench.decode("qwen2-0.5b-f32"),
@@ -173,6 +177,45 @@ impl Bench<'_> {
             model.forward(inputs).expect("it took them before");
         });
         Report::new(self.workload).latency(&timing);
+        Ok(())
+    }
+
+    /// Photographs, decoded before, to a batch of training pictures as image recipes make it.
+    fn augment(&self, set: &str) -> Outcome {
+        let folder = self.root.as_ref().map(|root| root.join("data").join(set));
+        let folder = folder.filter(|folder| folder.is_dir()).ok_or_else(|| {
+            let message =
+                format!("no $BENCH_ROOT/data/{set}: unpack shared/data/{set}.tar.xz there");
+            Failure::text(MISSING, message)
+        })?;
+        let files = layouts::pictures(&folder)?;
+        let photos = files.iter().map(|file| decode::read(file, Colour::Rgb));
+        let photos = photos.collect::<Result<Vec<Picture>, _>>().map_err(anyhow::Error::new)?;
+        let processor = Processor {
+            size: [224; 2],
+            shortest_edge: None,
+            colour: Colour::Rgb,
+            filter: Filter::Bilinear,
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+        };
+        let augment = Augment {
+            rotate: 15.0,
+            crop: 0.2,
+            flip: 0.5,
+            brightness: 0.3,
+            contrast: 0.3,
+            saturation: 0.3,
+            blur: 1.0,
+            ..Augment::default()
+        };
+        let timing = time(1, SHORT, || {
+            let changed = photos.par_iter().enumerate().map(|(i, photo)| {
+                augment.apply(&processor.size(photo), mix(0, i as u64)) // as one step draws it
+            });
+            processor.batch(&changed.collect::<Vec<_>>(), &self.device);
+        });
+        Report::new(self.workload).rate(&timing, photos.len() as f64, "images/s");
         Ok(())
     }
 
