@@ -151,8 +151,9 @@ fn across<W: Weight>(part: Part<W>, y: &mut [f32]) {
         // Memory delivers several columns at once faster than one.
         let whole = n - n % 4;
         for c in (0..whole).step_by(4) {
+            let next = w.get((c + 4) * stride..).unwrap_or_default();
             let w = [c, c + 1, c + 2, c + 3].map(|c| &w[c * stride..][..depth]);
-            y[c..c + 4].copy_from_slice(&dots_with_four(x, w));
+            y[c..c + 4].copy_from_slice(&dots_with_four(x, w, next));
         }
         for c in whole..n {
             y[c] = dot(x, &w[c * stride..][..depth]);
@@ -174,8 +175,9 @@ fn across<W: Weight>(part: Part<W>, y: &mut [f32]) {
     }
 }
 
+/// `next`: what is read after `w`. The hardware would need some lines of every column to see where it goes.
 #[inline(always)]
-fn dots_with_four<W: Weight>(x: &[f32], w: [&[W]; 4]) -> [f32; 4] {
+fn dots_with_four<W: Weight>(x: &[f32], w: [&[W]; 4], next: &[W]) -> [f32; 4] {
     // Named, because an array of arrays would not be kept in registers.
     let [mut sums0, mut sums1, mut sums2, mut sums3] = [[0.0f32; 32]; 4];
     let [(w0, rest0), (w1, rest1), (w2, rest2), (w3, rest3)] = w.map(|w| w.as_chunks::<32>());
@@ -183,6 +185,8 @@ fn dots_with_four<W: Weight>(x: &[f32], w: [&[W]; 4]) -> [f32; 4] {
     let count = x.len();
     let (w0, w1, w2, w3) = (&w0[..count], &w1[..count], &w2[..count], &w3[..count]);
     for (i, x) in x.iter().enumerate() {
+        // As many numbers as this turn reads of all four.
+        fetch(next, 128 * i, 128);
         for lane in 0..32 {
             sums0[lane] = w0[i][lane].widen().mul_add(x[lane], sums0[lane]);
             sums1[lane] = w1[i][lane].widen().mul_add(x[lane], sums1[lane]);
@@ -196,6 +200,26 @@ fn dots_with_four<W: Weight>(x: &[f32], w: [&[W]; 4]) -> [f32; 4] {
         total(sums2, x_rest, rest2),
         total(sums3, x_rest, rest3),
     ]
+}
+
+/// Asks for `count` numbers of `w` from `from` on, before they are read.
+#[inline(always)]
+fn fetch<W>(w: &[W], from: usize, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        let start = w.as_ptr().cast::<i8>().wrapping_add(from * size_of::<W>());
+        for line in 0..count * size_of::<W>() / LINE {
+            #[expect(unsafe_code, reason = "a hint")]
+            // SAFETY: a hint reads nothing that the program sees, and faults nowhere.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE));
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (w, from, count);
 }
 
 #[inline(always)]
