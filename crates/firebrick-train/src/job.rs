@@ -190,6 +190,13 @@ pub struct Places<'a> {
     pub model: fn(&str, &Path) -> anyhow::Result<Source>,
 }
 
+impl Places<'_> {
+    /// The checkpoint that a recipe names, if it names one.
+    pub fn checkpoint(&self, name: Option<&String>) -> anyhow::Result<Option<Source>> {
+        name.map(|name| (self.model)(name, self.base)).transpose()
+    }
+}
+
 /// One sitting of a run.
 pub struct Session<'a> {
     pub device: &'a Device,

@@ -59,8 +59,7 @@ impl job::Recipe for Recipe {
 
     /// Reads the data, trains (or reads) the tokenizer, asks the teacher.
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
-        let pretrained = self.model.pretrained.as_ref();
-        let pretrained = pretrained.map(|name| (places.model)(name, places.base)).transpose()?;
+        let pretrained = places.checkpoint(self.model.pretrained.as_ref())?;
         let corpus = corpus::load(&self.data, self.seed, places)?;
         let texts = corpus.train.iter().map(|row| row.text.as_str());
         let tokenizer = self.tokenizer.make(texts, pretrained.as_ref())?;
@@ -77,7 +76,7 @@ impl job::Recipe for Recipe {
         };
         let imitates = self.distill.hidden > 0.0 || self.distill.attention > 0.0;
         let imitated = self.distill.teacher.as_ref().filter(|_| imitates);
-        let imitated = imitated.map(|name| (places.model)(name, places.base)).transpose()?;
+        let imitated = places.checkpoint(imitated)?;
         Ok(Prepared { corpus, tokenizer, taught, imitated, pretrained })
     }
 

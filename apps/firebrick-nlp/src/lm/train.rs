@@ -77,7 +77,7 @@ impl job::Recipe for Recipe {
         };
         let rows: Vec<Row> =
             [&corpus.train.ids, &corpus.valid.ids].into_iter().enumerate().map(row).collect();
-        let pretrained = self.pretrained(places)?;
+        let pretrained = places.checkpoint(self.model.pretrained.as_ref())?;
         Ok(Prepared { sha256: hash::sha256_rows(&rows), corpus, pretrained })
     }
 
@@ -145,18 +145,13 @@ impl job::Trained for Trained {
 }
 
 impl Recipe {
-    fn pretrained(&self, places: &Places) -> anyhow::Result<Option<Source>> {
-        let name = self.model.pretrained.as_ref();
-        name.map(|name| (places.model)(name, places.base)).transpose()
-    }
-
     /// What `[data]` names, as streams.
     pub fn corpus(&self, places: &Places) -> anyhow::Result<Corpus> {
         let read = |file: &PathBuf| {
             let path = places.base.join(file);
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
         };
-        if let Some(source) = self.pretrained(places)? {
+        if let Some(source) = places.checkpoint(self.model.pretrained.as_ref())? {
             let (text, unit) = match (&self.data.dataset, &self.data.train) {
                 (Some(id), _) => (corpus::text(id, &(places.data)(id)?)?, corpus::unit(id)),
                 (None, Some(file)) => (read(file)?, self.data.unit),

@@ -121,7 +121,8 @@ impl Terms {
     }
 }
 
-fn apart(a: &Range<usize>, b: &Range<usize>) -> bool {
+/// Whether two places have nothing in common.
+pub fn apart(a: &Range<usize>, b: &Range<usize>) -> bool {
     a.end <= b.start || b.end <= a.start
 }
 

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{
-    copies::{SLOTS, literals, replaced},
+    copies::{SLOTS, apart, literals, replaced},
     corpus::Pair,
 };
 
@@ -118,12 +118,10 @@ impl Lexicon {
                 joined(&sides[0], s, |at| forth[at].is_some_and(|(other, _)| other == t)),
                 joined(&sides[1], t, |at| back[at].is_some_and(|(other, _)| other == s)),
             ];
-            let free = |side: usize| {
-                found.iter().all(|other| {
-                    other[side].end <= spans[side].start || spans[side].end <= other[side].start
-                })
+            let free = |other: &[Range<usize>; 2]| {
+                apart(&other[0], &spans[0]) && apart(&other[1], &spans[1])
             };
-            if free(0) && free(1) {
+            if found.iter().all(free) {
                 found.push(spans);
             }
         }

@@ -52,8 +52,7 @@ impl job::Recipe for Recipe {
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let corpus = corpus::load(&self.data, self.seed, places)?;
         let texts = corpus.train.iter().flat_map(|pair| [pair.source.as_str(), &pair.target]);
-        let name = self.model.pretrained.as_ref();
-        let pretrained = name.map(|name| (places.model)(name, places.base)).transpose()?;
+        let pretrained = places.checkpoint(self.model.pretrained.as_ref())?;
         let tokenizer = self.tokenizer.make(texts, pretrained.as_ref())?;
         let masked = match self.data.copies {
             0.0 => vec![],

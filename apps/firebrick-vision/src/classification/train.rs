@@ -57,8 +57,7 @@ impl job::Recipe for Recipe {
     firebrick_train::recipe_fields!(METRICS);
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
-        let pretrained = self.model.pretrained.as_ref();
-        let pretrained = pretrained.map(|name| (places.model)(name, places.base)).transpose()?;
+        let pretrained = places.checkpoint(self.model.pretrained.as_ref())?;
         let corpus = corpus::load(&self.data, self.seed, places)?;
         if let Some(positive) = &self.decision.positive
             && !(corpus.labels.len() == 2 && corpus.labels.contains(positive))
