@@ -34,13 +34,15 @@ pub fn lasting<T: Copy + Default>(len: usize) -> Vec<T> {
 #[cfg(target_os = "linux")]
 fn large_pages<T>(x: &[T]) {
     const PAGE: usize = 2 << 20;
+    const BEYOND: usize = 16 * PAGE;
     let bytes = x.as_ptr_range();
     let (start, end) = (bytes.start as usize, bytes.end as usize);
     if end - start < PAGE / 2 {
         return;
     }
-    // Outwards, for small weights lie side by side and share pages.
-    let (start, end) = (start / PAGE * PAGE, end.next_multiple_of(PAGE));
+    // Outwards, for small weights lie side by side and share pages; and far beyond, because with the next weight the
+    // allocator writes behind it before it comes here, and takes a small page in the midst of a large one.
+    let (start, end) = (start / PAGE * PAGE, end.next_multiple_of(PAGE) + BEYOND);
     #[expect(unsafe_code, reason = "madvise is a call of the system")]
     // SAFETY: this advice leaves what memory holds as it is, also that of neighbours; where none is mapped it says so.
     unsafe {

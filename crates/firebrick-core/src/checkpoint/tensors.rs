@@ -525,6 +525,14 @@ impl Place {
         D == 2 && self.kinds.last().is_some_and(|kind| linear.contains(&kind.as_str()))
     }
 
+    /// Whether this weight meets one token at a time, so that memory is what it waits for: its columns then lie in one
+    /// piece each, which is read faster. Many rows at once, as a translator's, would be slower for it.
+    fn streams<const D: usize>(&self) -> bool {
+        let inside = |kind: &str| self.kinds.iter().any(|other| other == kind);
+        let whisper = || inside("Struct:Whisper") && self.path.iter().any(|name| name == "decoder");
+        self.factor::<D>() && (inside("Struct:Gpt2") || inside("Struct:Llama") || whisper())
+    }
+
     /// Whether this is a weight that our kernels read packed, or in bf16: a linear layer's, or a table.
     fn packs<const D: usize>(&self) -> bool {
         let table = self.kinds.last().is_some_and(|kind| kind == "Struct:Embedding");
@@ -639,13 +647,18 @@ impl<F> Filler<'_, F> {
             let weight = Tensor::from_data(TensorData::new(numbers, found), (&device, DType::BF16));
             return Ok(if self.at.transposed::<D>() { weight.transpose() } else { weight });
         }
-        let order = match turned {
+        let streams = self.at.streams::<D>() && self.split.is_whole() && fused::reads_bf16(&device);
+        let order = match turned != streams {
             true => Order::Transposed { rows: found[0], columns: found[1] },
             false => Order::Flat,
         };
         let floats = self.split.part(&field, self.weights.adapted(name, order)?, &whole);
-        let shape = param.lazy_shape();
-        Ok(Tensor::from_data(TensorData::new(floats, shape), &device))
+        let mut shape = param.lazy_shape();
+        if streams {
+            shape = shape.swapped(0, 1).expect("two axes");
+        }
+        let weight = Tensor::from_data(TensorData::new(floats, shape), &device);
+        Ok(if streams { weight.transpose() } else { weight })
     }
 }
 
