@@ -15,9 +15,13 @@ mod world;
 use std::process::ExitCode;
 
 use clap::Parser;
+use firebrick_kernels::allocator::{self, CacheLines};
+
+#[global_allocator]
+static ALLOCATOR: CacheLines = CacheLines;
 
 fn main() -> ExitCode {
-    firebrick_kernels::allocator::keep_memory();
+    allocator::keep_memory();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -3,6 +3,8 @@
 //! glibc gives large blocks back to the system at once and faults them in again at the next step: a
 //! third of a training step's time. `benches/benches/allocator.rs` measures it.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+
 /// Tells glibc to keep freed memory for the next tensors. Call it once, first thing in `main`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_memory() {
@@ -18,6 +20,44 @@ pub fn keep_memory() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_memory() {}
+
+/// The system's allocator, whose large blocks begin with a cache line: two threads that share the columns of a matrix
+/// then do not write to the same lines, and no register of 64 bytes is read from two. For the binary's
+/// `#[global_allocator]`; `cargo run --release --example speed` in this crate measures it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CacheLines;
+
+/// Bytes from which a block begins with a line.
+const LARGE: usize = 4096;
+const LINE: usize = 64;
+
+#[expect(unsafe_code, reason = "what an allocator is")]
+// SAFETY: every block is one of the system's. On Unix those go back by `free` and grow by `realloc` whatever they were
+// aligned to; elsewhere nothing is changed.
+unsafe impl GlobalAlloc for CacheLines {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let align = if cfg!(unix) && layout.size() >= LARGE { LINE } else { 1 };
+        let layout = layout.align_to(align).unwrap_or(layout);
+        // SAFETY: the caller's promises, and a layout of the same size.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    /// As the system has them: pages that are zeros already are not touched.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promises.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
 
 /// `len` zeros in pages of 2 MiB, for what is read again and again, as weights are.
 ///

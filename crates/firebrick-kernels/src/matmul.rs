@@ -444,14 +444,19 @@ fn share_in(precision: Precision, out: MatrixMut, plus: Plus, a: Matrix, b: Matr
         blocks.into_par_iter().for_each(|mut block| begin(&mut block, plus));
         return gemm(out, plus.starts(), a, b, Parallelism::Rayon(0));
     }
-    let tasks = (work / TASK).clamp(1, 2 * rayon::current_num_threads());
-    let panels = cols.div_ceil(tile::COLS);
+    let threads = rayon::current_num_threads();
+    let tasks = (work / TASK).clamp(1, 2 * threads);
+    let (panels, registers) = (cols.div_ceil(tile::COLS), cols.div_ceil(tile::LANES));
     // A task copies its columns of `b`, and its rows of `a` unless those lie in one piece and stay as they are.
-    let across = match a.col_stride {
-        1 if precision == Precision::F32 => panels.min(tasks),
-        _ => (tasks * cols / rows).isqrt().clamp(1, panels.min(tasks)),
+    let across = if a.col_stride == 1 && precision == Precision::F32 {
+        let parts = panels.min(tasks);
+        // One a thread, if of two a thread the last would be left with less.
+        let longest = |parts: usize| registers.div_ceil(parts) * parts.div_ceil(threads);
+        if panels <= tasks && longest(threads) < longest(parts) { threads } else { parts }
+    } else {
+        (tasks * cols / rows).isqrt().clamp(1, panels.min(tasks))
     };
-    let width = panels.div_ceil(across) * tile::COLS;
+    let width = registers.div_ceil(across) * tile::LANES;
     let height = rows.div_ceil(tasks.div_ceil(cols.div_ceil(width))).next_multiple_of(tile::ROWS);
     let parts: Vec<_> = out
         .into_blocks_of_rows(height)

@@ -390,7 +390,7 @@ impl Product<'_> {
         let more = block.min(rows)..=(block + block / 2).min(rows);
         let block = more.min_by(|a, b| unused(*a).total_cmp(&unused(*b))).unwrap_or(rows);
         let blocks = rows.div_ceil(block);
-        let parts = tasks.div_ceil(images * blocks);
+        let parts = (tasks / (images * blocks)).max(1);
         let panels = written.div_ceil(CHANNELS);
         (block, (panels.div_ceil(parts) * CHANNELS).min(written))
     }

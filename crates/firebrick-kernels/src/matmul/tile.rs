@@ -19,7 +19,7 @@ const DEPTH: usize = 256;
 /// Rows of the left matrix that stay in the core's own cache, half of it with [`DEPTH`].
 const BLOCK: usize = 64 * ROWS;
 /// Numbers of a register.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// `out = a b + plus`, on this thread; `false` where this CPU cannot.
 pub(super) fn product(
