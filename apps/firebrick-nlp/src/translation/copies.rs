@@ -58,6 +58,16 @@ impl Masked {
         Self { text: text(&self.text), ..self }
     }
 
+    /// What its placeholders stand for, in their order.
+    pub fn values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// Whether a translation has all of its placeholders.
+    pub fn is_whole(&self, translation: &str) -> bool {
+        (0..self.values.len()).all(|slot| translation.contains(placeholder(slot)))
+    }
+
     /// The translation with what its placeholders stand for.
     pub fn restore(&self, translation: &str) -> String {
         let values = self.values.iter().enumerate();
@@ -230,6 +240,7 @@ mod tests {
         assert_eq!(masked.text, "A man has 2 dogs and \u{1} cats \u{2}, \u{3} says.");
         let answer = masked.restore("\u{3} sagt, ein Mann hat 2 Hunde und \u{1} Katzen \u{2}.");
         assert_eq!(answer, "Kowalski sagt, ein Mann hat 2 Hunde und 31 Katzen im Park.");
+        assert!(masked.is_whole("\u{3} sagt \u{1} \u{2}") && !masked.is_whole("\u{3} sagt \u{1}"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use firebrick_train::{
 };
 
 use super::{
-    copies::{Masked, Terms, mask},
+    copies::{Masked, SLOTS, Terms, mask, placeholder},
     corpus::Pair,
     sentences,
 };
@@ -145,8 +145,53 @@ impl Translator {
     ) -> anyhow::Result<Vec<String>> {
         let asked: Vec<Asked> = sentences.iter().map(|text| self.ask(text, terms)).collect();
         let texts: Vec<&str> = asked.iter().map(|asked| asked.masked.text.as_str()).collect();
-        let answers = self.read(&texts, config, batch_size)?;
-        Ok(asked.iter().zip(answers).map(|(asked, answer)| asked.answer(answer)).collect())
+        let mut config = config.clone();
+        if self.copies.is_some() {
+            config.once = (0..SLOTS).filter_map(|slot| self.token(placeholder(slot))).collect();
+        }
+        let answers = self.read(&texts, &config, batch_size)?;
+        let answers = asked.iter().zip(answers).map(|(asked, answer)| asked.answer(&answer));
+        let mut answers: Vec<Answer> = answers.collect();
+
+        // A translation that left a placeholder out may not end before it has all of them.
+        for slots in 1..=SLOTS {
+            let lacking =
+                |i: &usize| asked[*i].masked.values().len() == slots && !answers[*i].whole;
+            let again: Vec<usize> = (0..asked.len()).filter(lacking).collect();
+            let texts: Vec<&str> = again.iter().map(|i| texts[*i]).collect();
+            let required = config.once[..slots.min(config.once.len())].to_vec();
+            let config = GenerationConfig { required, ..config.clone() };
+            for (i, answer) in again.iter().zip(self.read(&texts, &config, batch_size)?) {
+                answers[*i].improve(asked[*i].answer(&answer));
+            }
+        }
+        // Or the model knows better what it reads as it is.
+        let again: Vec<usize> = (0..asked.len()).filter(|i| !answers[*i].whole).collect();
+        let plain: Vec<Asked> =
+            again.iter().map(|i| Asked::new(Masked::plain(sentences[*i]))).collect();
+        let texts: Vec<&str> = plain.iter().map(|plain| plain.masked.text.as_str()).collect();
+        for ((i, plain), answer) in
+            again.iter().zip(&plain).zip(self.read(&texts, &config, batch_size)?)
+        {
+            let text = plain.answer(&answer).text;
+            let whole = asked[*i].masked.values().iter().all(|value| text.contains(value));
+            answers[*i].improve(Answer { text, whole });
+        }
+        Ok(answers.into_iter().map(|answer| answer.text).collect())
+    }
+
+    /// Of a placeholder.
+    fn token(&self, placeholder: char) -> Option<i64> {
+        let spans = self.writer.tokenizer.encode_spans(&placeholder.to_string(), usize::MAX);
+        spans.into_iter().find(|(_, span)| !span.is_empty()).map(|(id, _)| i64::from(id))
+    }
+
+    /// What of a text was to be carried over and is not in its translation.
+    pub fn lost(&self, text: &str, translation: &str) -> Vec<String> {
+        let asked =
+            sentences::split(text).into_iter().map(|piece| self.ask(piece.text, &self.terms));
+        let values = asked.flat_map(|asked| asked.masked.values().to_vec());
+        values.filter(|value| !translation.contains(value.as_str())).collect()
     }
 
     fn ask(&self, text: &str, terms: &Terms) -> Asked {
@@ -154,9 +199,7 @@ impl Translator {
             Some(copies) => mask(text, &self.writer.tokenizer, terms, copies.names),
             None => Masked::plain(text),
         };
-        let shouted = shouted(&masked.text);
-        let masked = if shouted { masked.map(sentence_case) } else { masked };
-        Asked { masked, shouted }
+        Asked::new(masked)
     }
 
     /// Sentences as the model reads and writes them.
@@ -239,8 +282,31 @@ struct Asked {
 }
 
 impl Asked {
-    fn answer(&self, answer: String) -> String {
-        self.masked.restore(&if self.shouted { answer.to_uppercase() } else { answer })
+    fn new(masked: Masked) -> Self {
+        let shouted = shouted(&masked.text);
+        let masked = if shouted { masked.map(sentence_case) } else { masked };
+        Self { masked, shouted }
+    }
+
+    fn answer(&self, answer: &str) -> Answer {
+        let whole = self.masked.is_whole(answer);
+        let text = if self.shouted { answer.to_uppercase() } else { answer.to_string() };
+        Answer { text: self.masked.restore(&text), whole }
+    }
+}
+
+/// A translation, and whether it has all that was to be carried over.
+struct Answer {
+    text: String,
+    whole: bool,
+}
+
+impl Answer {
+    /// Takes another one's place if that lacks nothing.
+    fn improve(&mut self, other: Self) {
+        if other.whole {
+            *self = other;
+        }
     }
 }
 

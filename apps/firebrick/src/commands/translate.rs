@@ -42,6 +42,7 @@ pub fn run(args: TranslateArgs, global: &Global) -> Outcome {
     let texts = or_stdin(args.texts)?;
     let views: Vec<&str> = texts.iter().map(String::as_str).collect();
     let answers = translator.translate(&views, &config, args.batch_size)?;
+    warn(&translator, &views, &answers, 1);
     let list: Vec<_> = texts
         .iter()
         .zip(&answers)
@@ -49,6 +50,15 @@ pub fn run(args: TranslateArgs, global: &Global) -> Outcome {
         .collect();
     super::print(global, &json!(list), &answers.join("\n"));
     Ok(())
+}
+
+/// Says what a translation should have carried over and did not; `first` is the number of the first text.
+fn warn(translator: &Translator, texts: &[&str], answers: &[String], first: usize) {
+    for (number, (text, answer)) in (first..).zip(texts.iter().zip(answers)) {
+        for value in translator.lost(text, answer) {
+            eprintln!("text {number}: {value:?} is not in the translation");
+        }
+    }
 }
 
 fn file(
@@ -91,7 +101,9 @@ fn file(
             break;
         }
         let views: Vec<&str> = lines.iter().map(String::as_str).collect();
-        for answer in translator.translate(&views, config, args.batch_size)? {
+        let answers = translator.translate(&views, config, args.batch_size)?;
+        warn(translator, &views, &answers, number + 1 - lines.len());
+        for answer in answers {
             writeln!(output, "{answer}").context("writing the translation")?;
         }
     }

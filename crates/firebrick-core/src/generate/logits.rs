@@ -34,7 +34,11 @@ pub(super) fn process(scores: &mut [f32], written: &[i64], prompt: usize, job: &
             forbid(scores, *last);
         }
     }
-    if written.len() < c.min_length || new < c.min_new_tokens {
+    for token in c.once.iter().filter(|token| written[job.read..].contains(token)) {
+        forbid(scores, *token);
+    }
+    let lacking = || c.required.iter().any(|token| !written[job.read..].contains(token));
+    if written.len() < c.min_length || new < c.min_new_tokens || lacking() {
         c.ends().iter().for_each(|end| forbid(scores, *end));
     }
     if let Some(token) = c.forced_bos_token_id.filter(|_| written.len() == 1) {

@@ -82,6 +82,12 @@ pub struct GenerationConfig {
     /// Of the random numbers; not a key of `transformers`.
     #[serde(skip)]
     pub seed: u64,
+    /// Tokens without which no row ends before its longest; not a key of `transformers`.
+    #[serde(skip)]
+    pub required: Vec<i64>,
+    /// Tokens that a row has once at most; not a key of `transformers`.
+    #[serde(skip)]
+    pub once: Vec<i64>,
 }
 
 impl Default for GenerationConfig {
@@ -112,6 +118,8 @@ impl Default for GenerationConfig {
             forced_bos_token_id: None,
             forced_eos_token_id: None,
             seed: 0,
+            required: vec![],
+            once: vec![],
         }
     }
 }
