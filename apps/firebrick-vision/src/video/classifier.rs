@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::Context;
 use burn::tensor::Device;
 use firebrick_core::{
-    arch::{AnyModel, clip_rnn::FirebrickClipRnn},
+    arch::{image::Head, video::VideoClassifier},
     checkpoint::{
         Source,
         tensors::{SaveType, write_atomically},
@@ -23,7 +23,7 @@ use crate::classification::task::{Judged, softmax};
 
 /// A network with what it was trained with.
 pub struct ClipClassifier {
-    pub network: FirebrickClipRnn,
+    pub network: VideoClassifier,
     pub frames: FrameProcessor,
     pub labels: Vec<String>,
 }
@@ -31,8 +31,8 @@ pub struct ClipClassifier {
 impl ClipClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let config = source.config()?;
-        let network = FirebrickClipRnn::load(source, device)?;
-        let frames = FrameProcessor::open(source, network.config.num_channels)?;
+        let network = VideoClassifier::load(source, Head::Own, device)?;
+        let frames = FrameProcessor::open(source, network.config.num_channels())?;
         let names = &config["id2label"];
         let count = names.as_object().map_or(0, serde_json::Map::len);
         let name = |i: usize| names[i.to_string()].as_str().map(str::to_string);
@@ -42,7 +42,7 @@ impl ClipClassifier {
 
     /// Frames of a clip.
     pub fn length(&self) -> usize {
-        self.network.config.num_frames
+        self.network.config.num_frames()
     }
 
     /// Probabilities by label of each part of a video as long as a clip; the last one may begin in the one before it.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["macro_f1", "accuracy", "loss"];
 
-/// Short videos with a label each into convolutions and a recurrent layer.
+/// Short videos with a label each into convolutions and a recurrent layer, or into a VideoMAE.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -94,10 +94,15 @@ impl DataRecipe {
     }
 }
 
-/// `[model]`: convolutions over every frame and its difference from the one before, a GRU over what they find.
+/// `[model]`: convolutions over every frame and its difference from the one before, a GRU over what they find; or a checkpoint
+/// to go on from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
+    /// Model folder or name to go on from, with a fresh classifier if its labels are others: a VideoMAE of `transformers`, also
+    /// one that was only pretrained, or a model of this task. It brings its own sizes, which `data.size` and `data.frames` must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<String>,
     /// Channels of each convolution; all halve a frame.
     pub hidden_sizes: Vec<usize>,
     /// Units of each of the GRU's two directions.
@@ -107,7 +112,7 @@ pub struct ModelRecipe {
 
 impl Default for ModelRecipe {
     fn default() -> Self {
-        Self { hidden_sizes: vec![16, 32, 48, 64], hidden_size: 48, dropout: 0.3 }
+        Self { pretrained: None, hidden_sizes: vec![16, 32, 48, 64], hidden_size: 48, dropout: 0.3 }
     }
 }
 
@@ -140,6 +145,11 @@ impl Check for Recipe {
         if self.augment.mixup > 0.0 {
             return fail("augment.mixup", "is for image classification".into());
         }
+        let own = ModelRecipe { pretrained: self.model.pretrained.clone(), ..Default::default() };
+        if self.model.pretrained.is_some() && self.model != own {
+            let problem = "stands beside sizes, of which its checkpoint has its own";
+            return fail("model.pretrained", problem.into());
+        }
         self.config().check().map_err(|problem| RecipeError::value("model", problem))?;
         self.train.check()?;
         self.train.check_layers_run_once()?;
@@ -157,7 +167,7 @@ impl Check for Recipe {
 }
 
 impl Recipe {
-    /// The network that `[model]` describes.
+    /// The network that `[model]` describes without a checkpoint.
     pub fn config(&self) -> ClipRnnConfig {
         ClipRnnConfig {
             num_channels: self.data.colour().channels(),

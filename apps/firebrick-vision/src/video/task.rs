@@ -8,7 +8,7 @@ use burn::{
     tensor::{DType, TensorData},
 };
 use firebrick_core::{
-    arch::clip_rnn::ClipRnn,
+    arch::video::VideoModel,
     layers::loss::{log_softmax, soft_cross_entropy},
 };
 use firebrick_data::image::{Picture, augment::Augment};
@@ -24,7 +24,7 @@ use crate::classification::processor::Processor;
 /// A network in training.
 #[derive(Module, Debug)]
 pub struct Act {
-    pub model: ClipRnn,
+    pub model: VideoModel,
 }
 
 #[derive(Debug, Clone)]
@@ -37,7 +37,8 @@ pub struct ClipBatch {
 
 impl Task for Act {
     type Batch = ClipBatch;
-    const HEAD: &'static [&'static str] = &["model.classifier."];
+    const HEAD: &'static [&'static str] =
+        &["model.ClipRnn.classifier.", "model.VideoMae.classifier."];
 
     fn loss(&self, batch: ClipBatch) -> Tensor<1> {
         soft_cross_entropy(log_softmax(self.model.forward(batch.frames)), batch.targets)
@@ -133,7 +134,7 @@ pub fn batch<C: AsRef<[Picture]>>(
 
 /// Logits of clips of the model's size, in their order. `model` lies on a device without autodiff.
 pub fn logits<C: AsRef<[Picture]>>(
-    model: &ClipRnn,
+    model: &VideoModel,
     processor: &Processor,
     clips: &[C],
     batch_size: usize,

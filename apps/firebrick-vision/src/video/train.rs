@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::Context;
-use burn::module::Module;
-use firebrick_core::arch::clip_rnn::FirebrickClipRnn;
+use burn::{module::Module, tensor::Device};
+use firebrick_core::{arch::video::VideoClassifier, checkpoint::Source};
 use firebrick_data::image::{Picture, resize::Filter, sheet::sheet};
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::Origin,
-    recipe::TrainRecipe,
+    recipe::{RecipeError, TrainRecipe},
     report::Report,
     sampler::mix,
 };
@@ -34,6 +34,7 @@ const SHOWN: usize = 8;
 pub struct Prepared {
     pub corpus: Corpus,
     pub frames: FrameProcessor,
+    pretrained: Option<Source>,
 }
 
 /// A trained model and what was measured of it.
@@ -54,11 +55,22 @@ impl job::Recipe for Recipe {
     firebrick_train::recipe_fields!(METRICS);
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        let pretrained = places.checkpoint(self.model.pretrained.as_ref())?;
         let corpus = corpus::load(&self.data, places)?;
         let (size, colour) = (self.data.size, self.data.colour());
-        let frames = corpus.train.iter().flat_map(|clip| &clip.frames);
-        let frame = Processor::measured(frames, size, colour, Filter::Bilinear);
-        Ok(Prepared { corpus, frames: FrameProcessor { frame, rate: self.data.rate } })
+        let frame = match &pretrained {
+            // Its mean and deviation.
+            Some(source) => {
+                let own = Processor::open(source, colour.channels())?;
+                Processor { size, shortest_edge: None, filter: Filter::Bilinear, ..own }
+            }
+            None => {
+                let frames = corpus.train.iter().flat_map(|clip| &clip.frames);
+                Processor::measured(frames, size, colour, Filter::Bilinear)
+            }
+        };
+        let frames = FrameProcessor { frame, rate: self.data.rate };
+        Ok(Prepared { corpus, frames, pretrained })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
@@ -76,15 +88,31 @@ impl job::Prepared for Prepared {
     }
 }
 
+/// The model that the recipe begins with.
+fn begin(recipe: &Recipe, prepared: &Prepared, device: &Device) -> anyhow::Result<VideoClassifier> {
+    let labels = &prepared.corpus.labels;
+    let Some(source) = &prepared.pretrained else {
+        return Ok(VideoClassifier::fresh(recipe.config(), labels.len(), device));
+    };
+    let network = VideoClassifier::pretrained(source, labels, device)?;
+    let fits = network.config.check_size(recipe.data.frames, recipe.data.size);
+    fits.map_err(|problem| RecipeError::value("data.size", problem))?;
+    if network.config.num_channels() != recipe.data.colour().channels() {
+        let problem = "is not as `model.pretrained` takes frames";
+        return Err(RecipeError::value("data.grey", problem).into());
+    }
+    Ok(network)
+}
+
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
-    let Prepared { corpus, frames } = prepared;
+    let VideoClassifier { config, model } = begin(recipe, &prepared, &device)?;
+    let model = Act { model: model.materialize() };
+    let Prepared { corpus, frames, .. } = prepared;
     let labels = corpus.labels.clone();
-    let config = recipe.config();
-    let model = Act { model: config.init(labels.len(), &device).materialize() };
     let of_train = classes(&corpus.train, &labels).expect("labels are those of these clips");
     let examples = ClipExamples {
         clips: &corpus.train,
@@ -121,7 +149,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     }
 
     let shown = shown(recipe, &examples);
-    let network = FirebrickClipRnn { config, model: best.model };
+    let network = VideoClassifier { config, model: best.model };
     let classifier = ClipClassifier { network, frames: frames.clone(), labels: labels.clone() };
     let mut scores = Scores::new();
     let mut judged = None;

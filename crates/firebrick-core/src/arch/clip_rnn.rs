@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 
 use super::{
     AnyModel, Output, architecture,
+    image::{self, Head},
     inputs::{InputError, Inputs},
 };
 use crate::{
     checkpoint::{
         LoadError, Source, config,
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, SaveType},
     },
     layers::{
         activation::Activation,
@@ -162,13 +163,11 @@ pub struct FirebrickClipRnn {
 }
 
 impl FirebrickClipRnn {
-    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
+    pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
         let (config, labels) = source
             .config_as(|value| Ok((ClipRnnConfig::from_json(value)?, config::labels(value)?)))?;
-        let weights = source.weights()?;
-        let all = Coverage { ignored: &[], fresh: &[] };
-        let model = config.init(labels, device);
-        let model = tensors::fill(model, &weights, &all, |f| Some(f.to_string()))?;
+        let model = config.init(head.labels(labels), device);
+        let model = image::fill(source, model, head, &[], |field| Some(field.to_string()))?;
         Ok(Self { config, model })
     }
 }
@@ -220,7 +219,8 @@ mod tests {
         let labels = ["a".to_string(), "b".to_string()];
         std::fs::write(dir.path().join("config.json"), config.to_json(&labels).to_string())
             .unwrap();
-        let opened = FirebrickClipRnn::load(&Source::folder(dir.path()), &device).unwrap();
+        let opened =
+            FirebrickClipRnn::load(&Source::folder(dir.path()), Head::Own, &device).unwrap();
         let found = opened.model.forward(x).into_data();
         found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(0.0));
     }

@@ -30,6 +30,15 @@ pub enum Head {
 }
 
 impl Head {
+    /// The checkpoint's if it has just these labels.
+    pub(super) fn of(source: &Source, labels: &[String]) -> Result<Self, LoadError> {
+        let config = source.config()?;
+        let own = |index: usize| config.pointer(&format!("/id2label/{index}"))?.as_str();
+        let count = config["id2label"].as_object().map_or(0, |names| names.len());
+        let same = labels.iter().map(String::as_str).eq((0..count).filter_map(own));
+        Ok(if same { Self::Own } else { Self::Fresh(labels.len()) })
+    }
+
     pub(super) fn labels(self, own: usize) -> usize {
         match self {
             Self::Own => own,
@@ -63,6 +72,17 @@ pub(super) fn name_labels(config: &mut Value, labels: &[String]) {
     let numbers: BTreeMap<&String, usize> = numbered().map(|(i, l)| (l, i)).collect();
     config["id2label"] = json!(names);
     config["label2id"] = json!(numbers);
+}
+
+/// The library takes one number for a square.
+pub(super) fn square(config: &mut Value) {
+    for side in ["image_size", "patch_size"] {
+        if let Some([rows, columns]) = config[side].as_array().map(Vec::as_slice)
+            && rows == columns
+        {
+            config[side] = rows.clone();
+        }
+    }
 }
 
 /// Sizes of a classifier.
@@ -140,14 +160,7 @@ impl ImageConfig {
         value["architectures"] = json!([format!("{name}ForImageClassification")]);
         name_labels(&mut value, labels);
         value["torch_dtype"] = "float32".into();
-        // The library takes one number for a square.
-        for side in ["image_size", "patch_size"] {
-            if let Some([rows, columns]) = value[side].as_array().map(Vec::as_slice)
-                && rows == columns
-            {
-                value[side] = rows.clone();
-            }
-        }
+        square(&mut value);
         value
     }
 }
@@ -249,12 +262,7 @@ impl ImageClassifier {
         labels: &[String],
         device: &Device,
     ) -> Result<Self, LoadError> {
-        let config = source.config()?;
-        let own = |index: usize| config.pointer(&format!("/id2label/{index}"))?.as_str();
-        let count = config["id2label"].as_object().map_or(0, |names| names.len());
-        let same = labels.iter().map(String::as_str).eq((0..count).filter_map(own));
-        let head = if same { Head::Own } else { Head::Fresh(labels.len()) };
-        Self::load(source, head, device)
+        Self::load(source, Head::of(source, labels)?, device)
     }
 
     /// Writes `model.safetensors` with the names that `transformers` expects.

@@ -21,6 +21,7 @@ pub mod resnet;
 pub mod t5;
 pub mod tagger;
 pub mod text;
+pub mod video;
 pub mod videomae;
 pub mod vit;
 pub mod wav2vec2;
@@ -75,7 +76,7 @@ const FAMILIES: &[(&str, Open)] = &[
     ("vit", |s, d| boxed(vit::VitForImageClassification::load(s, Head::Own, d))),
     ("yolos", |s, d| boxed(yolos::YolosForObjectDetection::load(s, d))),
     ("audio-spectrogram-transformer", |s, d| boxed(ast::AstForAudioClassification::load(s, d))),
-    ("videomae", |s, d| boxed(videomae::VideoMaeForVideoClassification::load(s, d))),
+    ("videomae", |s, d| boxed(videomae::VideoMaeForVideoClassification::load(s, Head::Own, d))),
     ("clip", |s, d| boxed(clip::ClipModel::load(s, d))),
     ("t5", |s, d| boxed(t5::T5ForConditionalGeneration::load(s, d))),
     ("whisper", |s, d| boxed(whisper::WhisperForConditionalGeneration::load(s, d))),
@@ -84,7 +85,7 @@ const FAMILIES: &[(&str, Open)] = &[
     ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, Head::Own, d))),
     (recurrent::MODEL_TYPE, |s, d| boxed(recurrent::RecurrentForCausalLm::load(s, d))),
     (motion::MODEL_TYPE, |s, d| boxed(motion::FirebrickMotion::load(s, d))),
-    (clip_rnn::MODEL_TYPE, |s, d| boxed(clip_rnn::FirebrickClipRnn::load(s, d))),
+    (clip_rnn::MODEL_TYPE, |s, d| boxed(clip_rnn::FirebrickClipRnn::load(s, Head::Own, d))),
     (deep_speech::MODEL_TYPE, |s, d| boxed(deep_speech::FirebrickDeepSpeech::load(s, d))),
     (detector::MODEL_TYPE, |s, d| boxed(detector::FirebrickDetector::load(s, d))),
     ("wav2vec2", |s, d| boxed(wav2vec2::Wav2Vec2ForCtc::load(s, d))),

@@ -14,10 +14,11 @@ use burn::{
     prelude::*,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     AnyModel, Output, architecture,
+    image::Head,
     inputs::{InputError, Inputs},
     vit::{EncoderConfig, LAYERS, check_grid, token, yes},
 };
@@ -224,6 +225,9 @@ const NAMES: Names = &[
     ("classifier.",                                               "classifier."),
 ];
 
+/// The class that masked pretraining saves.
+const PRETRAINED: &str = "VideoMAEForPreTraining";
+
 fn name(field: &str) -> Option<String> {
     rename(NAMES, field).or_else(|| Some(format!("videomae.{}", rename(LAYERS, field)?)))
 }
@@ -235,9 +239,29 @@ pub struct VideoMaeForVideoClassification {
 }
 
 impl VideoMaeForVideoClassification {
-    pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        let config = source.config_as(VideoMaeConfig::from_json)?;
-        let coverage = Coverage { ignored: &[], fresh: &[] };
+    /// With a fresh head also what was only pretrained, whose decoder is left out.
+    pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
+        let (mut config, pretrained) = source.config_as(|value| {
+            let mut value = value.clone();
+            let pretrained = value["architectures"][0] == PRETRAINED && head != Head::Own;
+            if pretrained {
+                value["architectures"] = json!([]);
+            }
+            Ok((VideoMaeConfig::from_json(&value)?, pretrained))
+        })?;
+        config.num_labels = head.labels(config.num_labels);
+        let (fresh, ignored): (&[&str], &[&str]) = match (head, pretrained) {
+            (Head::Own, _) => (&[], &[]),
+            (_, false) => (&["classifier."], &["classifier."]),
+            (_, true) => {
+                (&["classifier.", "norm.Mean."], &["decoder.", "encoder_to_decoder.", "mask_token"])
+            }
+        };
+        let name = |field: &str| match fresh.iter().any(|part| field.starts_with(part)) {
+            true => None,
+            false => name(field),
+        };
+        let coverage = Coverage { ignored, fresh };
         let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })
     }

@@ -133,7 +133,7 @@ pub(super) fn actions(
         frames: classifier.length(),
         size: classifier.frames.frame.size,
         rate: classifier.frames.rate,
-        grey: classifier.network.config.num_channels == 1,
+        grey: classifier.network.config.num_channels() == 1,
         ..Default::default()
     };
     let (data, found) = match &args.data {
