@@ -7,6 +7,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("hotel", include_str!("../recipes/hotel.toml")),
     ("sst2-minilm", include_str!("../recipes/sst2-minilm.toml")),
     ("sst2-distilled", include_str!("../recipes/sst2-distilled.toml")),
+    ("sst2-bilstm", include_str!("../recipes/sst2-bilstm.toml")),
     ("reviews-zh", include_str!("../recipes/reviews-zh.toml")),
     ("hotel-few", include_str!("../recipes/hotel-few.toml")),
     ("reviews-gpt", include_str!("../recipes/reviews-gpt.toml")),

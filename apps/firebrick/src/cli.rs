@@ -217,8 +217,9 @@ pub struct CompressArgs {
     /// Also round so that layers say the same of so many training rows (GPTQ), in place of each weight to the nearest
     #[arg(long, value_name = "ROWS", requires = "quantize", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub gptq: Option<u32>,
-    /// Take out a share of each layer's feed-forward neurons (--prune neurons=0.5), of the channels of a ResNet's stages
-    /// (--prune channels=0.5) or of the layers (--prune layers=0.5), or so many layers (--prune layers=2)
+    /// Take out a share of each layer's feed-forward neurons (--prune neurons=0.5) or attention heads (--prune heads=0.5), of
+    /// the channels of a ResNet's stages (--prune channels=0.5) or of the layers (--prune layers=0.5), or so many layers
+    /// (--prune layers=2)
     #[arg(long, value_name = "WHAT=AMOUNT")]
     pub prune: Option<String>,
     /// Then train for so many epochs on the model's own recipe: what --prune leaves, and with --quantize once more with

@@ -9,6 +9,7 @@
   reference.py onnx DIR       runs every NAME.onnx in DIR on random inputs, which become NAME-in.npz, and keeps the logits
   reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
   reference.py classifier DIR makes a random GPT-2 that classifies in DIR/gpt2, with inputs and logits as `onnx` names them
+  reference.py decoder DIR NAME  random tokens and what the decoder in DIR/NAME says of them, named as `onnx` does
   reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
   reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, whether tokens are the same, and
                               how the real llama.cpp continues a prompt beside how transformers does
@@ -233,6 +234,19 @@ def llamas(directory):
     return list(models)
 
 
+def decoder(directory, name):
+    import numpy as np
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(os.path.join(directory, name)).eval()
+    used = np.arange(17) < np.array([[17], [9], [4]])
+    ids = np.where(used, np.random.default_rng(8).integers(3, 300, (3, 17)), 0)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor(ids)).logits.numpy()
+    np.savez(os.path.join(directory, f"{name}-in.npz"), input_ids=ids)
+    np.save(os.path.join(directory, f"{name}-expected.npy"), logits)
+    return {"heads": model.config.num_attention_heads, "parameters": model.num_parameters()}
+
+
 def gguf(directory):
     ids = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(1))
     text = "Firebrick trains models, 你好 and 12 more."
@@ -287,5 +301,5 @@ def peft(run):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "llamas": llamas, "gguf": gguf}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

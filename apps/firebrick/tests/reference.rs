@@ -235,6 +235,55 @@ fn a_classifying_gpt2_is_that_of_transformers() {
     }
 }
 
+/// Decoders that lost half of their heads, which were judged by the text they learned from, are opened by `transformers` and
+/// say the same there.
+#[test]
+fn a_decoder_with_fewer_heads_is_opened_by_transformers() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_string();
+    let runs = at("runs");
+    reference(&["llamas", home.path().to_str().unwrap()]);
+    let lines: String = (0..300).map(|i| format!("line {} of the poem\n", i % 7)).collect();
+    fs::write(at("poem.txt"), lines).unwrap();
+    for name in ["llama", "qwen2"] {
+        let recipe = format!(
+            "version = 1\ntask = \"language-modelling\"\nname = \"{name}\"\n\
+             [data]\ntrain = {:?}\nwindow = 32\n[model]\npretrained = {:?}\n\
+             [train]\nmax_steps = 4\nwarmup_steps = 1\nbatch_size = 8\n",
+            at("poem.txt"),
+            at(name)
+        );
+        let (file, less) = (at("recipe.toml"), at(&format!("{name}-less")));
+        fs::write(&file, recipe).unwrap();
+        firebrick(&["train", &file, "--runs", &runs, "--progress", "none"]);
+        let prune = ["compress", name, "--prune", "heads=0.5", "--fine-tune", "1", "--json"];
+        let said = firebrick(&[&prune[..], &["--runs", &runs, "--output", &less]].concat());
+        let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+        let names = said["candidates"].as_array().unwrap().iter().map(|c| c["name"].clone());
+        assert_eq!(
+            json!(names.collect::<Vec<_>>()),
+            json!(["original", "heads-0.5", "heads-0.5-tuned"])
+        );
+        let name = format!("{name}-less");
+        let theirs = reference(&["decoder", home.path().to_str().unwrap(), &name]);
+        assert_eq!(theirs["heads"], 2, "{theirs}");
+        let [inputs, outputs] = ["in", "out"].map(|end| at(&format!("{name}-{end}.npz")));
+        firebrick(&["forward", "--model", &less, "--inputs", &inputs, "--outputs", &outputs]);
+    }
+    let apart = reference(&["apart", home.path().to_str().unwrap()]);
+    assert_eq!(apart.as_object().unwrap().len(), 2);
+    for (name, apart) in apart.as_object().unwrap() {
+        assert!(apart.as_f64() < Some(1e-5), "{name}: apart by {apart}");
+    }
+    // In the other families `config.json` has no place for that.
+    let output = Command::new(env!("CARGO_BIN_EXE_firebrick"))
+        .args(["compress", "sst2", "--prune", "heads=0.5", "--output", &at("none")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("no place for fewer heads"), "{said}");
+}
+
 /// A GGUF file in f32 is the model that it was made from, and has its tokens, as `transformers` reads it; the real
 /// llama.cpp continues a text as the model does.
 #[test]

@@ -510,6 +510,60 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
     assert_eq!(output.status.code(), Some(3));
 }
 
+/// A BiLSTM learns from a BERT, and is then a text classifier like any other.
+#[test]
+fn a_bilstm_is_taught() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    classifier(home);
+    let recipe = format!(
+        "version = 1\ntask = \"text-classification\"\nname = \"student\"\n\
+         [data]\ntrain = \"rows.csv\"\nleaks = \"off\"\n[tokenizer]\nvocab_size = 200\n\
+         [model]\nfamily = \"bilstm\"\nembedding_size = 32\nhidden_size = 24\nnum_hidden_layers = 2\n\
+         [distill]\nteacher = \"runs/mine/model\"\ntexts_per_row = 2\n{STEPS}learning_rate = 1e-2\n"
+    );
+    fs::write(home.join("student.toml"), recipe).unwrap();
+    let train = ["train", "student.toml", "--progress", "none"];
+    run(home, &train);
+    // Stopped after a step and continued, the weights are the same bytes.
+    let half = [&train[..], &["--run", "half"]].concat();
+    let weights = |name: &str| {
+        fs::read(home.join("runs").join(name).join("model/model.safetensors")).unwrap()
+    };
+    run(home, &[&half[..], &["--max-seconds", "0"]].concat());
+    assert_ne!(weights("student"), weights("half"));
+    run(home, &half);
+    assert_eq!(weights("student"), weights("half"));
+
+    let inspected = run(home, &["models", "inspect", "runs/student/model"]);
+    assert!(inspected.contains("firebrick-bilstm"), "{inspected}");
+    let compress = ["compress", "student", "--output", "tuned", "--quantize", "int8", "--json"];
+    let report = json(&run(home, &[&compress[..], &["--fine-tune", "1"]].concat()));
+    let candidates = report["candidates"].as_array().unwrap();
+    let size = |i: usize| candidates[i]["measured"]["bytes"].as_f64().unwrap();
+    assert!(size(1) < 0.4 * size(0), "{report}");
+    assert!(candidates.iter().any(|candidate| candidate["name"] == "int8-tuned"), "{report}");
+    run(home, &["models", "convert", "student", "small", "--dtype", "int8"]);
+    let answers = |model: &str| {
+        let said = run(home, &["predict", model, "--input", "rows.csv"]);
+        said.lines().map(|line| json(line)["scores"]["1"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let (whole, small) = (answers("student"), answers("small"));
+    assert_eq!(whole.len(), 100);
+    let apart = whole.iter().zip(&small).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart < 0.1, "whole numbers are far off: {apart}");
+    let said = json(&run(home, &["nlp", "sentiment", "--model", "small", "--json", "good 3"]));
+    assert!(["0", "1"].contains(&said[0]["label"].as_str().unwrap()), "{said}");
+
+    // It has no layers like its teacher's.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    let imitate = [&train[..], &["--run", "other", "--set", "distill.hidden=1"]].concat();
+    let output = command.current_dir(home).args(imitate).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("have to be encoders"), "{told}");
+}
+
 #[test]
 fn a_language_model_is_rounded_by_what_its_layers_see_and_loses_layers() {
     let home = tempfile::tempdir().unwrap();

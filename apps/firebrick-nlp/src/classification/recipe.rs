@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use firebrick_core::{
-    arch::bert::{BertConfig, ModelType},
+    arch::{
+        bert::{BertConfig, ModelType},
+        bilstm::BilstmConfig,
+        text::TextConfig,
+    },
     layers::activation::Activation,
 };
 use firebrick_train::{
@@ -109,29 +113,48 @@ impl Default for DataRecipe {
     }
 }
 
-/// `[model]`: sizes of a BERT encoder, in the names of `config.json`; or a checkpoint to start from.
+/// `[model]`: which family, and its sizes in the names of `config.json`; or a checkpoint to start from. A key that the family
+/// does not have is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
-    /// Folder or name of a BERT, RoBERTa, DistilBERT or GPT-2 checkpoint; the sizes and dropouts below are then its own.
+    /// Folder or name of a BERT, RoBERTa, DistilBERT, GPT-2 or BiLSTM checkpoint; the sizes and dropouts below are then its
+    /// own.
     pub pretrained: Option<String>,
     /// Take the checkpoint's sizes and tokenizer alone, and draw its weights anew: what its pre-training is worth.
     pub fresh_weights: bool,
+    pub family: Family,
+    /// `bilstm`: of each direction.
     pub hidden_size: usize,
     pub num_hidden_layers: usize,
+    /// `bert`.
     pub num_attention_heads: usize,
+    /// `bert`.
     pub intermediate_size: usize,
-    /// `gelu`, `gelu_new`, `relu` or `tanh`.
+    /// `bert`: `gelu`, `gelu_new`, `relu` or `tanh`.
     pub hidden_act: String,
+    /// `bilstm`: of word vectors, the same channels in all steps, and between layers.
     pub hidden_dropout_prob: f64,
+    /// `bert`.
     pub attention_probs_dropout_prob: f64,
     /// Before the classifier.
     pub classifier_dropout: f64,
-    /// Deviation of fresh weights.
+    /// `bert`: deviation of fresh weights.
     pub initializer_range: f64,
-    /// Deviation of fresh word vectors, where it differs.
+    /// `bert`: deviation of fresh word vectors, where it differs.
     pub embedding_range: Option<f64>,
+    /// `bilstm`: channels of a word's vector; as `hidden_size` when absent.
+    pub embedding_size: Option<usize>,
     pub lora: LoraRecipe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// An encoder.
+    Bert,
+    /// A bidirectional LSTM, of whose states the classifier sees the strongest.
+    Bilstm,
 }
 
 impl Default for ModelRecipe {
@@ -139,6 +162,7 @@ impl Default for ModelRecipe {
         Self {
             pretrained: None,
             fresh_weights: false,
+            family: Family::Bert,
             hidden_size: 128,
             num_hidden_layers: 2,
             num_attention_heads: 2,
@@ -149,6 +173,7 @@ impl Default for ModelRecipe {
             classifier_dropout: 0.1,
             initializer_range: 0.02,
             embedding_range: None,
+            embedding_size: None,
             lora: LoraRecipe::default(),
         }
     }
@@ -171,22 +196,26 @@ pub struct DistillRecipe {
 }
 
 impl ModelRecipe {
-    /// Beside a checkpoint, which brings its own sizes, a size of the recipe would do nothing.
-    fn check_pretrained(&self) -> Result<(), RecipeError> {
+    /// A key beside `counted` that has a value, which would do nothing.
+    fn idle(&self, counted: &[&str]) -> Result<Option<String>, RecipeError> {
         let table = |model: &Self| {
             toml::Table::try_from(model).map_err(|e| RecipeError::value("model", e.to_string()))
         };
         let (given, plain) = (table(self)?, table(&Self::default())?);
-        let idle = given.iter().find(|(key, value)| {
-            !["pretrained", "fresh_weights", "lora"].contains(&key.as_str())
-                && plain.get(*key) != Some(*value)
+        let mut idle = given.iter().filter(|(key, value)| {
+            !counted.contains(&key.as_str()) && plain.get(*key) != Some(*value)
         });
-        match idle {
+        Ok(idle.next().map(|(key, _)| format!("model.{key}")))
+    }
+
+    /// Beside a checkpoint, which brings its own sizes, a size of the recipe would do nothing.
+    fn check_pretrained(&self) -> Result<(), RecipeError> {
+        match self.idle(&["pretrained", "fresh_weights", "lora"])? {
             None => Ok(()),
-            Some((key, _)) => Err(RecipeError::value(
-                &format!("model.{key}"),
-                "stands beside `model.pretrained`, whose checkpoint has its own",
-            )),
+            Some(key) => {
+                let problem = "stands beside `model.pretrained`, whose checkpoint has its own";
+                Err(RecipeError::value(&key, problem))
+            }
         }
     }
 }
@@ -242,7 +271,7 @@ impl Check for Recipe {
         }
         match &self.model.pretrained {
             None => {
-                self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;
+                self.model.config(&self.tokenizer, self.tokenizer.vocab_size)?;
             }
             Some(_) => self.model.check_pretrained()?,
         }
@@ -258,6 +287,48 @@ impl Check for Recipe {
 }
 
 impl ModelRecipe {
+    /// The classifier that the sizes describe, from scratch, for texts that `tokenizer` cuts.
+    pub fn config(
+        &self,
+        tokenizer: &TokenizerRecipe,
+        vocab_size: usize,
+    ) -> Result<TextConfig, RecipeError> {
+        match self.family {
+            Family::Bert => self.bert(tokenizer, vocab_size).map(TextConfig::Bert),
+            Family::Bilstm => self.bilstm(tokenizer, vocab_size).map(TextConfig::Bilstm),
+        }
+    }
+
+    fn bilstm(
+        &self,
+        tokenizer: &TokenizerRecipe,
+        vocab_size: usize,
+    ) -> Result<BilstmConfig, RecipeError> {
+        let counted = [
+            "family",
+            "hidden_size",
+            "embedding_size",
+            "num_hidden_layers",
+            "hidden_dropout_prob",
+            "classifier_dropout",
+        ];
+        if let Some(key) = self.idle(&counted)? {
+            return Err(RecipeError::value(&key, "is not a key of this family"));
+        }
+        let config = BilstmConfig {
+            vocab_size,
+            embedding_size: self.embedding_size.unwrap_or(self.hidden_size),
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            max_length: tokenizer.max_len,
+            hidden_dropout_prob: self.hidden_dropout_prob,
+            classifier_dropout: self.classifier_dropout,
+            id2label: Default::default(),
+        };
+        config.check().map_err(of_key)?;
+        Ok(config)
+    }
+
     /// The encoder that the sizes describe, from scratch, for texts that `tokenizer` cuts.
     pub fn bert(
         &self,
@@ -265,6 +336,14 @@ impl ModelRecipe {
         vocab_size: usize,
     ) -> Result<BertConfig, RecipeError> {
         let model = self;
+        if model.family != Family::Bert {
+            let problem = "is not an encoder, `bert`, which this is for";
+            return Err(RecipeError::value("model.family", problem));
+        }
+        if model.embedding_size.is_some() {
+            let problem = "is not a key of this family";
+            return Err(RecipeError::value("model.embedding_size", problem));
+        }
         let hidden_act: Activation = serde_json::from_value(model.hidden_act.clone().into())
             .map_err(|_| {
                 let problem =
@@ -292,12 +371,15 @@ impl ModelRecipe {
             pad_token_id: Some(if byte_bpe { 1 } else { 0 }),
             id2label: Default::default(),
         };
-        config.check().map_err(|problem| {
-            let key = problem.split(' ').next().unwrap_or_default();
-            RecipeError::value(&format!("model.{key}"), problem[key.len()..].trim_start())
-        })?;
+        config.check().map_err(of_key)?;
         Ok(config)
     }
+}
+
+/// A configuration's problem, which begins with the key.
+fn of_key(problem: String) -> RecipeError {
+    let key = problem.split(' ').next().unwrap_or_default();
+    RecipeError::value(&format!("model.{key}"), problem[key.len()..].trim_start())
 }
 
 #[cfg(test)]
@@ -316,5 +398,18 @@ mod tests {
         let recipe: Recipe = parse(text.as_bytes(), &[]).unwrap();
         let resolved = toml::to_string_pretty(&recipe).unwrap();
         assert_eq!(parse::<Recipe>(resolved.as_bytes(), &[]).unwrap(), recipe);
+    }
+
+    #[test]
+    fn a_family_has_keys_of_its_own() {
+        let (_, text) =
+            crate::recipes::SHIPPED.iter().find(|(name, _)| *name == "sst2-bilstm").unwrap();
+        let check = |change: &str, said: &str| {
+            let error = parse::<Recipe>(text.as_bytes(), &[change.into()]).unwrap_err().to_string();
+            assert!(error.contains(said), "{change}: {error}");
+        };
+        check("model.num_attention_heads=4", "`model.num_attention_heads` is not a key of this");
+        check("model.family=bert", "`model.embedding_size` is not a key of this family");
+        check("model.hidden_size=0", "`model.hidden_size` is 0");
     }
 }

@@ -32,8 +32,12 @@ pub struct Classify {
 
 impl Task for Classify {
     type Batch = TextBatch;
-    const HEAD: &'static [&'static str] =
-        &["model.Bert.dense.", "model.Bert.classifier.", "model.Gpt2.score."];
+    const HEAD: &'static [&'static str] = &[
+        "model.Bert.dense.",
+        "model.Bert.classifier.",
+        "model.Gpt2.score.",
+        "model.Bilstm.classifier.",
+    ];
 
     fn loss(&self, batch: TextBatch) -> Tensor<1> {
         let TextBatch { ids, pad, targets } = batch;

@@ -138,9 +138,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             (config, model)
         }
         None => {
-            let mut sizes = recipe.model.bert(&recipe.tokenizer, tokenizer.vocab_size())?;
-            sizes.set_labels(&labels);
-            let config = TextConfig::Bert(sizes);
+            let mut config = recipe.model.config(&recipe.tokenizer, tokenizer.vocab_size())?;
+            config.set_labels(&labels);
             let model = config.init(labels.len(), &device);
             (config, model)
         }
@@ -170,11 +169,11 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     match &mut model {
         TextModel::Bert(model) => model.encoder.recompute = recipe.train.activation_checkpointing,
-        TextModel::Gpt2(_) if recipe.train.activation_checkpointing => {
-            let problem = "is for encoders, not for GPT-2";
+        TextModel::Gpt2(_) | TextModel::Bilstm(_) if recipe.train.activation_checkpointing => {
+            let problem = "is for encoders, not for GPT-2 or a BiLSTM";
             bail!(RecipeError::value("train.activation_checkpointing", problem));
         }
-        TextModel::Gpt2(_) => {}
+        TextModel::Gpt2(_) | TextModel::Bilstm(_) => {}
     }
     let max_len = recipe.tokenizer.max_len.min(config.longest());
     let examples = |rows: &[Row]| examples(rows, &labels, &tokenizer, max_len);

@@ -45,18 +45,47 @@ pub struct Corpus {
 /// A data set by its id, whose files lie in `folder`: `tinyshakespeare` and `chinese-poetry` by character, `ptb` by word,
 /// the texts of a classification set by `vocab_size` pieces.
 pub fn load(id: &str, folder: &Path, vocab_size: usize) -> anyhow::Result<Corpus> {
-    let read = |name: &str| read(id, folder, name);
     match id {
-        "tinyshakespeare" => characters(&read("input.txt")?),
-        "ptb" => words([&read("train.txt")?, &read("valid.txt")?, &read("test.txt")?]),
+        "tinyshakespeare" => characters(&read(id, folder, "input.txt")?),
+        "ptb" => words(penn(id, folder)?.each_ref().map(String::as_str)),
         "chinese-poetry" => {
-            let part = |name| verse::read(&read(name)?).with_context(|| name.to_string());
-            let parts = [part("train.jsonl")?, part("valid.jsonl")?, part("test.jsonl")?];
-            let parts = parts.each_ref().map(|text| text.chars().collect::<Vec<char>>());
-            by_character(&parts, RARE)
+            let parts = verses(id, folder)?;
+            by_character(&parts.each_ref().map(|text| text.chars().collect::<Vec<char>>()), RARE)
         }
         _ => pieces(&text(id, folder)?, vocab_size),
     }
+}
+
+/// The same parts by the tokens of a checkpoint, which may have been trained on them: one that learns on must not read what
+/// it is judged by.
+pub fn load_with(id: &str, folder: &Path, tokenizer: TextTokenizer) -> anyhow::Result<Corpus> {
+    match id {
+        "tinyshakespeare" => tokens(&read(id, folder, "input.txt")?, Unit::Character, tokenizer),
+        "ptb" => {
+            let parts = penn(id, folder)?;
+            // A model of these words knows the end of a line as a word.
+            let ended = tokenizer.token_id(END).is_some();
+            let line =
+                |line: &str| if ended { format!("{line} {END}") } else { format!("{line}\n") };
+            Ok(in_parts(parts, tokenizer, line))
+        }
+        "chinese-poetry" => {
+            Ok(in_parts(verses(id, folder)?, tokenizer, |line| format!("{line}\n")))
+        }
+        _ => tokens(&text(id, folder)?, Unit::Piece, tokenizer),
+    }
+}
+
+/// Training, validation and test part of the Penn Treebank.
+fn penn(id: &str, folder: &Path) -> anyhow::Result<[String; 3]> {
+    let part = |name| read(id, folder, name);
+    Ok([part("train.txt")?, part("valid.txt")?, part("test.txt")?])
+}
+
+/// Training, validation and test part of the verse.
+fn verses(id: &str, folder: &Path) -> anyhow::Result<[String; 3]> {
+    let part = |name| verse::read(&read(id, folder, name)?).with_context(|| name.to_string());
+    Ok([part("train.jsonl")?, part("valid.jsonl")?, part("test.jsonl")?])
 }
 
 fn read(id: &str, folder: &Path, name: &str) -> anyhow::Result<String> {
@@ -122,8 +151,7 @@ pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
     by_piece(lines, |train| train_byte_bpe(train.iter().copied(), vocab_size, 2, false))
 }
 
-/// One text by the tokens of a checkpoint. It is split as a model of this unit had it, which may be what the checkpoint is: one
-/// that learns on must not read what it is judged by.
+/// One text by the tokens of a checkpoint, split as a model of this unit had it.
 pub fn tokens(text: &str, unit: Unit, tokenizer: TextTokenizer) -> anyhow::Result<Corpus> {
     let cut = match unit {
         Unit::Character => text.split_inclusive(|_: char| true).collect(),
@@ -132,16 +160,18 @@ pub fn tokens(text: &str, unit: Unit, tokenizer: TextTokenizer) -> anyhow::Resul
     by_piece(cut, |_| Ok::<_, anyhow::Error>(tokenizer))
 }
 
-/// What [`load`] splits a data set's text by.
-pub fn unit(id: &str) -> Unit {
-    if id == "tinyshakespeare" { Unit::Character } else { Unit::Piece }
+/// Texts by the tokens of a checkpoint; `read` is what it reads of a line without its end.
+fn in_parts(parts: [String; 3], tokenizer: TextTokenizer, read: impl Fn(&str) -> String) -> Corpus {
+    let ids = |line: &str| tokenizer.encode_with(&read(line), usize::MAX, false);
+    let [train, valid, test] = parts.map(|text| Stream {
+        ids: text.lines().flat_map(ids).collect(),
+        characters: text.chars().count(),
+    });
+    Corpus { vocab_size: tokenizer.vocab_size(), tokenizer, train, valid, test }
 }
 
-/// The text of a data set, by its id: of a classification set what its training rows say, a row a line.
-pub fn text(id: &str, folder: &Path) -> anyhow::Result<String> {
-    if id == "tinyshakespeare" {
-        return read(id, folder, "input.txt");
-    }
+/// The text of a classification set: what its training rows say, a row a line.
+fn text(id: &str, folder: &Path) -> anyhow::Result<String> {
     ensure!(
         manifest::layout(id).is_some(),
         "data set `{id}` is not one to model language on: tinyshakespeare, ptb, chinese-poetry, or one of text classification"
@@ -256,6 +286,34 @@ mod tests {
         };
         check(characters(&text).unwrap(), Unit::Character);
         check(pieces(&text, 300).unwrap(), Unit::Piece);
+    }
+
+    /// And so has one of a set that comes in parts: words and characters that are not in the training part stay unknown.
+    #[test]
+    fn a_checkpoint_of_a_known_set_reads_its_parts_again() {
+        let home = tempfile::tempdir().unwrap();
+        let check = |id: &str, ending: &str, texts: [&str; 3]| {
+            for (part, text) in ["train", "valid", "test"].iter().zip(texts) {
+                fs::write(home.path().join(format!("{part}.{ending}")), text).unwrap();
+            }
+            let made = load(id, home.path(), 300).unwrap();
+            let parts = [made.train, made.valid, made.test];
+            let again = load_with(id, home.path(), made.tokenizer).unwrap();
+            assert_eq!([again.train, again.valid, again.test], parts, "{id}");
+            assert_eq!(again.vocab_size, made.vocab_size);
+            assert!(parts.iter().all(|part| part.ids.len() > 4));
+        };
+        let lines = " the cat <unk> on the mat \n\n a dog sat \n";
+        check("ptb", "txt", [lines, " the dog ran off \n", " a cat sat on a bird \n"]);
+        let poem = |text: &str| {
+            format!("{{\"form\": \"tang\", \"title\": \"春\", \"text\": \"{text}\"}}\n")
+        };
+        let train = poem("春眠不覺曉，處處聞啼鳥。").repeat(3);
+        check("chinese-poetry", "jsonl", [&train, &poem("春眠聞鳥。"), &poem("夜來風雨聲。")]);
+        // Another tokenizer reads lines as they are.
+        let pieces = pieces(&"the cat sat on the mat\n".repeat(40), 300).unwrap();
+        let read = load_with("ptb", home.path(), pieces.tokenizer).unwrap();
+        assert_eq!(read.tokenizer.decode(&read.valid.ids), " the dog ran off \n");
     }
 
     #[test]

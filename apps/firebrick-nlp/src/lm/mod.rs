@@ -5,6 +5,7 @@ pub mod causal;
 pub mod corpus;
 pub mod evaluate;
 pub mod ladder;
+pub mod prune;
 pub mod recipe;
 pub mod train;
 pub mod verse;

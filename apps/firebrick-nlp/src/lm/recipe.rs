@@ -93,7 +93,7 @@ impl Default for DataRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelRecipe {
-    /// Folder or name of a GPT-2, Llama, Mistral or Qwen to go on from, with its own sizes and tokenizer.
+    /// Folder or name of a GPT-2, Llama, Mistral, Qwen or recurrent model to go on from, with its own sizes and tokenizer.
     pub pretrained: Option<String>,
     pub family: Family,
     pub hidden_size: usize,
@@ -192,7 +192,8 @@ impl Check for Recipe {
         if let Some((key, _)) = idle.iter().find(|(_, idle)| *idle) {
             return fail(&format!("model.{key}"), "is not a key of this family".into());
         }
-        if self.data.warm_up > 0 && gpt2 {
+        // Beside a checkpoint, that one's family counts.
+        if self.data.warm_up > 0 && gpt2 && model.pretrained.is_none() {
             return fail("data.warm_up", "is for recurrent models".into());
         }
         model.lora.check(model.pretrained.as_ref(), &self.train)?;

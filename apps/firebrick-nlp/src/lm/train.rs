@@ -13,7 +13,7 @@ use firebrick_core::{
         AnyModel,
         gpt2::{self, Gpt2LmHead},
         llama::{self, LlamaForCausalLm},
-        recurrent::RecurrentForCausalLm,
+        recurrent::{self, RecurrentForCausalLm},
     },
     checkpoint::{
         Source,
@@ -152,12 +152,12 @@ impl Recipe {
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
         };
         if let Some(source) = places.checkpoint(self.model.pretrained.as_ref())? {
-            let (text, unit) = match (&self.data.dataset, &self.data.train) {
-                (Some(id), _) => (corpus::text(id, &(places.data)(id)?)?, corpus::unit(id)),
-                (None, Some(file)) => (read(file)?, self.data.unit),
+            let tokenizer = TextTokenizer::open(&source)?;
+            return match (&self.data.dataset, &self.data.train) {
+                (Some(id), _) => corpus::load_with(id, &(places.data)(id)?, tokenizer),
+                (None, Some(file)) => corpus::tokens(&read(file)?, self.data.unit, tokenizer),
                 (None, None) => bail!("the recipe names no text"),
             };
-            return corpus::tokens(&text, unit, TextTokenizer::open(&source)?);
         }
         match (&self.data.dataset, &self.data.train) {
             (Some(id), _) => corpus::load(id, &(places.data)(id)?, self.data.vocab_size),
@@ -296,12 +296,28 @@ fn go_on(
             let (longest, size) = (config.max_position_embeddings, config.vocab_size);
             (ModelConfig::Llama(config), LanguageModel::Llama(model.materialize()), longest, size)
         }
+        recurrent::MODEL_TYPE => {
+            let RecurrentForCausalLm { config, model } =
+                RecurrentForCausalLm::load(source, device)?;
+            let size = config.vocab_size;
+            let model = LanguageModel::Recurrent(model.materialize());
+            (ModelConfig::Recurrent(config), model, usize::MAX, size)
+        }
         other => {
-            let problem =
-                format!("is a {other}; a GPT-2, Llama, Mistral or Qwen can be fine-tuned");
+            let problem = format!(
+                "is a {other}; a GPT-2, Llama, Mistral, Qwen or recurrent model can be trained on"
+            );
             return Err(RecipeError::value("model.pretrained", problem).into());
         }
     };
+    if recipe.data.warm_up > 0 && !model.carries_state() {
+        let problem = format!("is for recurrent models, and the checkpoint is a {family}");
+        return Err(RecipeError::value("data.warm_up", problem).into());
+    }
+    if recipe.model.lora.r > 0 && model.carries_state() {
+        let problem = "has no linear layers to adapt in a recurrent model";
+        return Err(RecipeError::value("model.lora", problem).into());
+    }
     if recipe.data.window > longest {
         let problem = format!("is {}, but the checkpoint reads {longest}", recipe.data.window);
         return Err(RecipeError::value("data.window", problem).into());

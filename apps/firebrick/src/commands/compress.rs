@@ -43,7 +43,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let prune = args.prune.as_deref().map(Prune::parse).transpose().map_err(usage)?;
     if args.quantize.is_none() && prune.is_none() {
         return Err(usage(
-            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, channels=0.5 or layers=2"
+            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, heads=0.5, channels=0.5 or layers=2"
                 .into(),
         ));
     }

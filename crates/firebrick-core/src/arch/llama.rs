@@ -10,6 +10,8 @@
 //! `B` batch, `T` tokens, `C` channels (`hidden_size`), `H` query heads, `G` key and value heads, `D` channels of a
 //! head, `V` vocabulary.
 
+mod prune;
+
 use std::path::Path;
 
 use burn::{module::Module, prelude::*};

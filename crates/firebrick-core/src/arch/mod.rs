@@ -5,6 +5,7 @@
 pub mod ast;
 pub mod bart;
 pub mod bert;
+pub mod bilstm;
 pub mod clip;
 pub mod clip_rnn;
 pub mod convnext;
@@ -84,6 +85,7 @@ const FAMILIES: &[(&str, Open)] = &[
     ("mobilenet_v2", |s, d| boxed(mobilenet_v2::MobileNetV2ForImageClassification::load(s, Head::Own, d))),
     ("resnet", |s, d| boxed(resnet::ResNetForImageClassification::load(s, Head::Own, d))),
     (recurrent::MODEL_TYPE, |s, d| boxed(recurrent::RecurrentForCausalLm::load(s, d))),
+    (bilstm::MODEL_TYPE, |s, d| boxed(bilstm::BilstmForSequenceClassification::load(s, d))),
     (motion::MODEL_TYPE, |s, d| boxed(motion::FirebrickMotion::load(s, d))),
     (clip_rnn::MODEL_TYPE, |s, d| boxed(clip_rnn::FirebrickClipRnn::load(s, Head::Own, d))),
     (deep_speech::MODEL_TYPE, |s, d| boxed(deep_speech::FirebrickDeepSpeech::load(s, d))),

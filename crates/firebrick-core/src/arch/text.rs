@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     bert::{self, BertClassifier, BertConfig, LoadedClassifier},
+    bilstm::{self, Bilstm, BilstmConfig, BilstmForSequenceClassification},
     gpt2::{self, Gpt2Classifier, Gpt2Config, Gpt2ForSequenceClassification},
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
 pub enum TextConfig {
     Bert(BertConfig),
     Gpt2(Gpt2Config),
+    Bilstm(BilstmConfig),
 }
 
 /// Label names by class index, of `id2label`.
@@ -65,14 +67,16 @@ impl TextConfig {
         match self {
             Self::Bert(config) => config.vocab_size,
             Self::Gpt2(config) => config.vocab_size,
+            Self::Bilstm(config) => config.vocab_size,
         }
     }
 
-    /// Longest sequence that has a position for every token.
+    /// Longest sequence that has a position for every token, or is no longer than what the model was trained on.
     pub fn longest(&self) -> usize {
         match self {
             Self::Bert(config) => config.longest(),
             Self::Gpt2(config) => config.n_positions,
+            Self::Bilstm(config) => config.max_length,
         }
     }
 
@@ -81,6 +85,16 @@ impl TextConfig {
         match self {
             Self::Bert(config) => config.labels(),
             Self::Gpt2(config) => labels_in_order(&config.id2label),
+            Self::Bilstm(config) => config.labels(),
+        }
+    }
+
+    /// Names the classes of a fresh model.
+    pub fn set_labels(&mut self, labels: &[String]) {
+        match self {
+            Self::Bert(config) => config.set_labels(labels),
+            Self::Gpt2(config) => config.set_labels(labels),
+            Self::Bilstm(config) => config.set_labels(labels),
         }
     }
 
@@ -89,6 +103,7 @@ impl TextConfig {
         match self {
             Self::Bert(config) => config.check_split(members),
             Self::Gpt2(_) => Err("is for encoders, not for GPT-2".into()),
+            Self::Bilstm(_) => Err("is for encoders, not for a BiLSTM".into()),
         }
     }
 
@@ -97,14 +112,16 @@ impl TextConfig {
         match self {
             Self::Bert(config) => TextModel::Bert(config.init_classifier(labels, device)),
             Self::Gpt2(config) => TextModel::Gpt2(config.init_classifier(labels, device)),
+            Self::Bilstm(config) => TextModel::Bilstm(config.init(labels, device)),
         }
     }
 
-    /// `config.json` in the names that `transformers` reads.
+    /// `config.json` in the names that `transformers` reads, where it has the architecture.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Bert(config) => config.to_json(),
             Self::Gpt2(config) => config.classifier_json(),
+            Self::Bilstm(config) => config.to_json(),
         }
     }
 
@@ -120,6 +137,7 @@ impl TextConfig {
         match self {
             Self::Bert(config) => config.model_type.classifier_name(field.strip_prefix("Bert.")?),
             Self::Gpt2(_) => gpt2::classifier_name(field.strip_prefix("Gpt2.")?),
+            Self::Bilstm(_) => bilstm::checkpoint_name(field.strip_prefix("Bilstm.")?),
         }
     }
 
@@ -128,14 +146,16 @@ impl TextConfig {
         match self {
             Self::Bert(config) => config.model_type.head_modules(),
             Self::Gpt2(_) => &["score"],
+            Self::Bilstm(_) => &["classifier"],
         }
     }
 
-    /// The layers that an adapter is for where nothing else is said: query and value.
+    /// The layers that an adapter is for where nothing else is said: query and value. A BiLSTM has none of these.
     pub fn lora_targets(&self) -> &'static [&'static str] {
         match self {
             Self::Bert(config) => config.model_type.lora_targets(),
             Self::Gpt2(_) => &["c_attn"],
+            Self::Bilstm(_) => &[],
         }
     }
 }
@@ -146,6 +166,7 @@ impl TextConfig {
 pub enum TextModel {
     Bert(BertClassifier),
     Gpt2(Gpt2Classifier),
+    Bilstm(Bilstm),
 }
 
 impl TextModel {
@@ -161,6 +182,7 @@ impl TextModel {
         match self {
             Self::Bert(model) => model.encoder.words(ids),
             Self::Gpt2(model) => model.words(ids),
+            Self::Bilstm(model) => model.words(ids),
         }
     }
 
@@ -174,6 +196,7 @@ impl TextModel {
         match self {
             Self::Bert(model) => model.classify(model.encoder.forward_words(words, ids, None, pad)),
             Self::Gpt2(model) => model.forward_words(words, pad),
+            Self::Bilstm(model) => model.forward_words(words, pad),
         }
     }
 
@@ -181,7 +204,7 @@ impl TextModel {
     pub fn split(self, split: &Split) -> Self {
         match self {
             Self::Bert(model) => Self::Bert(model.split(split)),
-            Self::Gpt2(_) => unreachable!("a GPT-2 goes whole to every process"),
+            Self::Gpt2(_) | Self::Bilstm(_) => unreachable!("it goes whole to every process"),
         }
     }
 
@@ -189,7 +212,7 @@ impl TextModel {
     pub fn join(self, split: &Split) -> Result<Self, Lost> {
         match self {
             Self::Bert(model) => model.join(split).map(Self::Bert),
-            Self::Gpt2(_) => Ok(self),
+            Self::Gpt2(_) | Self::Bilstm(_) => Ok(self),
         }
     }
 
@@ -198,6 +221,7 @@ impl TextModel {
         match self {
             Self::Bert(model) => Self::Bert(model.tempered(temperature)),
             Self::Gpt2(model) => Self::Gpt2(model.tempered(temperature)),
+            Self::Bilstm(model) => Self::Bilstm(model.tempered(temperature)),
         }
     }
 
@@ -206,6 +230,7 @@ impl TextModel {
         match self {
             Self::Bert(model) => model.labels(),
             Self::Gpt2(model) => model.labels(),
+            Self::Bilstm(model) => model.labels(),
         }
     }
 }
@@ -219,10 +244,11 @@ pub struct TextClassifierModel {
 impl TextClassifierModel {
     /// Opens a folder with a classifier. Every parameter is filled from it.
     pub fn load(source: &Source, device: &Device) -> Result<Self, LoadError> {
-        match is_gpt2(source)? {
-            true => Gpt2ForSequenceClassification::load(source, device).map(Self::from),
-            false => bert::load_classifier(source, device).map(Self::from),
-        }
+        Ok(match family(source)? {
+            Family::Bert => bert::load_classifier(source, device)?.into(),
+            Family::Gpt2 => Gpt2ForSequenceClassification::load(source, device)?.into(),
+            Family::Bilstm => BilstmForSequenceClassification::load(source, device)?.into(),
+        })
     }
 
     /// Opens a checkpoint to go on from: with its own head if it has just these labels, else with a fresh one.
@@ -231,19 +257,33 @@ impl TextClassifierModel {
         labels: &[String],
         device: &Device,
     ) -> Result<Self, LoadError> {
-        match is_gpt2(source)? {
-            true => {
-                Gpt2ForSequenceClassification::pretrained(source, labels, device).map(Self::from)
+        Ok(match family(source)? {
+            Family::Bert => bert::load_pretrained(source, labels, device)?.into(),
+            Family::Gpt2 => {
+                Gpt2ForSequenceClassification::pretrained(source, labels, device)?.into()
             }
-            false => bert::load_pretrained(source, labels, device).map(Self::from),
-        }
+            Family::Bilstm => {
+                BilstmForSequenceClassification::pretrained(source, labels, device)?.into()
+            }
+        })
     }
 }
 
-fn is_gpt2(source: &Source) -> Result<bool, LoadError> {
+enum Family {
+    Bert,
+    Gpt2,
+    Bilstm,
+}
+
+fn family(source: &Source) -> Result<Family, LoadError> {
     source.config_as(|value| {
-        config::check_model_type(value, &["bert", "roberta", "distilbert", "gpt2"])?;
-        Ok(value["model_type"] == "gpt2")
+        let known = ["bert", "roberta", "distilbert", "gpt2", bilstm::MODEL_TYPE];
+        config::check_model_type(value, &known)?;
+        Ok(match value["model_type"].as_str() {
+            Some("gpt2") => Family::Gpt2,
+            Some(bilstm::MODEL_TYPE) => Family::Bilstm,
+            _ => Family::Bert,
+        })
     })
 }
 
@@ -256,6 +296,12 @@ impl From<LoadedClassifier> for TextClassifierModel {
 impl From<Gpt2ForSequenceClassification> for TextClassifierModel {
     fn from(loaded: Gpt2ForSequenceClassification) -> Self {
         Self { config: TextConfig::Gpt2(loaded.config), model: TextModel::Gpt2(loaded.model) }
+    }
+}
+
+impl From<BilstmForSequenceClassification> for TextClassifierModel {
+    fn from(loaded: BilstmForSequenceClassification) -> Self {
+        Self { config: TextConfig::Bilstm(loaded.config), model: TextModel::Bilstm(loaded.model) }
     }
 }
 

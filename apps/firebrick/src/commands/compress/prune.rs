@@ -11,7 +11,11 @@ use firebrick_compress::{
 use firebrick_core::checkpoint::Source;
 use firebrick_nlp::{
     classification::{corpus, prune::without_neurons, recipe::Recipe},
-    lm,
+    lm::{
+        self,
+        causal::{WindowSettings, Windows},
+        prune::without_heads,
+    },
 };
 use firebrick_train::job::Recipe as _;
 use toml::{Table, Value};
@@ -26,29 +30,25 @@ use crate::{
 /// Training rows that tell which layers are missed least.
 const ROWS: usize = 256;
 
-/// What goes: a share of the feed-forward neurons of every layer, or of the channels of every stage; or whole layers.
+/// What goes: a share of the feed-forward neurons of every layer, of its attention heads, or of the channels of every stage; or
+/// whole layers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Prune {
     Neurons(f64),
+    Heads(f64),
     Channels(f64),
     /// A share of them below 1, else so many.
     Layers(f64),
 }
 
 impl Prune {
-    /// `neurons=0.5`, `channels=0.25`, `layers=0.5`, `layers=2`
+    /// `neurons=0.5`, `heads=0.5`, `channels=0.25`, `layers=0.5`, `layers=2`
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if text.contains("heads") {
-            return Err(
-                "--prune heads: config.json has no place for fewer heads of the same size, so that \
-                        transformers would not open the result; neurons=0.5 works"
-                    .into(),
-            );
-        }
         let parsed = text.split_once('=').and_then(|(what, amount)| {
             let amount = amount.parse::<f64>().ok().filter(|amount| *amount > 0.0)?;
             match what {
                 "neurons" if amount < 1.0 => Some(Self::Neurons(amount)),
+                "heads" if amount < 1.0 => Some(Self::Heads(amount)),
                 "channels" if amount < 1.0 => Some(Self::Channels(amount)),
                 "layers" if amount < 1.0 || amount.fract() == 0.0 => Some(Self::Layers(amount)),
                 _ => None,
@@ -56,7 +56,7 @@ impl Prune {
         });
         parsed.ok_or_else(|| {
             format!(
-                "--prune `{text}` is not like neurons=0.5, channels=0.5, layers=0.5 or layers=2"
+                "--prune `{text}` is not like neurons=0.5, heads=0.5, channels=0.5, layers=0.5 or layers=2"
             )
         })
     }
@@ -65,6 +65,7 @@ impl Prune {
     pub(super) fn name(self) -> String {
         match self {
             Self::Neurons(share) => format!("neurons-{share}"),
+            Self::Heads(share) => format!("heads-{share}"),
             Self::Channels(share) => format!("channels-{share}"),
             Self::Layers(amount) => format!("layers-{amount}"),
         }
@@ -73,6 +74,7 @@ impl Prune {
     pub(super) fn method(self) -> String {
         let (share, what) = match self {
             Self::Neurons(share) => (share, "feed-forward neurons of each layer"),
+            Self::Heads(share) => (share, "attention heads of each layer"),
             Self::Channels(share) => (share, "channels of each stage"),
             Self::Layers(share) if share < 1.0 => (share, "layers"),
             Self::Layers(count) => return format!("taking out {count} layers"),
@@ -87,6 +89,7 @@ impl Job<'_> {
         let family = config["model_type"].as_str().unwrap_or_default();
         let share = match prune {
             Prune::Neurons(share) => share,
+            Prune::Heads(share) => return self.without_heads(family, share, target),
             Prune::Channels(_) if family != "resnet" => {
                 let message = format!("--prune channels is for a ResNet, not for {family}");
                 return Err(Failure::text(USAGE, message));
@@ -116,6 +119,23 @@ impl Job<'_> {
                 .line("the training rows are not here: neurons are chosen by their weights");
         }
         Ok(without_neurons(&self.source, share, &rows, &self.device, target)?)
+    }
+
+    /// Takes groups of heads out, by what the training text of the model's recipe says of them.
+    fn without_heads(&self, family: &str, share: f64, target: &Path) -> Outcome {
+        if !["llama", "mistral", "qwen2", "qwen3"].contains(&family) {
+            let message = format!(
+                "--prune heads is for Llama, Mistral and Qwen; the config.json of a {family} has no place for fewer heads of \
+                 the same size, so that transformers would not open the result"
+            );
+            return Err(Failure::text(USAGE, message));
+        }
+        let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
+        let recipe: lm::recipe::Recipe = opened.parse(&[])?;
+        let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
+        let settings = WindowSettings { tokens: recipe.data.window, warm_up: 0 };
+        let windows = Windows::new(corpus.train.ids, settings)?;
+        Ok(without_heads(&self.source, share, &windows, &self.device, target)?)
     }
 
     /// Takes layers out one by one, each time that without which the model does least badly on rows it was trained on.
@@ -187,9 +207,10 @@ impl Job<'_> {
         {
             data.remove("vocab_size");
         }
-        // Its files lie where the recipe was.
-        for (_, value) in recipe.get_mut("data").and_then(Value::as_table_mut).into_iter().flatten()
-        {
+        // Its files lie where the recipe was, and so does a teacher.
+        let tables =
+            recipe.iter_mut().filter(|(key, _)| ["data", "distill"].contains(&key.as_str()));
+        for (_, value) in tables.filter_map(|(_, table)| table.as_table_mut()).flatten() {
             if let Some(path) =
                 value.as_str().map(|file| opened.base.join(file)).filter(|path| path.exists())
             {
