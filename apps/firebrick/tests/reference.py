@@ -9,7 +9,7 @@
   reference.py onnx DIR       runs every NAME.onnx in DIR on random inputs, which become NAME-in.npz, and keeps the logits
   reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
   reference.py classifier DIR makes a random GPT-2 that classifies in DIR/gpt2, with inputs and logits as `onnx` names them
-  reference.py decoder DIR NAME  random tokens and what the decoder in DIR/NAME says of them, named as `onnx` does
+  reference.py decoder DIR NAME..  random tokens and what the decoders in DIR/NAME say of them, named as `onnx` does; their heads
   reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
   reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, whether tokens are the same, and
                               how the real llama.cpp continues a prompt beside how transformers does
@@ -234,17 +234,19 @@ def llamas(directory):
     return list(models)
 
 
-def decoder(directory, name):
+def decoder(directory, *names):
     import numpy as np
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(os.path.join(directory, name)).eval()
-    used = np.arange(17) < np.array([[17], [9], [4]])
-    ids = np.where(used, np.random.default_rng(8).integers(3, 300, (3, 17)), 0)
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor(ids)).logits.numpy()
-    np.savez(os.path.join(directory, f"{name}-in.npz"), input_ids=ids)
-    np.save(os.path.join(directory, f"{name}-expected.npy"), logits)
-    return {"heads": model.config.num_attention_heads, "parameters": model.num_parameters()}
+    heads = []
+    for name in names:
+        model = transformers.AutoModelForCausalLM.from_pretrained(os.path.join(directory, name)).eval()
+        ids = np.random.default_rng(8).integers(3, 300, (3, 17))
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor(ids)).logits.numpy()
+        np.savez(os.path.join(directory, f"{name}-in.npz"), input_ids=ids)
+        np.save(os.path.join(directory, f"{name}-expected.npy"), logits)
+        heads.append(model.config.num_attention_heads)
+    return heads
 
 
 def gguf(directory):
