@@ -660,3 +660,13 @@ fn compression() {
         command.current_dir(home).args(["eval", "small", "--data", "rows.csv"]).output().unwrap();
     assert_eq!(output.status.code(), Some(5));
 }
+
+/// The model leaves these numbers out when it is not held to them.
+#[test]
+fn a_translation_keeps_its_numbers() {
+    let home = tempfile::tempdir().unwrap();
+    for (text, number) in [("这本书要25美元。", "25"), ("我有12个苹果。", "12")] {
+        let said = run(home.path(), &["nlp", "translate", "--model", "tatoeba-zh-en", text]);
+        assert!(said.contains(number), "{text}: {said}");
+    }
+}

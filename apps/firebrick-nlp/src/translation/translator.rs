@@ -183,7 +183,8 @@ impl Translator {
     /// Of a placeholder.
     fn token(&self, placeholder: char) -> Option<i64> {
         let spans = self.writer.tokenizer.encode_spans(&placeholder.to_string(), usize::MAX);
-        spans.into_iter().find(|(_, span)| !span.is_empty()).map(|(id, _)| i64::from(id))
+        // The last, for a vocabulary may have a space before every text.
+        spans.into_iter().rfind(|(_, span)| !span.is_empty()).map(|(id, _)| i64::from(id))
     }
 
     /// What of a text was to be carried over and is not in its translation.
