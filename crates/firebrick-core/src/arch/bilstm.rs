@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    AnyModel, Output, architecture, image,
+    AnyModel, Output, architecture,
+    image::{self, Head},
     inputs::{InputError, Inputs, check_length},
     text::{classes, labels_in_order, numbered},
 };
@@ -232,13 +233,8 @@ impl BilstmForSequenceClassification {
             return Self::load(source, device);
         }
         config.set_labels(labels);
-        let weights = source.weights()?;
-        let coverage = Coverage { ignored: &["classifier."], fresh: &["classifier."] };
-        let name = |field: &str| match field.starts_with("classifier.") {
-            true => None,
-            false => checkpoint_name(field),
-        };
-        let model = tensors::fill(config.init(labels.len(), device), &weights, &coverage, name)?;
+        let (head, model) = (Head::Fresh(labels.len()), config.init(labels.len(), device));
+        let model = image::fill(source, model, head, &[], checkpoint_name)?;
         Ok(Self { config, model })
     }
 }

@@ -57,7 +57,18 @@ pub(super) fn fill<M: Module>(
 ) -> Result<M, LoadError> {
     const CLASSIFIER: &[&str] = &["classifier."];
     let fresh = if head == Head::Own { &[] } else { CLASSIFIER };
-    let coverage = Coverage { ignored: &[ignored, fresh].concat(), fresh };
+    fill_but(source, model, fresh, &[ignored, fresh].concat(), name)
+}
+
+/// Fills `model`, but for the fields that begin with one of `fresh`.
+pub(super) fn fill_but<M: Module>(
+    source: &Source,
+    model: M,
+    fresh: &[&str],
+    ignored: &[&str],
+    name: impl Fn(&str) -> Option<String>,
+) -> Result<M, LoadError> {
+    let coverage = Coverage { ignored, fresh };
     let name = |field: &str| match fresh.iter().any(|part| field.starts_with(part)) {
         true => None,
         false => name(field),

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     AnyModel, Output, architecture,
-    image::Head,
+    image::{self, Head},
     inputs::{InputError, Inputs},
     vit::{EncoderConfig, LAYERS, check_grid, token, yes},
 };
@@ -26,7 +26,7 @@ use crate::{
     checkpoint::{
         LoadError, Source, config,
         names::{Names, rename},
-        tensors::{self, Coverage, SaveType},
+        tensors::{self, SaveType},
     },
     layers::{
         attention::Mask,
@@ -250,19 +250,13 @@ impl VideoMaeForVideoClassification {
             Ok((VideoMaeConfig::from_json(&value)?, pretrained))
         })?;
         config.num_labels = head.labels(config.num_labels);
-        let (fresh, ignored): (&[&str], &[&str]) = match (head, pretrained) {
-            (Head::Own, _) => (&[], &[]),
-            (_, false) => (&["classifier."], &["classifier."]),
-            (_, true) => {
-                (&["classifier.", "norm.Mean."], &["decoder.", "encoder_to_decoder.", "mask_token"])
-            }
+        let model = config.init(device);
+        let model = if pretrained {
+            let decoder = ["decoder.", "encoder_to_decoder.", "mask_token"];
+            image::fill_but(source, model, &["classifier.", "norm.Mean."], &decoder, name)?
+        } else {
+            image::fill(source, model, head, &[], name)?
         };
-        let name = |field: &str| match fresh.iter().any(|part| field.starts_with(part)) {
-            true => None,
-            false => name(field),
-        };
-        let coverage = Coverage { ignored, fresh };
-        let model = tensors::fill(config.init(device), &source.weights()?, &coverage, name)?;
         Ok(Self { config, model })
     }
 }
