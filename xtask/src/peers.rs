@@ -25,7 +25,15 @@ struct Row {
     checkpoint: Option<(&'static str, &'static str)>,
     /// Archive in `shared/data`.
     data: Option<&'static str>,
+    /// What our weights are stored as; f32 where nothing is said.
+    dtype: Option<&'static str>,
     peers: &'static [&'static str],
+}
+
+impl Row {
+    fn name(&self) -> String {
+        self.dtype.map_or(self.workload.into(), |dtype| format!("{}-{dtype}", self.workload))
+    }
 }
 
 const fn row(
@@ -34,7 +42,16 @@ const fn row(
     data: Option<&'static str>,
     peers: &'static [&'static str],
 ) -> Row {
-    Row { workload, checkpoint, data, peers }
+    Row { workload, checkpoint, data, dtype: None, peers }
+}
+
+const fn stored(
+    workload: &'static str,
+    checkpoint: Option<(&'static str, &'static str)>,
+    dtype: &'static str,
+    peers: &'static [&'static str],
+) -> Row {
+    Row { workload, checkpoint, data: None, dtype: Some(dtype), peers }
 }
 
 const BERT: Option<(&str, &str)> = Some(("bert-base", "bert-base"));
@@ -49,7 +66,7 @@ const WHISPER: Option<(&str, &str)> = Some(("whisper-base", "whisper-base"));
 /// Shipped in int8, here written in f32.
 const TRANSLATOR: Option<(&str, &str)> = Some(("multi30k-en-de", "multi30k-en-de"));
 
-/// In f32 all of them. The first peer is the one to be measured against.
+/// The first peer is the one to be measured against.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     //  workload          checkpoint  data                    peers
@@ -71,6 +88,12 @@ const ROWS: &[Row] = &[
     row("train-gpt-b12",  None,       Some("tinyshakespeare"), &["torch-eager"]),
     row("train-bert-b8",  BERT,       None,                   &["torch-eager"]),
     row("start-bert",     BERT,       None,                   &["ort-f32", "torch-eager"]),
+    stored("bert-b1",     BERT,       "int8",                 &["ort-int8", "torch-int8-dyn"]),
+    stored("bert-b8",     BERT,       "int8",                 &["ort-int8", "torch-int8-dyn"]),
+    stored("gpt2-decode", GPT2,       "int8",                 &["ort-int8"]),
+    stored("llm-decode",  QWEN,       "bf16",                 &["llamacpp-bf16"]),
+    stored("llm-decode",  QWEN,       "int8",                 &["llamacpp-q8_0"]),
+    stored("llm-decode",  QWEN,       "int4",                 &["llamacpp-q4_0"]),
 ];
 
 /// What we take from a line that a benchmark printed.
@@ -100,11 +123,11 @@ fn options(args: &[String]) -> anyhow::Result<Options> {
         match arg.as_str() {
             "--rounds" => options.rounds = value()?.parse().context("--rounds is a number")?,
             "--binary" => options.binary = Some(value()?.into()),
-            name if ROWS.iter().any(|row| row.workload == name) => {
+            name if ROWS.iter().any(|row| row.name() == name) => {
                 options.workloads.push(name.into());
             }
             other => {
-                let names: Vec<&str> = ROWS.iter().map(|row| row.workload).collect();
+                let names: Vec<String> = ROWS.iter().map(Row::name).collect();
                 bail!(
                     "no workload or option {other:?}: --rounds N, --binary PATH, {}",
                     names.join(", ")
@@ -147,9 +170,8 @@ pub fn run(
         },
         shared,
     };
-    let asked = |row: &&Row| {
-        options.workloads.is_empty() || options.workloads.iter().any(|name| name == row.workload)
-    };
+    let asked =
+        |row: &&Row| options.workloads.is_empty() || options.workloads.contains(&row.name());
     let rows: Vec<&Row> = ROWS.iter().filter(asked).collect();
     for row in &rows {
         places.prepare(row)?;
@@ -163,8 +185,8 @@ pub fn run(
     for row in &rows {
         for round in 1..=rounds {
             for peer in std::iter::once(&"firebrick").chain(row.peers) {
-                eprintln!("{}: {peer}, {round} of {rounds}", row.workload);
-                let mut command = places.command(peer, row.workload);
+                eprintln!("{}: {peer}, {round} of {rounds}", row.name());
+                let mut command = places.command(peer, row);
                 let printed = command.stderr(Stdio::piped()).output();
                 let printed =
                     printed.with_context(|| format!("cannot start `{}`", line(&command)))?;
@@ -172,12 +194,13 @@ pub fn run(
                     // The other peers' figures stand without it.
                     let why = String::from_utf8_lossy(&printed.stderr);
                     let why = why.trim().lines().next_back().unwrap_or("no message").to_string();
-                    eprintln!("{}: {peer} failed: {why}", row.workload);
+                    eprintln!("{}: {peer} failed: {why}", row.name());
                     continue;
                 }
                 for text in String::from_utf8_lossy(&printed.stdout).lines() {
-                    if let Ok(figure) = serde_json::from_str::<Figure>(text) {
+                    if let Ok(mut figure) = serde_json::from_str::<Figure>(text) {
                         writeln!(log, "{text}").with_context(|| results.display().to_string())?;
+                        figure.workload = row.name();
                         figures.push(figure);
                     }
                 }
@@ -244,10 +267,26 @@ impl Places {
                 bail!("`{}` failed", line(&make));
             }
         }
+        if let (Some((_, folder)), Some((dtype, target))) = (row.checkpoint, self.stored(row))
+            && !target.join("config.json").exists()
+        {
+            let mut convert = Command::new(&self.binary);
+            convert.args(["models", "convert"]).arg(checkpoints.join(folder)).arg(target);
+            if status(convert.args(["--dtype", dtype]))? != 0 {
+                bail!("`{}` failed", line(&convert));
+            }
+        }
         Ok(())
     }
 
-    fn command(&self, peer: &str, workload: &str) -> Command {
+    /// The checkpoint of a row that is not stored as it was made.
+    fn stored(&self, row: &Row) -> Option<(&'static str, PathBuf)> {
+        let ((_, folder), dtype) = row.checkpoint.zip(row.dtype)?;
+        Some((dtype, self.root.join("stored").join(format!("{folder}-{dtype}"))))
+    }
+
+    fn command(&self, peer: &str, row: &Row) -> Command {
+        let workload = row.workload;
         let scripts = self.shared.join("peers");
         let mut command = match (peer, workload) {
             ("firebrick", _) => {
@@ -258,6 +297,9 @@ impl Places {
                     command.arg("--wait").arg(&self.binary);
                 }
                 command.args(["bench", workload]);
+                if let Some((_, folder)) = self.stored(row) {
+                    command.arg("--model").arg(folder);
+                }
                 command
             }
             // What the shared scripts do not have.
@@ -266,6 +308,12 @@ impl Places {
                     if workload == "train-gpt-b12" { "train_gpt.py" } else { "translate.py" };
                 let mut command = Command::new(&self.python);
                 command.arg(self.own.join(script)).arg(scripts);
+                command
+            }
+            // Its wheel; the scripts' `llama-cpp-python` has to be compiled.
+            (peer, "llm-decode") if peer.starts_with("llamacpp") => {
+                let mut command = Command::new(&self.python);
+                command.arg(self.own.join("llama.py")).arg(scripts).arg(peer);
                 command
             }
             (peer, "augment") => {

@@ -51,6 +51,10 @@ impl LoraRecipe {
             let problem = "goes not with `train.quantize`: what it adds to a weight is not rounded";
             return fail("model.lora.r", problem.into());
         }
+        if self.r > 0 && train.sparsity > 0.0 {
+            let problem = "goes not with `train.sparsity`: what it adds to a weight has no zeros";
+            return fail("model.lora.r", problem.into());
+        }
         Ok(())
     }
 

@@ -219,13 +219,18 @@ pub struct CompressArgs {
     pub gptq: Option<u32>,
     /// Take out a share of each layer's feed-forward neurons (--prune neurons=0.5) or attention heads (--prune heads=0.5), of
     /// the channels of a ResNet's stages (--prune channels=0.5) or of the layers (--prune layers=0.5), or so many layers
-    /// (--prune layers=2)
+    /// (--prune layers=2); or set a share of all weights to zero, which makes nothing smaller or faster (--prune weights=0.5)
     #[arg(long, value_name = "WHAT=AMOUNT")]
     pub prune: Option<String>,
     /// Then train for so many epochs on the model's own recipe: what --prune leaves, and with --quantize once more with
-    /// weights that are rounded in every step as they will be stored (quantisation-aware training)
+    /// weights that are rounded in every step as they will be stored (quantisation-aware training). Weights become zeros little by
+    /// little meanwhile
     #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub fine_tune: Option<u32>,
+    /// Let the original teach what is trained: it says what it thinks of texts that are spliced from the training rows.
+    /// Classification of texts only
+    #[arg(long, requires = "fine_tune")]
+    pub distill: bool,
     /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points or %
     /// more than it
     #[arg(long, value_name = "size<=25%,accuracy>=-0.5")]
@@ -236,8 +241,8 @@ pub struct CompressArgs {
     /// Part of the data that the candidates are measured on
     #[arg(long, value_name = "NAME")]
     pub split: Option<String>,
-    /// Also measure each weight alone as whole numbers
-    #[arg(long)]
+    /// Also measure each weight alone as whole numbers, and try candidates whose dearest weights stay wider
+    #[arg(long, requires = "quantize")]
     pub sensitivity: bool,
     #[command(flatten)]
     pub columns: ColumnArgs,

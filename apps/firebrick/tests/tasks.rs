@@ -467,8 +467,8 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
     let home = home.path();
     classifier(home);
     let prune = ["--prune", "neurons=0.5", "--fine-tune", "2", "--quantize", "int8", "--json"];
-    let report =
-        json(&run(home, &[&["compress", "mine", "--output", "small"], &prune[..]].concat()));
+    let compress = ["compress", "mine", "--output"];
+    let report = json(&run(home, &[&compress[..], &["small"], &prune[..]].concat()));
     let names: Vec<&str> = report["candidates"]
         .as_array()
         .unwrap()
@@ -485,6 +485,11 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
         .map(|candidate| candidate["measured"]["metrics"]["loss"].as_f64().unwrap())
         .collect();
     assert!(losses[2] < losses[1], "{losses:?}");
+    // The original teaches too.
+    let taught = ["taught", "--distill", "--json"];
+    let report = json(&run(home, &[&compress[..], &taught, &prune[..4]].concat()));
+    let method = report["candidates"][2]["method"].as_str().unwrap();
+    assert!(method.ends_with("2 epochs of training, taught by the original"), "{method}");
 
     let student = fs::read_to_string(home.join("mine.toml")).unwrap();
     let student = student.replace("\"mine\"", "\"student\"");
@@ -587,6 +592,17 @@ fn a_language_model_is_rounded_by_what_its_layers_see_and_loses_layers() {
     assert_ne!(found["int4"]["loss"], found["int4-gptq"]["loss"], "{found:?}");
     // Trained as rounded, and still so when it is read back.
     assert!(loss(&found, "int4-tuned") < loss(&found, "int4"), "{found:?}");
+
+    // Zeros that come little by little cost less than those that come at once, and are as many.
+    let found = compress("sparse", &["--prune", "weights=0.9", "--fine-tune", "2"]);
+    assert!(loss(&found, "weights-0.9-tuned") < loss(&found, "weights-0.9"), "{found:?}");
+    let zeros = firebrick_compress::prune::zeros(&home.join("sparse")).unwrap();
+    assert!(zeros > 0.8, "{zeros}");
+
+    // The dearest weights as floats: between all as whole numbers and none.
+    let found = compress("mixed", &["--quantize", "int8", "--sensitivity"]);
+    let mixed = |(name, _): &(&String, &Value)| name.starts_with("int8-mixed-");
+    assert!(found.iter().any(|entry| mixed(&entry)), "{found:?}");
 
     let found = compress("short", &["--prune", "layers=2", "--fine-tune", "1"]);
     assert!(loss(&found, "layers-2-tuned") < loss(&found, "layers-2"), "{found:?}");

@@ -3,9 +3,14 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use firebrick_core::checkpoint::{
-    LoadError, Source, folder,
-    tensors::{SaveType, write_atomically},
+use burn::tensor::Device;
+use firebrick_core::{
+    arch,
+    checkpoint::{
+        LoadError, Source, folder,
+        quantise::set_config,
+        tensors::{SaveType, write_atomically},
+    },
 };
 use serde_json::Value;
 
@@ -47,6 +52,29 @@ pub fn float_type(config: &Value) -> SaveType {
         Some("bfloat16") => SaveType::Bf16,
         _ => SaveType::F32,
     }
+}
+
+/// Writes `source` with its weights as `dtype`, and says so in `config.json`.
+pub fn stored_as(
+    dtype: SaveType,
+    source: &Source,
+    target: &Path,
+    device: &Device,
+) -> anyhow::Result<()> {
+    // Everything is read before anything is written.
+    let mut config = source.config()?;
+    let model = arch::open(source, device)?;
+    let (name, plan) = match &dtype {
+        SaveType::F16 => ("float16", None),
+        SaveType::Bf16 => ("bfloat16", None),
+        SaveType::Quantised(plan) => ("float32", Some(plan)),
+        _ => ("float32", None),
+    };
+    set_config(&mut config, plan);
+    let object = config.as_object_mut().context("config.json is not an object")?;
+    let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+    object.insert(key.into(), name.into());
+    write(source, target, &config, |file| model.save(file, dtype))
 }
 
 /// A folder with this configuration, the weights that `save` writes, and the other files of `source`.

@@ -17,7 +17,10 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Device, Tensor},
 };
-use firebrick_core::{checkpoint::rounded::rounded, parallel::Lost};
+use firebrick_core::{
+    checkpoint::{rounded::rounded, sparse::pruned},
+    parallel::Lost,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -154,8 +157,8 @@ pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
 
 /// Trains `model` (on an autodiff device) from where `run` stands until the plan ends.
 ///
-/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages, rounded if it rounds; only the processes that
-/// evaluate call it, and the others give back their last weights as the best.
+/// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages, pruned and rounded if it does so; only the
+/// processes that evaluate call it, and the others give back their last weights as the best.
 pub fn fit<T, E>(
     mut model: T,
     examples: &E,
@@ -201,9 +204,12 @@ where
     run.rewind(counters.step).map_err(FitError::Log)?;
 
     // Steps and scores are of these weights; what learns are the floats behind them.
-    let seen = |model: &T| match train.quantize.format() {
-        Some(format) => rounded(model.clone(), format),
-        None => model.clone(),
+    let seen = |model: &T, sparsity: f64| {
+        let model = if sparsity > 0.0 { pruned(model.clone(), sparsity) } else { model.clone() };
+        match train.quantize.format() {
+            Some(format) => rounded(model, format),
+            None => model,
+        }
     };
     let started = Instant::now();
     let earlier = counters.seconds;
@@ -223,10 +229,13 @@ where
         let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
         let parts = parts.max(team.data.size());
         let precision = train.precision();
-        let again =
-            |model: &T| precision.during(|| gradients(&seen(model), examples, batch, parts, seed));
-        let (mut loss, mut grads) = precision
-            .during(|| share_of_gradients(&seen(&model), examples, batch, parts, seed, mine));
+        let sparsity = sparsity_at(index, steps, train.sparsity);
+        let again = |model: &T| {
+            precision.during(|| gradients(&seen(model, sparsity), examples, batch, parts, seed))
+        };
+        let (mut loss, mut grads) = precision.during(|| {
+            share_of_gradients(&seen(&model, sparsity), examples, batch, parts, seed, mine)
+        });
         team.sum_gradients(&model, &mut loss, &mut grads)?;
         if !loss.is_finite() {
             return Err(FitError::Diverged { step: index + 1, loss });
@@ -257,7 +266,7 @@ where
 
         let last = counters.step == steps;
         if team.evaluates() && (counters.step.is_multiple_of(eval_every) || last) {
-            let candidate = seen(&optim.averaged(model.valid()));
+            let candidate = seen(&optim.averaged(model.valid()), train.sparsity);
             let metrics = evaluate(&candidate);
             let score = score(&metrics, plan.metric)?;
             let better = counters.best.is_none_or(|(_, best)| score > best);
@@ -300,9 +309,16 @@ where
     }
     let best = match best {
         Some(best) => best,
-        None => seen(&optim.averaged(model.valid())), // stopped before the first evaluation
+        None => seen(&optim.averaged(model.valid()), train.sparsity), // stopped before the first evaluation
     };
     Ok(Fitted { best, end, counters })
+}
+
+/// Share of zeros among the weights that step `index` is computed with: that of Zhu and Gupta 2017,
+/// <https://arxiv.org/abs/1710.01878>, over the first half of the steps.
+fn sparsity_at(index: usize, steps: usize, last: f64) -> f64 {
+    let done = (2.0 * index as f64 / steps as f64).min(1.0);
+    last * (1.0 - (1.0 - done).powi(3))
 }
 
 /// Whether a score is a loss.

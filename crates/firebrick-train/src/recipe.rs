@@ -41,6 +41,10 @@ pub struct TrainRecipe {
     /// Compute every step with the weights as `compress --quantize` would store them (`int8` or `int4`), and let the
     /// floats behind them learn by its gradients. What is evaluated and kept is rounded: stored so, it is the same model.
     pub quantize: Quantize,
+    /// Share of the weights of linear layers, convolutions and recurrent layers that end as zeros, the smallest of all together. It
+    /// rises from none over the first half of the steps, and a weight whose gradient says so comes back. What is evaluated and
+    /// kept has the whole share. Files and speed stay as they are.
+    pub sparsity: f64,
     /// How weights follow from gradients. A key that the optimiser does not read is an error.
     pub optimizer: Optimizer,
     /// Highest learning rate, reached after the warm-up. Left out: 0.1 for `gd` and `sgd`, 0.01 for `adagrad`, 1e-4 for
@@ -114,6 +118,7 @@ impl Default for TrainRecipe {
             activation_checkpointing: false,
             bf16: false,
             quantize: Quantize::Off,
+            sparsity: 0.0,
             optimizer: Optimizer::AdamW,
             learning_rate: None,
             head_learning_rate: None,
@@ -236,6 +241,11 @@ impl Check for TrainRecipe {
         }
         if self.tensor_parallel > 1 && self.quantize != Quantize::Off {
             let problem = "goes not with `train.quantize`, which rounds whole rows of a weight";
+            return Err(RecipeError::value("train.tensor_parallel", problem));
+        }
+        within("train.sparsity", self.sparsity, 0.0, 0.99)?;
+        if self.tensor_parallel > 1 && self.sparsity > 0.0 {
+            let problem = "goes not with `train.sparsity`, which compares all weights";
             return Err(RecipeError::value("train.tensor_parallel", problem));
         }
         let numbers = [

@@ -5,6 +5,7 @@ mod prune;
 mod report;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -16,6 +17,7 @@ use firebrick_compress::{
     card, folder,
     gate::{Budget, choose},
     measured::{Measured, badness},
+    prune::zeros,
     quantise,
 };
 use firebrick_core::{
@@ -23,9 +25,11 @@ use firebrick_core::{
     layers::moments::{self, Moments, Recorded},
 };
 use firebrick_kernels::quantised::{Format, Range};
+use firebrick_nlp::classification::recipe::Recipe;
+use firebrick_train::job::Recipe as _;
 
 use self::{prune::Prune, report::report};
-use super::{Outcome, eval};
+use super::{Outcome, ask, eval};
 use crate::{
     cli::{CompressArgs, EvalArgs, Global},
     failure::{BAD_FILE, Failure, GATE, USAGE},
@@ -43,7 +47,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let prune = args.prune.as_deref().map(Prune::parse).transpose().map_err(usage)?;
     if args.quantize.is_none() && prune.is_none() {
         return Err(usage(
-            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, heads=0.5, channels=0.5 or layers=2"
+            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, heads=0.5, channels=0.5, layers=2 or weights=0.5"
                 .into(),
         ));
     }
@@ -53,6 +57,11 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
         return Err(usage(message));
     }
     let source = places::model(&args.model, &global.runs)?;
+    if args.distill && ask::task(&source)? != Recipe::TASK {
+        return Err(usage(
+            "--distill is for classification of texts, whose models can teach".into(),
+        ));
+    }
     let progress = Progress::new(if global.quiet { Style::None } else { global.progress });
     let job = Job {
         args,
@@ -63,11 +72,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
         scratch: Scratch::new(&args.output)?,
     };
     let original = job.measure("original", &args.model, folder::weight_bytes(&job.source)?)?;
-    let candidates = job.candidates(prune)?;
-    let sensitivity = match args.sensitivity {
-        true => job.sensitivity(&original)?,
-        false => vec![],
-    };
+    let Found { candidates, sensitivity } = job.candidates(prune, &original)?;
     let found: Vec<&Measured> = candidates.iter().map(|candidate| &candidate.measured).collect();
     let best = choose(&budget, &found, &original).context("there is a candidate")?;
     let chosen = &candidates[best];
@@ -92,6 +97,14 @@ struct Candidate {
     method: String,
     folder: PathBuf,
     measured: Measured,
+    /// Share of its weights that are zero, where weights are pruned.
+    zeros: Option<f64>,
+}
+
+struct Found {
+    candidates: Vec<Candidate>,
+    /// What each weight costs, the dearest first.
+    sensitivity: Vec<(String, f64)>,
 }
 
 /// Where candidates lie until one is chosen: beside the output, so that it can be moved there.
@@ -124,31 +137,63 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// With parts taken out, trained after that, with whole numbers, and all of it.
-    fn candidates(&self, prune: Option<Prune>) -> Result<Vec<Candidate>, Failure> {
-        let mut candidates = vec![];
+    fn candidates(&self, prune: Option<Prune>, original: &Measured) -> Result<Found, Failure> {
+        let mut candidates: Vec<Candidate> = vec![];
         let mut source = self.source.clone();
         let mut before = String::new();
+        // What every further training is told.
+        let mut keys = vec![];
         if let Some(prune) = prune {
             let (mut name, mut method) = (prune.name(), prune.method());
             let folder = self.scratch.0.join(&name);
             self.prune(prune, &folder)?;
-            source = Source::folder(&folder);
-            candidates.push(self.candidate(name.clone(), method.clone(), folder.clone())?);
+            candidates.push(self.candidate(&name, method.clone(), &folder)?);
+            let pruned = Source::folder(folder);
             if let Some(epochs) = self.args.fine_tune {
                 name.push_str("-tuned");
-                method.push_str(&format!(", then {epochs} epochs of training"));
-                let tuned = self.scratch.0.join(&name);
-                self.fine_tune(&source, epochs, None, &tuned)?;
+                let teacher = if self.args.distill { ", taught by the original" } else { "" };
+                // Zeros come little by little, while all weights are still there.
+                let from = match prune {
+                    Prune::Weights(share) => {
+                        keys.push(("sparsity", share.into()));
+                        method.push_str(&format!(" in {epochs} epochs of training{teacher}"));
+                        &source
+                    }
+                    _ => {
+                        method.push_str(&format!(", then {epochs} epochs of training{teacher}"));
+                        &pruned
+                    }
+                };
+                let (whole, tuned) = (self.scratch.0.join("tuned"), self.scratch.0.join(&name));
+                self.fine_tune(from, epochs, &keys, &whole)?;
+                // Training writes f32; the file of an f16 model would have grown.
+                let floats = folder::float_type(&self.source.config()?);
+                folder::stored_as(floats, &Source::folder(whole), &tuned, &self.device)?;
                 source = Source::folder(&tuned);
-                candidates.push(self.candidate(name.clone(), method, tuned)?);
+                candidates.push(self.candidate(&name, method, &tuned)?);
+            } else {
+                source = pruned;
             }
             before = format!("{name}+");
         }
-        let first = candidates.last().map(|candidate: &Candidate| candidate.method.clone());
+        let first = candidates.last().map(|candidate| candidate.method.clone());
         let known = match self.args.gptq {
             Some(rows) => self.moments(&source, rows as usize)?,
             None => Moments::new(),
         };
+        let mut plans = self.plans(&known);
+        let mut sensitivity = vec![];
+        // The first plan is the one that training rounds by, and that mixtures begin with.
+        let plain = plans.first().cloned();
+        if let (true, Some((name, plan))) = (self.args.sensitivity, &plain) {
+            let whole = candidates.last().map_or(original, |candidate| &candidate.measured);
+            let weights = self.quantised_weights(&source, plan)?;
+            sensitivity = self.sensitivity(&source, plan, &weights, whole)?;
+            let mixed = quantise::mixed(plan, &weights, &sensitivity);
+            plans.extend(
+                mixed.into_iter().map(|(count, plan)| (format!("{name}-mixed-{count}"), plan)),
+            );
+        }
         let mut quantised = |source: &Source, name: &str, plan: &Plan, more: &str| {
             let method = format!("storing weights as {name}{more}");
             let method =
@@ -156,32 +201,28 @@ impl Job<'_> {
             let name = format!("{before}{name}");
             let folder = self.scratch.0.join(&name);
             quantise::quantise(source, plan, &folder, &self.device)?;
-            candidates.push(self.candidate(name, method, folder)?);
+            candidates.push(self.candidate(&name, method, &folder)?);
             Ok::<_, Failure>(())
         };
-        let plans = self.plans(&known);
         for (name, plan) in &plans {
             quantised(&source, name, plan, "")?;
         }
-        // The first plan is the one that training rounds by.
-        if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, plans.first()) {
+        if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, &plain) {
             let floats = self.scratch.0.join("rounded");
-            self.fine_tune(&source, epochs, Some(name), &floats)?;
+            keys.push(("quantize", name.clone().into()));
+            self.fine_tune(&source, epochs, &keys, &floats)?;
             let more = format!(", after {epochs} epochs of training with weights rounded so");
             quantised(&Source::folder(&floats), &format!("{name}-tuned"), plan, &more)?;
         }
-        Ok(candidates)
+        Ok(Found { candidates, sensitivity })
     }
 
-    fn candidate(
-        &self,
-        name: String,
-        method: String,
-        folder: PathBuf,
-    ) -> Result<Candidate, Failure> {
-        let bytes = folder::weight_bytes(&Source::folder(&folder))?;
-        let measured = self.measure(&name, &folder.to_string_lossy(), bytes)?;
-        Ok(Candidate { name, method, folder, measured })
+    fn candidate(&self, name: &str, method: String, folder: &Path) -> Result<Candidate, Failure> {
+        let bytes = folder::weight_bytes(&Source::folder(folder))?;
+        let measured = self.measure(name, &folder.to_string_lossy(), bytes)?;
+        let sparse = self.args.prune.as_ref().is_some_and(|prune| prune.starts_with("weights"));
+        let zeros = if sparse { Some(zeros(folder)?) } else { None };
+        Ok(Candidate { name: name.into(), method, folder: folder.into(), measured, zeros })
     }
 
     /// What goes into the linear layers of `source` on so many rows that it was trained on, one by one: a batch has
@@ -227,7 +268,7 @@ impl Job<'_> {
     }
 
     /// Ways to make whole numbers of weights, by name; with GPTQ too where `known` says what goes into them.
-    fn plans(&self, known: &Moments) -> Vec<(&'static str, Plan)> {
+    fn plans(&self, known: &Moments) -> Vec<(String, Plan)> {
         let int4 = |group| Plan::new(Format::Int4 { group });
         let int8 = |range| Plan { range, ..Plan::new(Format::Int8) };
         let gptq = |plan| Plan { moments: known.clone(), ..plan };
@@ -251,7 +292,7 @@ impl Job<'_> {
             ),
         };
         plans.extend(known_better.into_iter().filter(|_| !known.is_empty()));
-        plans
+        plans.into_iter().map(|(name, plan)| (name.to_string(), plan)).collect()
     }
 
     fn program(&self) -> anyhow::Result<Command> {
@@ -321,24 +362,33 @@ impl Job<'_> {
             .map_err(Failure::from)
     }
 
-    /// What each weight costs when it alone becomes whole numbers, the dearest first.
-    fn sensitivity(&self, original: &Measured) -> Result<Vec<(String, f64)>, Failure> {
-        let mut plans = self.plans(&Moments::new()).into_iter();
-        let Some((_, plan)) = plans.next() else { return Ok(vec![]) };
+    /// Which weights of `source` the plan makes whole numbers of.
+    fn quantised_weights(
+        &self,
+        source: &Source,
+        plan: &Plan,
+    ) -> anyhow::Result<BTreeMap<String, u8>> {
         let all = self.scratch.0.join("all");
-        quantise::quantise(&self.source, &plan, &all, &self.device)?;
-        let weights = quantise::weights(&all)?;
+        quantise::quantise(source, plan, &all, &self.device)?;
+        quantise::weights(&all)
+    }
+
+    /// What each weight costs when it alone becomes whole numbers, the dearest first.
+    fn sensitivity(
+        &self,
+        source: &Source,
+        plan: &Plan,
+        weights: &BTreeMap<String, u8>,
+        whole: &Measured,
+    ) -> Result<Vec<(String, f64)>, Failure> {
         let mut table = vec![];
-        for name in &weights {
+        for name in weights.keys() {
             let folder = self.scratch.0.join("one");
-            quantise::quantise(
-                &self.source,
-                &quantise::only(&plan, &weights, name),
-                &folder,
-                &self.device,
-            )?;
-            let found = self.measure(name, &folder.to_string_lossy(), 0)?;
-            table.push((name.clone(), badness(&found.metrics) - badness(&original.metrics)));
+            let alone = quantise::only(plan, weights, name);
+            quantise::quantise(source, &alone, &folder, &self.device)?;
+            let bytes = folder::weight_bytes(&Source::folder(&folder))?;
+            let found = self.measure(name, &folder.to_string_lossy(), bytes)?;
+            table.push((name.clone(), badness(&found.metrics) - badness(&whole.metrics)));
         }
         table.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(table)

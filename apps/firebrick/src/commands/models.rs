@@ -2,22 +2,14 @@
 
 use std::{ffi::OsStr, fs, path::Path};
 
-use anyhow::anyhow;
 use firebrick_compress::{
     export::{
         gguf::{Number, gguf},
         onnx,
     },
-    folder::write,
+    folder::stored_as,
 };
-use firebrick_core::{
-    arch,
-    checkpoint::{
-        Source,
-        quantise::{self, Plan},
-        tensors::SaveType,
-    },
-};
+use firebrick_core::checkpoint::{Source, quantise::Plan, tensors::SaveType};
 use firebrick_kernels::quantised::Format;
 use serde_json::json;
 
@@ -47,30 +39,18 @@ fn convert(source: &str, target: &Path, dtype: Option<&str>, global: &Global) ->
     if let Some(ending @ ("onnx" | "gguf")) = target.extension().and_then(OsStr::to_str) {
         return export(&folder, target, ending, dtype, global);
     }
-    let (dtype, name) = match dtype.unwrap_or("f32") {
-        "f16" => (SaveType::F16, "float16"),
-        "bf16" => (SaveType::Bf16, "bfloat16"),
-        "int8" => (SaveType::Quantised(Plan::new(Format::Int8)), "float32"),
-        "int4" => (SaveType::Quantised(Plan::new(Format::Int4 { group: 32 })), "float32"),
-        _ => (SaveType::F32, "float32"),
+    let dtype = match dtype.unwrap_or("f32") {
+        "f16" => SaveType::F16,
+        "bf16" => SaveType::Bf16,
+        "int8" => SaveType::Quantised(Plan::new(Format::Int8)),
+        "int4" => SaveType::Quantised(Plan::new(Format::Int4 { group: 32 })),
+        _ => SaveType::F32,
     };
     if target.exists() && fs::read_dir(target).is_ok_and(|mut dir| dir.next().is_some()) {
         let message = format!("{} is not empty; it was left as it is", target.display());
         return Err(Failure::text(USAGE, message));
     }
-    let device = global.device.open()?;
-    // Everything is read before anything is written.
-    let mut config = folder.config()?;
-    let model = arch::open(&folder, &device)?;
-    let plan = match &dtype {
-        SaveType::Quantised(plan) => Some(plan),
-        _ => None,
-    };
-    quantise::set_config(&mut config, plan);
-    let object = config.as_object_mut().ok_or_else(|| anyhow!("config.json is not an object"))?;
-    let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-    object.insert(key.into(), name.into());
-    write(&folder, target, &config, |file| model.save(file, dtype))?;
+    stored_as(dtype, &folder, target, &global.device.open()?)?;
     super::print(global, &json!({"target": target}), &target.display().to_string());
     Ok(())
 }

@@ -15,6 +15,7 @@ pub mod lora;
 pub mod names;
 pub mod quantise;
 pub mod rounded;
+pub mod sparse;
 pub mod tensors;
 pub mod torch;
 mod window;

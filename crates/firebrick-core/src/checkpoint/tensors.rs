@@ -30,6 +30,7 @@ use super::{
     folder, header,
     lora::Overlay,
     quantise::{self, Plan, Rounding},
+    sparse,
     window::WeightFile,
     write::{Planned, SHARD_LIMIT, Writer, sync_folder},
 };
@@ -47,6 +48,8 @@ pub enum SaveType {
     Bf16,
     /// Matrices as whole numbers with scales, the rest in f32.
     Quantised(Plan),
+    /// With this share of the weights set to zero, [`sparse::pruned`].
+    Sparse(f64, Box<Self>),
 }
 
 /// Tensors by name, read one at a time and a block at a time: beside what is returned, a few MiB.
@@ -551,6 +554,11 @@ impl Place {
             && self.path.last().is_some_and(|name| name.starts_with("weight"))
     }
 
+    /// Whether these are weights that something is multiplied by, and no table that rows are read from.
+    pub(super) fn multiplies<const D: usize>(&self) -> bool {
+        self.weight::<D>() && self.kinds.last().is_some_and(|kind| kind != "Struct:Embedding")
+    }
+
     /// Whether PyTorch stores this parameter without an axis.
     fn scalar(&self) -> bool {
         self.kinds.last().is_some_and(|kind| kind == "Struct:Scalar")
@@ -684,6 +692,9 @@ pub fn save_sharded<M: Module>(
     limit: u64,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<(), LoadError> {
+    if let SaveType::Sparse(share, dtype) = dtype {
+        return save_sharded(&sparse::pruned(model.clone(), share), path, *dtype, limit, name_of);
+    }
     let mut planner = Planner::new(&name_of, dtype);
     model.visit(&mut planner);
     if !planner.nameless.is_empty() {

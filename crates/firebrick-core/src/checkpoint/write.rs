@@ -75,6 +75,7 @@ impl Writer {
     ) -> Result<Self, LoadError> {
         let dtype = match dtype {
             SaveType::F32 | SaveType::Quantised(_) => Dtype::F32,
+            SaveType::Sparse(_, floats) => return Self::new(path, limit, floats, plan),
             SaveType::F16 => Dtype::F16,
             SaveType::Bf16 => Dtype::BF16,
         };

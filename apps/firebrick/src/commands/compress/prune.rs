@@ -1,12 +1,15 @@
 //! What `firebrick compress` takes out of a model, and the training of what is left.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use firebrick_compress::{
     layers::{self, Layer},
     measured::badness,
-    prune::without_channels,
+    prune::{with_zeros, without_channels},
 };
 use firebrick_core::checkpoint::Source;
 use firebrick_nlp::{
@@ -30,8 +33,11 @@ use crate::{
 /// Training rows that tell which layers are missed least.
 const ROWS: usize = 256;
 
-/// What goes: a share of the feed-forward neurons of every layer, of its attention heads, or of the channels of every stage; or
-/// whole layers.
+/// Texts that the original is asked, for each row that it was trained on, when it teaches.
+const TEXTS_PER_ROW: i64 = 8;
+
+/// What goes: a share of the feed-forward neurons of every layer, of its attention heads, or of the channels of every stage; whole
+/// layers; or single weights of all layers together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Prune {
     Neurons(f64),
@@ -39,10 +45,12 @@ pub(super) enum Prune {
     Channels(f64),
     /// A share of them below 1, else so many.
     Layers(f64),
+    /// Become zeros.
+    Weights(f64),
 }
 
 impl Prune {
-    /// `neurons=0.5`, `heads=0.5`, `channels=0.25`, `layers=0.5`, `layers=2`
+    /// `neurons=0.5`, `heads=0.5`, `channels=0.25`, `layers=0.5`, `layers=2`, `weights=0.5`
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parsed = text.split_once('=').and_then(|(what, amount)| {
             let amount = amount.parse::<f64>().ok().filter(|amount| *amount > 0.0)?;
@@ -50,13 +58,14 @@ impl Prune {
                 "neurons" if amount < 1.0 => Some(Self::Neurons(amount)),
                 "heads" if amount < 1.0 => Some(Self::Heads(amount)),
                 "channels" if amount < 1.0 => Some(Self::Channels(amount)),
+                "weights" if amount < 1.0 => Some(Self::Weights(amount)),
                 "layers" if amount < 1.0 || amount.fract() == 0.0 => Some(Self::Layers(amount)),
                 _ => None,
             }
         });
         parsed.ok_or_else(|| {
             format!(
-                "--prune `{text}` is not like neurons=0.5, heads=0.5, channels=0.5, layers=0.5 or layers=2"
+                "--prune `{text}` is not like neurons=0.5, heads=0.5, channels=0.5, layers=0.5, layers=2 or weights=0.5"
             )
         })
     }
@@ -68,6 +77,7 @@ impl Prune {
             Self::Heads(share) => format!("heads-{share}"),
             Self::Channels(share) => format!("channels-{share}"),
             Self::Layers(amount) => format!("layers-{amount}"),
+            Self::Weights(share) => format!("weights-{share}"),
         }
     }
 
@@ -78,6 +88,12 @@ impl Prune {
             Self::Channels(share) => (share, "channels of each stage"),
             Self::Layers(share) if share < 1.0 => (share, "layers"),
             Self::Layers(count) => return format!("taking out {count} layers"),
+            Self::Weights(share) => {
+                return format!(
+                    "setting the smallest {:.0} % of the weights to zero",
+                    100.0 * share
+                );
+            }
         };
         format!("taking out {:.0} % of the {what}", 100.0 * share)
     }
@@ -98,6 +114,9 @@ impl Job<'_> {
                 return Ok(without_channels(&self.source, share, target, &self.device)?);
             }
             Prune::Layers(amount) => return self.without_layers(amount, target),
+            Prune::Weights(share) => {
+                return Ok(with_zeros(&self.source, share, target, &self.device)?);
+            }
         };
         if ask::task(&self.source)? != Recipe::TASK
             || !["bert", "roberta", "distilbert"].contains(&family)
@@ -179,24 +198,19 @@ impl Job<'_> {
     }
 
     /// Trains `source`, what is left of the model, on the model's own recipe, in a process of its own and at a third of its
-    /// rate; with weights rounded to `quantize`, where that is given.
+    /// rate; with `keys` in the recipe's `[train]`, and with the model itself as teacher where that is asked for.
     pub(super) fn fine_tune(
         &self,
         source: &Source,
         epochs: u32,
-        quantize: Option<&str>,
+        keys: &[(&str, Value)],
         target: &Path,
     ) -> Outcome {
         let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
         let text = opened.as_text();
         let mut recipe: Table = text.parse().context("reading the model's recipe again")?;
-        let pretrained = Value::String(match source {
-            Source::Folder(folder) => {
-                std::path::absolute(folder).context("the model's folder")?.display().to_string()
-            }
-            Source::Embedded { name, .. } => name.to_string(),
-        });
-        recipe.insert("model".into(), Table::from_iter([("pretrained".into(), pretrained)]).into());
+        let model = Table::from_iter([("pretrained".into(), address(source)?)]);
+        recipe.insert("model".into(), model.into());
         if let Some(tokenizer) = recipe.get_mut("tokenizer").and_then(Value::as_table_mut) {
             tokenizer.retain(|key, _| key == "max_len");
             tokenizer.insert("kind".into(), "pretrained".into());
@@ -228,8 +242,14 @@ impl Job<'_> {
             }
             train.insert("epochs".into(), i64::from(epochs).into());
             train.remove("max_steps");
-            if let Some(quantize) = quantize {
-                train.insert("quantize".into(), quantize.into());
+            train.extend(keys.iter().map(|(key, value)| (key.to_string(), value.clone())));
+        }
+        if self.args.distill {
+            let distill = recipe.entry("distill").or_insert_with(|| Table::new().into());
+            let distill = distill.as_table_mut().context("[distill] is a table")?;
+            distill.insert("teacher".into(), address(&self.source)?);
+            if distill.get("texts_per_row").and_then(Value::as_integer).unwrap_or(0) == 0 {
+                distill.insert("texts_per_row".into(), TEXTS_PER_ROW.into());
             }
         }
         recipe.remove("sweep");
@@ -237,9 +257,13 @@ impl Job<'_> {
         let file = self.scratch.0.join("tuned.toml");
         fs::write(&file, recipe.to_string()).context("writing a recipe")?;
         // Another training may have been there already.
-        let runs = self.scratch.0.join(quantize.unwrap_or("runs"));
-        let how = quantize.map_or(String::new(), |to| format!(" with weights rounded to {to}"));
-        self.progress.line(&format!("training for {epochs} epochs{how}"));
+        let mut runs = target.as_os_str().to_os_string();
+        runs.push(".runs");
+        let runs = PathBuf::from(runs);
+        let told: Vec<String> =
+            keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let how = if keys.is_empty() { "" } else { " with " };
+        self.progress.line(&format!("training for {epochs} epochs{how}{}", told.join(", ")));
         let mut command = self.program()?;
         command.arg("train").arg(&file).arg("--runs").arg(&runs).args([
             "--progress",
@@ -252,4 +276,14 @@ impl Job<'_> {
         fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
         Ok(())
     }
+}
+
+/// A model as a recipe names it, wherever the recipe lies.
+fn address(source: &Source) -> anyhow::Result<Value> {
+    Ok(Value::String(match source {
+        Source::Folder(folder) => {
+            std::path::absolute(folder).context("the model's folder")?.display().to_string()
+        }
+        Source::Embedded { name, .. } => name.to_string(),
+    }))
 }

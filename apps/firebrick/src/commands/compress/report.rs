@@ -23,7 +23,9 @@ pub(super) fn report(
     let (score, old) = original.score().unwrap_or(("score", 0.0));
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
+    let sparse = candidates.iter().any(|candidate| candidate.zeros.is_some());
+    let zeros = std::iter::once(None).chain(candidates.iter().map(|candidate| candidate.zeros));
+    let mut header = vec![
         "",
         "MB",
         "of it",
@@ -36,12 +38,14 @@ pub(super) fn report(
         "peak MB",
         "mJ/row (at 10 W)",
         "front",
-    ]);
-    for ((name, m), front) in all.iter().zip(&front) {
+    ];
+    header.extend(sparse.then_some("zeros"));
+    table.set_header(header);
+    for (((name, m), front), zeros) in all.iter().zip(&front).zip(zeros) {
         let value = m.metrics.get(score).copied().unwrap_or_default();
         let interval =
             m.interval.map_or(String::new(), |[low, high]| format!("{low:.4} .. {high:.4}"));
-        table.add_row([
+        let mut row = vec![
             name.to_string(),
             format!("{:.2}", m.bytes as f64 / 1e6),
             format!("{:.1} %", 100.0 * m.bytes as f64 / original.bytes.max(1) as f64),
@@ -54,7 +58,9 @@ pub(super) fn report(
             format!("{:.0}", m.peak_mb),
             format!("{:.1}", m.millijoules_per_row()),
             if *front { "*" } else { "" }.to_string(),
-        ]);
+        ];
+        row.extend(zeros.map(|share| format!("{:.1} %", 100.0 * share)));
+        table.add_row(row);
     }
     let mut text = format!("{} rows: {}\n{table}\n", original.rows, original.data);
     if !sensitivity.is_empty() {
@@ -62,9 +68,17 @@ pub(super) fn report(
         sensitivity.iter().for_each(|(name, cost)| text.push_str(&format!("{cost:+.5}  {name}\n")));
     }
     text.push_str(&format!("kept     {} in {}\n", candidates[best].name, args.output.display()));
-    let entry = |(name, m): &(&str, &Measured), front: &bool| json!({"name": name, "front": front, "measured": m});
-    let entries: Vec<serde_json::Value> =
-        all.iter().zip(&front).map(|(entry_of, front)| entry(entry_of, front)).collect();
+    let mut entries: Vec<serde_json::Value> = all
+        .iter()
+        .zip(front)
+        .map(|((name, m), front)| json!({"name": name, "front": front, "measured": m}))
+        .collect();
+    for (entry, candidate) in entries[1..].iter_mut().zip(candidates) {
+        entry["method"] = candidate.method.as_str().into();
+        if let Some(zeros) = candidate.zeros {
+            entry["zeros"] = zeros.into();
+        }
+    }
     let weights: Vec<serde_json::Value> =
         sensitivity.iter().map(|(name, cost)| json!({"weight": name, "cost": cost})).collect();
     let document = json!({
