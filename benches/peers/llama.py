@@ -34,9 +34,10 @@ class Writer(gguf.GGUFWriter):
         printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
         other = [b for b in range(256) if b not in printed]
         bytes_ = {b: chr(b) for b in printed} | {b: chr(256 + i) for i, b in enumerate(other)}
-        self.add_token_list([bytes_[i] if i < 256 else f"t{i}" for i in range(size)])
+        merged = {256: "ab"}  # a file without merges is refused
+        self.add_token_list([bytes_.get(i) or merged.get(i) or f"t{i}" for i in range(size)])
         self.add_token_types([1] * size)
-        self.add_token_merges([])
+        self.add_token_merges(["a b"])
 
     def add_tensor(self, name, value, **_):
         kind = KIND

@@ -272,7 +272,7 @@ impl Places {
         {
             let mut convert = Command::new(&self.binary);
             convert.args(["models", "convert"]).arg(checkpoints.join(folder)).arg(target);
-            if status(convert.args(["--dtype", dtype]))? != 0 {
+            if status(convert.args(["--dtype", dtype]).stdout(Stdio::null()))? != 0 {
                 bail!("`{}` failed", line(&convert));
             }
         }

@@ -2,13 +2,14 @@
 //!
 //! The names and layouts are those of compressed-tensors, <https://github.com/vllm-project/compressed-tensors>: a
 //! matrix `[O, I]` is `weight` (I8) and `weight_scale` (`[O, 1]`), or for four bits `weight_packed` (I32, eight
-//! numbers each, `level + 8`, the first in the lowest bits), `weight_scale` (`[O, G]`) and `weight_shape`. Matrices are
+//! numbers each, `level + 8`, the first in the lowest bits), `weight_scale` (`[O, G]`, BF16) and `weight_shape`. Matrices are
 //! always `[O, I]`, GPT-2's too. The weights of a convolution, `[O, I, ..]`, are eight bits. Where the CPU multiplies words of
 //! eight bits and there are enough channels for it, they are computed with as they are, else they become floats when they are
 //! read.
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use burn::tensor::bf16;
 use firebrick_kernels::quantised::{Format, Levels, Range, gptq, levels};
 use serde_json::{Value, json};
 
@@ -154,7 +155,7 @@ pub(super) fn planned(name: &str, format: Format, shape: &[usize]) -> Vec<Planne
         ],
         Format::Int4 { .. } => vec![
             tensor("_packed", Dtype::I32, &[outputs, inputs.div_ceil(8)]),
-            tensor("_scale", Dtype::F32, &[outputs, format.groups(inputs)]),
+            tensor("_scale", Dtype::BF16, &[outputs, format.groups(inputs)]),
             tensor("_shape", Dtype::I64, &[2]),
         ],
     }
@@ -168,13 +169,17 @@ impl Rounding {
             Some(moments) => gptq(weights, moments, inputs, *format, *range),
             None => levels(weights, inputs, *format, *range),
         };
-        let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
         match format {
-            Format::Int8 => vec![bytemuck::cast_slice(&levels).to_vec(), scales],
+            Format::Int8 => {
+                let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                vec![bytemuck::cast_slice(&levels).to_vec(), scales]
+            }
             Format::Int4 { .. } => {
                 let shape = [weights.len() / inputs, inputs].map(|size| size as i64);
                 let shape = shape.iter().flat_map(|size| size.to_le_bytes()).collect();
-                vec![pack_halves(&levels, inputs), scales, shape]
+                // They are chosen so that this is exact.
+                let scales = scales.iter().flat_map(|scale| bf16::from_f32(*scale).to_le_bytes());
+                vec![pack_halves(&levels, inputs), scales.collect(), shape]
             }
         }
     }

@@ -70,7 +70,7 @@ fn round(
             free[j] -= ideal;
             add(&mut rest[j + 1..], ideal, &row(begin + j)[j + 1..]);
         }
-        *scale = choose(&free, most, range);
+        *scale = choose(&free, format, range);
         for j in 0..free.len() {
             let at = begin + j;
             let level = nearest(weights[at] + off[j] / row(at)[j], *scale, most);

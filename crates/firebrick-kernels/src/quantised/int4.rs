@@ -6,11 +6,10 @@
 #![expect(clippy::needless_range_loop, reason = "rows, panels and lanes index several arrays")]
 
 #[cfg(target_arch = "x86_64")]
-use super::int8::{first_line, load256, load512, numbers256, numbers512};
+use super::int8::{floats512, load256, load512, numbers256, numbers512};
 use super::{
     Block, Cpu, PANEL, Packed, Rows,
     int8::{chunk, word},
-    packed::line,
 };
 
 /// Rows and panels that are multiplied at once. One row wants more streams of memory at a time.
@@ -107,8 +106,7 @@ impl Tile<'_> {
                 }
             }
             for p in 0..P {
-                let lines = self.w.scale_lines(self.panel(block, p));
-                let scales = _mm512_castsi512_ps(load512(first_line(&lines[64 * g..])));
+                let scales = floats512(&self.w.scale_line(self.panel(block, p), g));
                 for r in 0..R {
                     let scale = _mm512_mul_ps(scales, _mm512_set1_ps(self.scale(block, r, g)));
                     let part = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][p]), scale);
@@ -201,10 +199,10 @@ impl Tile<'_> {
         [r, p, g]: [usize; 3],
         totals: &mut [f32; PANEL],
     ) {
-        let scales = line(self.w.scale_lines(self.panel(block, p)), g);
+        let scales = self.w.scale_line(self.panel(block, p), g);
         let row_scale = self.scale(block, r, g);
         for lane in 0..PANEL {
-            totals[lane] += sums[lane] as f32 * (f32::from_ne_bytes(scales[lane]) * row_scale);
+            totals[lane] += sums[lane] as f32 * (scales[lane] * row_scale);
         }
     }
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "rows, panels and lanes index several arrays")]
 
-use super::{Block, Cpu, PANEL, Packed, Rows, packed::line};
+use super::{Block, Cpu, PANEL, Packed, Rows};
 
 /// Sums of `R` rows and `P` panels.
 type Sums<const R: usize, const P: usize> = [[[i32; PANEL]; P]; R];
@@ -170,13 +170,13 @@ impl Tile<'_> {
     fn finish<const R: usize, const P: usize>(&self, sums: &Sums<R, P>, block: &mut Block) {
         for p in 0..P {
             let col = (self.panel + p) * PANEL;
-            let scales = line(self.w.scale_lines(block.column / PANEL + self.panel + p), 0);
+            let scales = self.w.scale_line(block.column / PANEL + self.panel + p, 0);
             let width = PANEL.min(block.out.cols() - col);
             for r in 0..R {
                 let row_scale = self.rows.scales[block.row + self.first + r];
                 let mut y = [0.0; PANEL];
                 for lane in 0..PANEL {
-                    let scale = f32::from_ne_bytes(scales[lane]) * row_scale;
+                    let scale = scales[lane] * row_scale;
                     y[lane] = sums[r][p][lane] as f32 * scale;
                 }
                 let out = &mut block.out.row(self.first + r)[col..][..width];
@@ -213,7 +213,7 @@ pub(super) fn word(row: &[u8], index: usize) -> i32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{load256, load512, numbers256, numbers512};
+pub(super) use x86::{floats512, load256, load512, numbers256, numbers512};
 
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "registers are read from and written to arrays of their size")]
@@ -227,6 +227,13 @@ mod x86 {
     pub fn load512(bytes: &[u8; 64]) -> __m512i {
         // SAFETY: the array is as long as the register.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn floats512(numbers: &[f32; PANEL]) -> __m512 {
+        // SAFETY: the array is as long as the register.
+        unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
     }
 
     #[inline]

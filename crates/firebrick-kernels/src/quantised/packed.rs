@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use super::{Format, PANEL};
 use crate::allocator::lasting;
 
-/// Bytes that say what follows: group (0 for int8), inputs, outputs; 32 bits each.
+/// Bytes that say what follows: group (0 for int8), inputs, outputs, bytes of a scale; 32 bits each.
 const HEADER: usize = 64;
-/// Bytes of a panel's sixteen scales, or of its sixteen starts.
+/// Bytes of sixteen numbers of 32 bits, or of sixteen fours of levels.
 const LINE: usize = 4 * PANEL;
 
 /// A packed weight `[I, O]`, in memory that somebody else owns.
@@ -22,20 +22,21 @@ pub struct Packed<'a> {
     outputs: usize,
     /// `[O / 16, I / 4, 16, 4]`
     weights: &'a [u8],
-    /// `[O / 16, G, 16]`, f32
+    /// `[O / 16, G, 16]`, f32, or bf16 where all of them are
     scales: &'a [u8],
+    short: bool,
     /// Int8: `[O / 16, 16]`, i32: what a sum begins with if the rows' levels are 128 too large.
     starts: &'a [u8],
 }
 
 /// Bytes of the parts.
-fn sizes(format: Format, inputs: usize, outputs: usize) -> [usize; 3] {
+fn sizes(format: Format, inputs: usize, outputs: usize, scale: usize) -> [usize; 3] {
     let panels = outputs.div_ceil(PANEL);
     match format {
         Format::Int8 => [panels * inputs.div_ceil(4) * 4 * PANEL, panels * LINE, panels * LINE],
         Format::Int4 { group } => {
             let groups = format.groups(inputs);
-            [panels * groups * group / 2 * PANEL, panels * groups * LINE, 0]
+            [panels * groups * group / 2 * PANEL, panels * groups * scale * PANEL, 0]
         }
     }
 }
@@ -49,10 +50,11 @@ impl<'a> Packed<'a> {
             group => Format::Int4 { group },
         };
         let (inputs, outputs) = (word(1), word(2));
-        let [weights, scales, starts] = sizes(format, inputs, outputs);
+        let [weights, scales, starts] = sizes(format, inputs, outputs, word(3));
         let (weights, rest) = bytes[HEADER..].split_at(weights);
         let (scales, rest) = rest.split_at(scales);
-        Self { format, inputs, outputs, weights, scales, starts: &rest[..starts] }
+        let (short, starts) = (word(3) == 2, &rest[..starts]);
+        Self { format, inputs, outputs, weights, scales, short, starts }
     }
 
     /// - `levels`: `[O, I]` row by row
@@ -65,7 +67,9 @@ impl<'a> Packed<'a> {
     ) -> Vec<u8> {
         let groups = format.groups(inputs);
         assert!(levels.len() == inputs * outputs && scales.len() == outputs * groups);
-        let [weights_len, scales_len, starts_len] = sizes(format, inputs, outputs);
+        let short = format != Format::Int8 && scales.iter().all(|scale| scale.to_bits() << 16 == 0);
+        let scale_len = if short { 2 } else { 4 };
+        let [weights_len, scales_len, starts_len] = sizes(format, inputs, outputs, scale_len);
         let mut bytes: Vec<u8> = lasting(HEADER + weights_len + scales_len + starts_len);
         let (header, rest) = bytes.split_at_mut(HEADER);
         let (weights, rest) = rest.split_at_mut(weights_len);
@@ -77,7 +81,7 @@ impl<'a> Packed<'a> {
                 group
             }
         };
-        for (i, word) in [group, inputs, outputs].into_iter().enumerate() {
+        for (i, word) in [group, inputs, outputs, scale_len].into_iter().enumerate() {
             let word = u32::try_from(word).expect("a matrix of 32-bit sizes");
             header[4 * i..][..4].copy_from_slice(&word.to_ne_bytes());
         }
@@ -106,9 +110,14 @@ impl<'a> Packed<'a> {
         for panel in 0..outputs.div_ceil(PANEL) {
             for (lane, output) in outputs_of(panel) {
                 for g in 0..groups {
-                    let to = (panel * groups + g) * LINE + 4 * lane;
-                    packed_scales[to..][..4]
-                        .copy_from_slice(&scales[output * groups + g].to_ne_bytes());
+                    let to = ((panel * groups + g) * PANEL + lane) * scale_len;
+                    let scale = scales[output * groups + g];
+                    match short {
+                        true => {
+                            packed_scales[to..][..2].copy_from_slice(&bf16(scale).to_ne_bytes())
+                        }
+                        false => packed_scales[to..][..4].copy_from_slice(&scale.to_ne_bytes()),
+                    }
                 }
                 if group == 0 {
                     let levels = &levels[output * inputs..][..inputs];
@@ -182,9 +191,27 @@ impl<'a> Packed<'a> {
     }
 
     pub(crate) fn scale(&self, group: usize, output: usize) -> f32 {
-        f32::from_ne_bytes(array(
-            &self.scale_lines(output / PANEL)[group * LINE + output % PANEL * 4..],
-        ))
+        let at = group * PANEL + output % PANEL;
+        let lines = self.scale_lines(output / PANEL);
+        match self.short {
+            true => wide([lines[2 * at], lines[2 * at + 1]]),
+            false => f32::from_ne_bytes(array(&lines[4 * at..])),
+        }
+    }
+
+    /// Of the sixteen outputs of a panel.
+    #[inline(always)]
+    pub(super) fn scale_line(&self, panel: usize, group: usize) -> [f32; PANEL] {
+        let lines = self.scale_lines(panel);
+        if self.short {
+            let (words, _) = lines[2 * PANEL * group..][..2 * PANEL].as_chunks::<2>();
+            let words: &[[u8; 2]; PANEL] = words.first_chunk().expect("sixteen scales");
+            words.map(wide)
+        } else {
+            let (words, _) = lines[4 * PANEL * group..][..4 * PANEL].as_chunks::<4>();
+            let words: &[[u8; 4]; PANEL] = words.first_chunk().expect("sixteen scales");
+            words.map(f32::from_ne_bytes)
+        }
     }
 
     /// Bytes from one four of an output's inputs to the next.
@@ -207,9 +234,9 @@ impl<'a> Packed<'a> {
         &self.weights[panel * len..][..len]
     }
 
-    /// `[G, 16]`, f32
-    pub(super) fn scale_lines(&self, panel: usize) -> &'a [u8] {
-        let len = self.format.groups(self.inputs) * LINE;
+    /// `[G, 16]`
+    fn scale_lines(&self, panel: usize) -> &'a [u8] {
+        let len = self.format.groups(self.inputs) * if self.short { 2 } else { 4 } * PANEL;
         &self.scales[panel * len..][..len]
     }
 
@@ -236,9 +263,12 @@ pub(crate) fn array(bytes: &[u8]) -> [u8; 4] {
     *bytes.first_chunk().expect("four bytes")
 }
 
-/// Sixteen numbers of 32 bits.
+/// The upper half of a number whose lower half is zero.
+fn bf16(number: f32) -> u16 {
+    (number.to_bits() >> 16) as u16
+}
+
 #[inline(always)]
-pub(super) fn line(bytes: &[u8], index: usize) -> [[u8; 4]; PANEL] {
-    let (words, _) = bytes[index * LINE..][..LINE].as_chunks::<4>();
-    *words.first_chunk().expect("sixteen words")
+fn wide(bf16: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_ne_bytes(bf16)) << 16)
 }
