@@ -64,7 +64,11 @@ pub fn stored_as(
     // Everything is read before anything is written.
     let mut config = source.config()?;
     let model = arch::open(source, device)?;
-    let (name, plan) = match &dtype {
+    let floats = match &dtype {
+        SaveType::Sparse(_, floats) => floats,
+        other => other,
+    };
+    let (name, plan) = match floats {
         SaveType::F16 => ("float16", None),
         SaveType::Bf16 => ("bfloat16", None),
         SaveType::Quantised(plan) => ("float32", Some(plan)),

@@ -5,10 +5,7 @@ use std::path::Path;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
 use firebrick_core::{
-    arch::{
-        self,
-        image::{Head, ImageClassifier, ImageConfig, ImageModel},
-    },
+    arch::image::{Head, ImageClassifier, ImageConfig, ImageModel},
     checkpoint::{
         Source, quantise,
         tensors::{SaveType, Weights},
@@ -87,12 +84,10 @@ pub fn with_zeros(
     target: &Path,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let mut config = source.config()?;
-    quantise::set_config(&mut config, None);
+    let floats = folder::float_type(&source.config()?);
     // Where one trains weights are floats, whatever the checkpoint holds.
-    let model = arch::open(source, &device.clone().autodiff())?;
-    let dtype = SaveType::Sparse(share, Box::new(folder::float_type(&config)));
-    folder::write(source, target, &config, |file| model.save(file, dtype))
+    let device = device.clone().autodiff();
+    folder::stored_as(SaveType::Sparse(share, Box::new(floats)), source, target, &device)
 }
 
 /// Which share of the numbers of a folder's matrices and convolutions, tables among them, is zero.

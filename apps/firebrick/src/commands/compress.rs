@@ -67,12 +67,13 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
         args,
         global,
         source,
+        prune,
         device: global.device.open()?,
         progress,
         scratch: Scratch::new(&args.output)?,
     };
     let original = job.measure("original", &args.model, folder::weight_bytes(&job.source)?)?;
-    let Found { candidates, sensitivity } = job.candidates(prune, &original)?;
+    let Found { candidates, sensitivity } = job.candidates(&original)?;
     let found: Vec<&Measured> = candidates.iter().map(|candidate| &candidate.measured).collect();
     let best = choose(&budget, &found, &original).context("there is a candidate")?;
     let chosen = &candidates[best];
@@ -130,6 +131,7 @@ struct Job<'a> {
     args: &'a CompressArgs,
     global: &'a Global,
     source: Source,
+    prune: Option<Prune>,
     device: Device,
     progress: Progress,
     scratch: Scratch,
@@ -137,13 +139,13 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// With parts taken out, trained after that, with whole numbers, and all of it.
-    fn candidates(&self, prune: Option<Prune>, original: &Measured) -> Result<Found, Failure> {
+    fn candidates(&self, original: &Measured) -> Result<Found, Failure> {
         let mut candidates: Vec<Candidate> = vec![];
         let mut source = self.source.clone();
         let mut before = String::new();
         // What every further training is told.
         let mut keys = vec![];
-        if let Some(prune) = prune {
+        if let Some(prune) = self.prune {
             let (mut name, mut method) = (prune.name(), prune.method());
             let folder = self.scratch.0.join(&name);
             self.prune(prune, &folder)?;
@@ -181,19 +183,7 @@ impl Job<'_> {
             Some(rows) => self.moments(&source, rows as usize)?,
             None => Moments::new(),
         };
-        let mut plans = self.plans(&known);
-        let mut sensitivity = vec![];
-        // The first plan is the one that training rounds by, and that mixtures begin with.
-        let plain = plans.first().cloned();
-        if let (true, Some((name, plan))) = (self.args.sensitivity, &plain) {
-            let whole = candidates.last().map_or(original, |candidate| &candidate.measured);
-            let weights = self.quantised_weights(&source, plan)?;
-            sensitivity = self.sensitivity(&source, plan, &weights, whole)?;
-            let mixed = quantise::mixed(plan, &weights, &sensitivity);
-            plans.extend(
-                mixed.into_iter().map(|(count, plan)| (format!("{name}-mixed-{count}"), plan)),
-            );
-        }
+        let whole = candidates.last().map_or(original, |candidate| &candidate.measured).clone();
         let mut quantised = |source: &Source, name: &str, plan: &Plan, more: &str| {
             let method = format!("storing weights as {name}{more}");
             let method =
@@ -204,12 +194,23 @@ impl Job<'_> {
             candidates.push(self.candidate(&name, method, &folder)?);
             Ok::<_, Failure>(())
         };
+        let plans = self.plans(&known);
         for (name, plan) in &plans {
             quantised(&source, name, plan, "")?;
         }
-        if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, &plain) {
+        // The first plan is the one that training rounds by, and that mixtures begin with.
+        let plain = plans.first();
+        let mut sensitivity = vec![];
+        if let (true, Some((name, plan))) = (self.args.sensitivity, plain) {
+            let weights = quantise::weights(&self.scratch.0.join(format!("{before}{name}")))?;
+            sensitivity = self.sensitivity(&source, plan, &weights, &whole)?;
+            for (count, plan) in quantise::mixed(plan, &weights, &sensitivity) {
+                quantised(&source, &format!("{name}-mixed-{count}"), &plan, "")?;
+            }
+        }
+        if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, plain) {
             let floats = self.scratch.0.join("rounded");
-            keys.push(("quantize", name.clone().into()));
+            keys.push(("quantize", (*name).into()));
             self.fine_tune(&source, epochs, &keys, &floats)?;
             let more = format!(", after {epochs} epochs of training with weights rounded so");
             quantised(&Source::folder(&floats), &format!("{name}-tuned"), plan, &more)?;
@@ -220,7 +221,7 @@ impl Job<'_> {
     fn candidate(&self, name: &str, method: String, folder: &Path) -> Result<Candidate, Failure> {
         let bytes = folder::weight_bytes(&Source::folder(folder))?;
         let measured = self.measure(name, &folder.to_string_lossy(), bytes)?;
-        let sparse = self.args.prune.as_ref().is_some_and(|prune| prune.starts_with("weights"));
+        let sparse = matches!(self.prune, Some(Prune::Weights(_)));
         let zeros = if sparse { Some(zeros(folder)?) } else { None };
         Ok(Candidate { name: name.into(), method, folder: folder.into(), measured, zeros })
     }
@@ -268,7 +269,7 @@ impl Job<'_> {
     }
 
     /// Ways to make whole numbers of weights, by name; with GPTQ too where `known` says what goes into them.
-    fn plans(&self, known: &Moments) -> Vec<(String, Plan)> {
+    fn plans(&self, known: &Moments) -> Vec<(&'static str, Plan)> {
         let int4 = |group| Plan::new(Format::Int4 { group });
         let int8 = |range| Plan { range, ..Plan::new(Format::Int8) };
         let gptq = |plan| Plan { moments: known.clone(), ..plan };
@@ -292,7 +293,7 @@ impl Job<'_> {
             ),
         };
         plans.extend(known_better.into_iter().filter(|_| !known.is_empty()));
-        plans.into_iter().map(|(name, plan)| (name.to_string(), plan)).collect()
+        plans
     }
 
     fn program(&self) -> anyhow::Result<Command> {
@@ -360,17 +361,6 @@ impl Job<'_> {
         serde_json::from_slice(&printed)
             .with_context(|| format!("measuring {model}"))
             .map_err(Failure::from)
-    }
-
-    /// Which weights of `source` the plan makes whole numbers of.
-    fn quantised_weights(
-        &self,
-        source: &Source,
-        plan: &Plan,
-    ) -> anyhow::Result<BTreeMap<String, u8>> {
-        let all = self.scratch.0.join("all");
-        quantise::quantise(source, plan, &all, &self.device)?;
-        quantise::weights(&all)
     }
 
     /// What each weight costs when it alone becomes whole numbers, the dearest first.

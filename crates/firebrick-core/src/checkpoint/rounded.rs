@@ -50,24 +50,40 @@ impl ModuleMapper for Rounder {
         let Some(format) = self.plan.format("", factor, [outputs, inputs]) else {
             return param;
         };
-        let (id, tensor, mapper) = param.consume();
-        let (device, trained) = (tensor.device(), tensor.is_require_grad());
-        let tensor = if device.is_autodiff() { tensor.inner() } else { tensor };
-        let data = tensor.into_data().convert_dtype(DType::F32);
-        let mut weights = data.try_into_vec::<f32>().expect("just converted to f32");
-        let turn = |weights: &[f32], rows, columns| {
-            turned(bytemuck::cast_slice(weights), Order::Transposed { rows, columns })
-        };
-        if factor {
-            weights = turn(&weights, inputs, outputs);
-        }
-        snap(&mut weights, inputs, format, self.plan.range);
-        if factor {
-            weights = turn(&weights, outputs, inputs);
-        }
-        let tensor = Tensor::from_data(TensorData::new(weights, shape), &device);
-        Param::from_mapped_value(id, tensor.set_require_grad(trained), mapper)
+        rewritten(param, |weights| {
+            let turn = |weights: &[f32], rows, columns| {
+                turned(bytemuck::cast_slice(weights), Order::Transposed { rows, columns })
+            };
+            if factor {
+                *weights = turn(weights, inputs, outputs);
+            }
+            snap(weights, inputs, format, self.plan.range);
+            if factor {
+                *weights = turn(weights, outputs, inputs);
+            }
+        })
     }
+}
+
+/// `param` with its numbers as `change` leaves them. Its name stays, and whether it is trained.
+pub(super) fn rewritten<const D: usize>(
+    param: Param<Tensor<D>>,
+    change: impl FnOnce(&mut Vec<f32>),
+) -> Param<Tensor<D>> {
+    let shape = param.shape();
+    let (id, tensor, mapper) = param.consume();
+    let (device, trained) = (tensor.device(), tensor.is_require_grad());
+    let mut numbers = floats(tensor);
+    change(&mut numbers);
+    let tensor = Tensor::from_data(TensorData::new(numbers, shape), &device);
+    Param::from_mapped_value(id, tensor.set_require_grad(trained), mapper)
+}
+
+/// The numbers of a tensor, wherever it lies.
+pub(super) fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let tensor = if tensor.device().is_autodiff() { tensor.inner() } else { tensor };
+    let data = tensor.into_data().convert_dtype(DType::F32);
+    data.try_into_vec().expect("just converted to f32")
 }
 
 #[cfg(test)]
@@ -109,7 +125,7 @@ mod tests {
     }
 
     /// What the training device computes with, on disk and back.
-    fn floats(model: &Model, path: &Path) -> Vec<Vec<f32>> {
+    fn numbers(model: &Model, path: &Path) -> Vec<Vec<f32>> {
         save(model, path, SaveType::F32, name).unwrap();
         let weights = Weights::open_file(path).unwrap();
         weights.names().map(|name| weights.floats(name).unwrap()).collect()
@@ -131,8 +147,8 @@ mod tests {
             let all = Coverage { ignored: &[], fresh: &[] };
             let weights = Weights::open_file(&levels).unwrap();
             let read = fill(Model::new(&device), &weights, &all, name).unwrap();
-            assert_eq!(floats(&seen, &plain), floats(&read, &plain), "{format:?}");
-            assert_ne!(floats(&seen, &plain), floats(&model, &plain));
+            assert_eq!(numbers(&seen, &plain), numbers(&read, &plain), "{format:?}");
+            assert_ne!(numbers(&seen, &plain), numbers(&model, &plain));
         }
     }
 

@@ -7,10 +7,12 @@
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     prelude::*,
-    tensor::{DType, TensorData},
 };
 
-use super::tensors::Place;
+use super::{
+    rounded::{floats, rewritten},
+    tensors::Place,
+};
 
 /// `model` with the share of its weights that is nearest to zero set to zero. The parameters keep their names and whether they are
 /// trained.
@@ -27,12 +29,6 @@ pub fn pruned<M: Module>(model: M, share: f64) -> M {
     let (_, largest_gone, _) = sizes.all.select_nth_unstable_by(last, f32::total_cmp);
     let cut = Cut { at: Place::default(), largest_gone: *largest_gone };
     model.map(&mut { cut })
-}
-
-fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let tensor = if tensor.device().is_autodiff() { tensor.inner() } else { tensor };
-    let data = tensor.into_data().convert_dtype(DType::F32);
-    data.try_into_vec().expect("just converted to f32")
 }
 
 /// How large each weight is.
@@ -76,13 +72,9 @@ impl ModuleMapper for Cut {
         if !self.at.multiplies::<D>() {
             return param;
         }
-        let shape = param.shape();
-        let (id, tensor, mapper) = param.consume();
-        let (device, trained) = (tensor.device(), tensor.is_require_grad());
-        let mut weights = floats(tensor);
-        weights.iter_mut().filter(|w| w.abs() <= self.largest_gone).for_each(|w| *w = 0.0);
-        let tensor = Tensor::from_data(TensorData::new(weights, shape), &device);
-        Param::from_mapped_value(id, tensor.set_require_grad(trained), mapper)
+        rewritten(param, |weights| {
+            weights.iter_mut().filter(|w| w.abs() <= self.largest_gone).for_each(|w| *w = 0.0);
+        })
     }
 }
 
