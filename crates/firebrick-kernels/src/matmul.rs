@@ -1,4 +1,4 @@
-//! Matrix products over strided views: by `tile` where the CPU has AVX-512, else by the `gemm` crate.
+//! Matrix products over strided views: by `tile` where the CPU has AVX-512 or AVX2, else by the `gemm` crate.
 //!
 //! Burn's flex backend runs a product below 7 M multiplications on one thread; here blocks are shared among threads,
 //! so that small models use all of them. A few rows go to `matvec` instead.

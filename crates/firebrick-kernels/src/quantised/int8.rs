@@ -116,31 +116,16 @@ impl Tile<'_> {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn avx2<const R: usize, const P: usize>(self, block: &mut Block) {
-        use std::arch::x86_64::*;
         let (rows, panels) = self.parts::<R, P>(block);
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [[[_mm256_setzero_si256(); 2]; P]; R];
-        for four in 0..self.rows.stride / 4 {
-            for p in 0..P {
-                let weights = load256(chunk(panels[p], four));
-                for half in 0..2 {
-                    // The sign goes to the activations, which are never -128: a sum of two products is at most
-                    // 2 * 128 * 127, within sixteen bits.
-                    let sizes = _mm256_abs_epi8(weights[half]);
-                    for r in 0..R {
-                        let x =
-                            _mm256_sign_epi8(_mm256_set1_epi32(word(rows[r], four)), weights[half]);
-                        let pairs = _mm256_maddubs_epi16(sizes, x);
-                        let fours = _mm256_madd_epi16(pairs, ones);
-                        sums[r][p][half] = _mm256_add_epi32(sums[r][p][half], fours);
-                    }
-                }
-            }
-        }
+        assert!(rows.iter().all(|row| row.len() == self.rows.stride));
+        let (rows, fours) = (rows.map(<[u8]>::as_ptr), self.rows.stride / 4);
         let mut whole = [[[0; PANEL]; P]; R];
-        for r in 0..R {
-            for p in 0..P {
-                whole[r][p] = numbers256(sums[r][p]);
+        for p in 0..P {
+            #[expect(unsafe_code, reason = "checks in this loop would cost a third of its speed")]
+            // SAFETY: a row holds `fours` fours, and a panel sixteen times as many.
+            let sums = unsafe { fours256::<R>(rows, panels[p].as_ptr(), fours) };
+            for r in 0..R {
+                whole[r][p] = numbers256(sums[r]);
             }
         }
         self.finish(&whole, block);
@@ -213,6 +198,8 @@ pub(super) fn word(row: &[u8], index: usize) -> i32 {
 }
 
 #[cfg(target_arch = "x86_64")]
+use x86::fours256;
+#[cfg(target_arch = "x86_64")]
 pub(super) use x86::{floats512, load256, load512, numbers256, numbers512};
 
 #[cfg(target_arch = "x86_64")]
@@ -243,6 +230,39 @@ mod x86 {
         // SAFETY: as above.
         unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), x) };
         numbers
+    }
+
+    /// Sums of `R` rows and a panel of sixteen outputs, of four inputs at a time.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn fours256<const R: usize>(
+        rows: [*const u8; R],
+        panel: *const u8,
+        fours: usize,
+    ) -> [[__m256i; 2]; R] {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        for four in 0..fours {
+            // SAFETY: the caller's promise.
+            let (weights, x) = unsafe {
+                let weights = panel.add(64 * four);
+                let weights = [weights, weights.add(32)].map(|w| _mm256_loadu_si256(w.cast()));
+                (weights, rows.map(|row| row.add(4 * four).cast::<i32>().read_unaligned()))
+            };
+            // The sign goes to the activations, which are never -128: a sum of two products is at most 2 * 128 * 127,
+            // within sixteen bits.
+            let sizes = weights.map(|w| _mm256_abs_epi8(w));
+            for r in 0..R {
+                let x = _mm256_set1_epi32(x[r]);
+                for half in 0..2 {
+                    let x = _mm256_sign_epi8(x, weights[half]);
+                    let pairs = _mm256_maddubs_epi16(sizes[half], x);
+                    let fours = _mm256_madd_epi16(pairs, ones);
+                    sums[r][half] = _mm256_add_epi32(sums[r][half], fours);
+                }
+            }
+        }
+        sums
     }
 
     #[inline]

@@ -1,0 +1,291 @@
+//! Tiles of 6 rows and 16 columns: 12 sums of an AVX2 register each, of which there are 16.
+
+#![expect(unsafe_code, reason = "checks in these loops would cost much of their speed")]
+#![expect(clippy::needless_range_loop, reason = "rows index sums and addresses")]
+
+use std::{arch::x86_64::*, array};
+
+use super::{
+    LANES, ROWS,
+    panels::{DEPTH, Finish, From, Instructions, Tile},
+};
+
+/// Lanes of a register.
+const EIGHT: usize = 8;
+/// Columns that are too few for a copy of the rows.
+const FEW: usize = 128;
+/// Registers of sixteen columns.
+const V: usize = LANES / EIGHT;
+
+pub(super) struct Single;
+
+impl Instructions for Single {
+    const COLS: usize = LANES;
+    const DEPTH: usize = DEPTH;
+    /// The rows of a tile lie side by side.
+    const LEFT: [usize; 2] = [1, ROWS];
+    const PAIR: usize = 1;
+
+    fn reads(a: From, cols: usize) -> bool {
+        a.col == 1 && cols <= FEW
+    }
+
+    unsafe fn left(from: From, rows: usize, depth: usize, to: *mut f32) {
+        for row in (0..rows).step_by(ROWS) {
+            let rows = ROWS.min(rows - row);
+            // SAFETY: the caller's promise.
+            unsafe { side_by_side(from.at(row, 0), rows, depth, to.wrapping_add(row * DEPTH)) };
+        }
+    }
+
+    unsafe fn right(from: From, depth: usize, width: usize, panel: *mut f32) {
+        unsafe { pack(from, depth, width, panel) }
+    }
+
+    unsafe fn tile(tile: Tile, _: usize, rows: usize) {
+        unsafe {
+            match tile.a.col {
+                ROWS => rows_of::<ROWS>(tile, rows),
+                _ => rows_of::<1>(tile, rows),
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn rows_of<const COL: usize>(tile: Tile, rows: usize) {
+    unsafe {
+        match rows {
+            1 => multiply::<1, COL>(tile),
+            2 => multiply::<2, COL>(tile),
+            3 => multiply::<3, COL>(tile),
+            4 => multiply::<4, COL>(tile),
+            5 => multiply::<5, COL>(tile),
+            _ => multiply::<6, COL>(tile),
+        }
+    }
+}
+
+/// `R` rows, whose numbers are `COL` apart, times sixteen columns.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply<const R: usize, const COL: usize>(tile: Tile) {
+    tile.expect(R, 1);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = sums::<R, COL>(tile);
+        match tile.finish {
+            None => write(tile, sums),
+            Some(finish) => finished(finish, tile, sums.as_ptr().cast(), R),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn sums<const R: usize, const COL: usize>(tile: Tile) -> [[__m256; V]; R] {
+    let Tile { a, panel, depth, mut next, .. } = tile;
+    // At once: in the loop it would cost registers.
+    (0..depth.div_ceil(LANES)).for_each(|_| next.fetch());
+    let row = if COL == ROWS { 1 } else { a.row };
+    let mut sums = [[_mm256_setzero_ps(); V]; R];
+    let (mut x, mut b) = (a.data, panel);
+    for _ in 0..depth {
+        // SAFETY: the numbers are inside the panel and the rows.
+        unsafe {
+            let cols = [_mm256_load_ps(b), _mm256_load_ps(b.add(EIGHT))];
+            for r in 0..R {
+                let x = _mm256_broadcast_ss(&*x.add(r * row));
+                for v in 0..V {
+                    sums[r][v] = _mm256_fmadd_ps(x, cols[v], sums[r][v]);
+                }
+            }
+        }
+        (x, b) = (x.wrapping_add(COL), b.wrapping_add(LANES));
+    }
+    sums
+}
+
+/// Up to six rows of `depth` numbers, one after the other for each of the columns.
+#[target_feature(enable = "avx2")]
+unsafe fn side_by_side(from: From, rows: usize, depth: usize, to: *mut f32) {
+    let whole = if from.col == 1 && rows == ROWS { depth - depth % EIGHT } else { 0 };
+    // SAFETY: what is read is inside the matrix, and `to` holds six rows.
+    unsafe {
+        for k in (0..whole).step_by(EIGHT) {
+            let x = array::from_fn(|r| _mm256_loadu_ps(from.at(r.min(ROWS - 1), k).data));
+            for (i, x) in turned(x).into_iter().enumerate() {
+                let to = to.add((k + i) * ROWS);
+                _mm_storeu_ps(to, _mm256_castps256_ps128(x));
+                _mm_storel_pd(to.add(4).cast(), _mm_castps_pd(_mm256_extractf128_ps::<1>(x)));
+            }
+        }
+        for k in whole..depth {
+            (0..rows).for_each(|r| *to.add(k * ROWS + r) = *from.at(r, k).data);
+        }
+    }
+}
+
+/// Some lanes of a register, from the first on.
+#[derive(Clone, Copy)]
+enum Lanes {
+    All,
+    Some(__m256i),
+}
+
+impl Lanes {
+    /// Of each register of a row.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn of(mask: u16) -> [Self; V] {
+        array::from_fn(|v| match (mask >> (v * EIGHT)) as u8 {
+            u8::MAX => Self::All,
+            some => {
+                let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let some = _mm256_and_si256(_mm256_set1_epi32(some.into()), bits);
+                Self::Some(_mm256_cmpeq_epi32(some, bits))
+            }
+        })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn load(self, from: *const f32) -> __m256 {
+        match self {
+            Self::All => unsafe { _mm256_loadu_ps(from) },
+            Self::Some(lanes) => unsafe { _mm256_maskload_ps(from, lanes) },
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn store(self, to: *mut f32, x: __m256) {
+        match self {
+            Self::All => unsafe { _mm256_storeu_ps(to, x) },
+            Self::Some(lanes) => unsafe { _mm256_maskstore_ps(to, lanes, x) },
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn write<const R: usize>(tile: Tile, sums: [[__m256; V]; R]) {
+    let lanes = Lanes::of(tile.mask);
+    for (r, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            let at = tile.out.wrapping_add(r * tile.out_row + v * EIGHT);
+            let mut sum = *sum;
+            // SAFETY: the lanes are inside `out` and the bias.
+            unsafe {
+                if tile.add {
+                    sum = _mm256_add_ps(sum, lanes[v].load(at));
+                }
+                if !tile.bias.is_null() {
+                    let bias = tile.bias.wrapping_add(v * EIGHT);
+                    sum = _mm256_add_ps(sum, lanes[v].load(bias));
+                }
+                lanes[v].store(at, sum);
+            }
+        }
+    }
+}
+
+/// Writes `rows` times sixteen sums. Not a part of the loop that adds them up: there they would no longer stay in
+/// registers.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn finished(finish: Finish, tile: Tile, sums: *const __m256, rows: usize) {
+    let (low, high) = (_mm256_set1_ps(finish.low), _mm256_set1_ps(finish.high));
+    let lanes = Lanes::of(tile.mask);
+    for r in 0..rows {
+        // SAFETY: what is not null has a number for every row and lane of the tile, as `out` has.
+        unsafe {
+            let scale = if finish.scale.is_null() { 1.0 } else { *finish.scale.add(r) };
+            let shift = if finish.shift.is_null() { 0.0 } else { *finish.shift.add(r) };
+            let (scale, shift) = (_mm256_set1_ps(scale), _mm256_set1_ps(shift));
+            for (v, lanes) in lanes.iter().enumerate() {
+                let at = tile.out.wrapping_add(r * tile.out_row + v * EIGHT);
+                let mut x = *sums.add(r * V + v);
+                if tile.add {
+                    x = _mm256_add_ps(x, lanes.load(at));
+                }
+                x = _mm256_fmadd_ps(x, scale, shift);
+                if !finish.residual.is_null() {
+                    let from = finish.residual.wrapping_add(r * finish.residual_row + v * EIGHT);
+                    x = _mm256_add_ps(x, lanes.load(from));
+                }
+                // Of two numbers of which one is none, these give the second.
+                lanes.store(at, _mm256_min_ps(high, _mm256_max_ps(low, x)));
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn pack(from: From, depth: usize, width: usize, panel: *mut f32) {
+    // SAFETY: what is read is inside the matrix, and the panel has sixteen lanes a row.
+    unsafe {
+        if from.row == 1 && from.col != 1 {
+            return turn(from, depth, width, panel, LANES);
+        }
+        for k in 0..depth {
+            let (row, to) = (from.at(k, 0), panel.add(k * LANES));
+            if from.col == 1 && width == LANES {
+                for v in 0..V {
+                    _mm256_store_ps(to.add(v * EIGHT), _mm256_loadu_ps(row.data.add(v * EIGHT)));
+                }
+            } else {
+                (0..width).for_each(|c| *to.add(c) = *row.at(0, c).data);
+            }
+        }
+    }
+}
+
+/// `rows` rows of `cols` numbers, whose columns lie in one piece each, to rows that do, one every `stride`.
+#[target_feature(enable = "avx2")]
+unsafe fn turn(from: From, rows: usize, cols: usize, to: *mut f32, stride: usize) {
+    for row in (0..rows).step_by(EIGHT) {
+        for col in (0..cols).step_by(EIGHT) {
+            let (from, to) = (from.at(row, col), to.wrapping_add(row * stride + col));
+            let (rows, cols) = (EIGHT.min(rows - row), EIGHT.min(cols - col));
+            // SAFETY: the numbers are inside the matrix, and those behind them in `to` inside it or not written.
+            unsafe {
+                if rows == EIGHT && cols == EIGHT {
+                    let x = array::from_fn(|c| _mm256_loadu_ps(from.at(0, c).data));
+                    for (r, x) in turned(x).into_iter().enumerate() {
+                        _mm256_storeu_ps(to.add(r * stride), x);
+                    }
+                } else {
+                    for r in 0..rows {
+                        (0..cols).for_each(|c| *to.add(r * stride + c) = *from.at(r, c).data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Eight columns as eight rows.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn turned(x: [__m256; EIGHT]) -> [__m256; EIGHT] {
+    // Pairs of numbers, then fours, within each half of the registers; then the halves.
+    let mut y = x;
+    for i in 0..4 {
+        y[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+        y[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+    }
+    let mut z = x;
+    for i in 0..2 {
+        for j in 0..2 {
+            let (low, high) = (y[4 * i + j], y[4 * i + j + 2]);
+            z[4 * i + 2 * j] = _mm256_shuffle_ps::<0x44>(low, high);
+            z[4 * i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(low, high);
+        }
+    }
+    for i in 0..4 {
+        y[i] = _mm256_permute2f128_ps::<0x20>(z[i], z[i + 4]);
+        y[i + 4] = _mm256_permute2f128_ps::<0x31>(z[i], z[i + 4]);
+    }
+    y
+}
