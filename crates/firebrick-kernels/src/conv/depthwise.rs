@@ -1,9 +1,9 @@
-//! Convolutions of every channel by itself, for AVX-512: so few multiplications a number that a copy of the image, as
-//! `planes` are, would cost more than they do. Columns beyond the edge are lanes that are not read.
+//! Convolutions of every channel by itself, for AVX-512 and AVX2: so few multiplications a number that a copy of the image,
+//! as `planes` are, would cost more than they do. Columns beyond the edge are lanes that are not read.
 
 use rayon::prelude::*;
 
-use super::{Conv2d, TASK, tile::LANES};
+use super::{Conv2d, TASK};
 use crate::affine::{Finish, Line};
 
 /// Columns of a kernel; a loop is compiled for each.
@@ -13,13 +13,23 @@ const NARROW: usize = 4;
 
 pub(super) fn takes(conv: &Conv2d) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("avx512f")
+    return (has_avx512() || has_avx2())
         && conv.channels == [conv.groups; 2]
         && KERNELS.contains(&conv.kernel[1])
         && conv.stride[1] <= 2
         && conv.size[1] >= NARROW;
     #[cfg(not(target_arch = "x86_64"))]
     false
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    std::is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
 }
 
 /// Of a convolution that [`takes`] lets through.
@@ -39,26 +49,162 @@ pub(super) fn forward(x: &[f32], weight: &[f32], finish: Finish, conv: &Conv2d, 
         let residual = finish.residual.map(|residual| &residual[plane * area..][..area]);
         let line = finish.line(channel);
         #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "a function of a wider instruction set")]
-        // SAFETY: `takes` has seen that the CPU has AVX-512.
+        #[expect(unsafe_code, reason = "functions of wider instruction sets")]
+        // SAFETY: `takes` has seen that the CPU has one of them.
         unsafe {
-            match (conv.kernel[1], conv.stride[1]) {
-                (3, 1) => channel_of::<3, 1>(x, weight, conv, line, residual, out),
-                (3, _) => channel_of::<3, 2>(x, weight, conv, line, residual, out),
-                (5, 1) => channel_of::<5, 1>(x, weight, conv, line, residual, out),
-                (5, _) => channel_of::<5, 2>(x, weight, conv, line, residual, out),
-                (_, 1) => channel_of::<7, 1>(x, weight, conv, line, residual, out),
-                _ => channel_of::<7, 2>(x, weight, conv, line, residual, out),
+            match has_avx512() {
+                true => sixteens(x, weight, conv, line, residual, out),
+                false => eights(x, weight, conv, line, residual, out),
             }
         }
     });
 }
 
-/// One channel of one image, by `K` columns of weights; `STEP` is the stride.
+/// A register of numbers; each of its functions wants a CPU that has it.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "registers of which some lanes are read and written")]
+trait Register: Copy {
+    const LANES: usize;
+    /// Which lanes are read or written.
+    type Mask: Copy;
+
+    /// Of the lowest bits.
+    unsafe fn mask(bits: u32) -> Self::Mask;
+    unsafe fn of(x: f32) -> Self;
+    /// Zero where the mask has no lane.
+    unsafe fn load(mask: Self::Mask, from: *const f32) -> Self;
+    unsafe fn store(self, mask: Self::Mask, to: *mut f32);
+    /// Every other lane of this and the next register, from the first on.
+    unsafe fn even(self, next: Self) -> Self;
+    /// `self * by + plus`
+    unsafe fn times(self, by: Self, plus: Self) -> Self;
+    unsafe fn plus(self, other: Self) -> Self;
+    /// A lane that is no number becomes `low`.
+    unsafe fn between(self, low: Self, high: Self) -> Self;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "registers of which some lanes are read and written")]
+mod registers {
+    use std::arch::x86_64::*;
+
+    use super::Register;
+
+    impl Register for __m512 {
+        const LANES: usize = 16;
+        type Mask = u16;
+
+        #[inline(always)]
+        unsafe fn mask(bits: u32) -> u16 {
+            bits as u16
+        }
+
+        #[inline(always)]
+        unsafe fn of(x: f32) -> Self {
+            unsafe { _mm512_set1_ps(x) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(mask: u16, from: *const f32) -> Self {
+            unsafe { _mm512_maskz_loadu_ps(mask, from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, mask: u16, to: *mut f32) {
+            unsafe { _mm512_mask_storeu_ps(to, mask, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn even(self, next: Self) -> Self {
+            const EVEN: [u32; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
+            unsafe {
+                let even = _mm512_loadu_si512(EVEN.as_ptr().cast());
+                _mm512_permutex2var_ps(self, even, next)
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn times(self, by: Self, plus: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(self, by, plus) }
+        }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { _mm512_add_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn between(self, low: Self, high: Self) -> Self {
+            // Of two numbers of which one is none, these give the second.
+            unsafe { _mm512_min_ps(high, _mm512_max_ps(low, self)) }
+        }
+    }
+
+    impl Register for __m256 {
+        const LANES: usize = 8;
+        /// Are these all lanes? Then what is read and written whole: the CPU does not see ahead of other loads, and a store of
+        /// some lanes takes ten times as long.
+        type Mask = (bool, __m256i);
+
+        #[inline(always)]
+        unsafe fn mask(bits: u32) -> (bool, __m256i) {
+            unsafe {
+                let lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let some = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lanes);
+                (bits as u8 == u8::MAX, _mm256_cmpeq_epi32(some, lanes))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn of(x: f32) -> Self {
+            unsafe { _mm256_set1_ps(x) }
+        }
+
+        #[inline(always)]
+        unsafe fn load((all, mask): (bool, __m256i), from: *const f32) -> Self {
+            match all {
+                true => unsafe { _mm256_loadu_ps(from) },
+                false => unsafe { _mm256_maskload_ps(from, mask) },
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, (all, mask): (bool, __m256i), to: *mut f32) {
+            match all {
+                true => unsafe { _mm256_storeu_ps(to, self) },
+                false => unsafe { _mm256_maskstore_ps(to, mask, self) },
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn even(self, next: Self) -> Self {
+            unsafe {
+                // Of each half two of the one and two of the other.
+                let both = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(self, next));
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(both))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn times(self, by: Self, plus: Self) -> Self {
+            unsafe { _mm256_fmadd_ps(self, by, plus) }
+        }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { _mm256_add_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn between(self, low: Self, high: Self) -> Self {
+            unsafe { _mm256_min_ps(high, _mm256_max_ps(low, self)) }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-#[expect(unsafe_code, reason = "registers of which some lanes are read and written")]
-fn channel_of<const K: usize, const STEP: usize>(
+fn sixteens(
     x: &[f32],
     weight: &[f32],
     conv: &Conv2d,
@@ -66,63 +212,162 @@ fn channel_of<const K: usize, const STEP: usize>(
     residual: Option<&[f32]>,
     out: &mut [f32],
 ) {
-    use std::arch::x86_64::{
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
-        _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_permutex2var_ps,
-        _mm512_set1_ps, _mm512_setzero_ps,
-    };
-    const EVEN: [u32; LANES] = [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30];
+    any_channel::<std::arch::x86_64::__m512>(x, weight, conv, line, residual, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn eights(
+    x: &[f32],
+    weight: &[f32],
+    conv: &Conv2d,
+    line: Line,
+    residual: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    any_channel::<std::arch::x86_64::__m256>(x, weight, conv, line, residual, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn any_channel<R: Register>(
+    x: &[f32],
+    weight: &[f32],
+    conv: &Conv2d,
+    line: Line,
+    residual: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    match (conv.kernel[1], conv.stride[1]) {
+        (3, 1) => channel_of::<R, 3, 1>(x, weight, conv, line, residual, out),
+        (3, _) => channel_of::<R, 3, 2>(x, weight, conv, line, residual, out),
+        (5, 1) => channel_of::<R, 5, 1>(x, weight, conv, line, residual, out),
+        (5, _) => channel_of::<R, 5, 2>(x, weight, conv, line, residual, out),
+        (_, 1) => channel_of::<R, 7, 1>(x, weight, conv, line, residual, out),
+        _ => channel_of::<R, 7, 2>(x, weight, conv, line, residual, out),
+    }
+}
+
+/// One channel of one image, by `K` columns of weights; `STEP` is the stride.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[expect(unsafe_code, reason = "registers of which some lanes are read and written")]
+fn channel_of<R: Register, const K: usize, const STEP: usize>(
+    x: &[f32],
+    weight: &[f32],
+    conv: &Conv2d,
+    line: Line,
+    residual: Option<&[f32]>,
+    out: &mut [f32],
+) {
     let ([height, width], [rows, cols]) = (conv.size, conv.out_size());
     assert!(x.len() == height * width && out.len() == rows * cols);
     assert!(weight.len() == conv.kernel[0] * K);
     assert!(residual.is_none_or(|residual| residual.len() == out.len()));
-    // SAFETY: sixteen numbers.
-    let even = unsafe { _mm512_loadu_si512(EVEN.as_ptr().cast()) };
-    let (scale, shift) = (_mm512_set1_ps(line.scale), _mm512_set1_ps(line.shift));
-    let (low, high) = (_mm512_set1_ps(line.low), _mm512_set1_ps(line.high));
-    for col in (0..cols).step_by(LANES) {
-        let written = lanes(0, cols - col) as u16;
-        // Where each column of the kernel reads from a row, and which of the 32 numbers there are on it.
-        let reads: [(isize, u32); K] = std::array::from_fn(|k| {
-            let at = (col * STEP + k * conv.dilation[1]) as isize - conv.padding[1][0] as isize;
-            (at, lanes(at, width))
-        });
+    let at = |col: usize, k: usize| {
+        (col * STEP + k * conv.dilation[1]) as isize - conv.padding[1][0] as isize
+    };
+    let inside = |col: usize| {
+        let end = at(col, K - 1) + (STEP * R::LANES) as isize;
+        at(col, 0) >= 0 && end <= width as isize && col + R::LANES <= cols
+    };
+    // SAFETY: the callers are compiled for a CPU that has the register. Lanes of a mask of reads are on a row, which is inside
+    // `x`, and those that are written in a row of `out` and of the residual.
+    unsafe {
+        // No closures around registers: they would be functions for any CPU.
+        let mut channel = Channel::<R, K> {
+            x,
+            weight,
+            conv,
+            scale: R::of(line.scale),
+            shift: R::of(line.shift),
+            low: R::of(line.low),
+            high: R::of(line.high),
+            residual,
+            out,
+            cols,
+        };
+        // In the order of memory where all lanes are inside; then the edges, of which the masks are made once.
+        let all = R::mask(u32::MAX);
         for row in 0..rows {
-            let mut sum = _mm512_setzero_ps();
-            for (k, weight) in weight.as_chunks::<K>().0.iter().enumerate() {
+            for col in (0..cols).step_by(R::LANES).filter(|col| inside(*col)) {
+                let mut reads = [(0, all, all); K];
+                for (k, reads) in reads.iter_mut().enumerate() {
+                    reads.0 = at(col, k);
+                }
+                channel.one::<STEP>(row, col, &reads, all);
+            }
+        }
+        for col in (0..cols).step_by(R::LANES).filter(|col| !inside(*col)) {
+            let mut reads = [(0, all, all); K];
+            for (k, reads) in reads.iter_mut().enumerate() {
+                let on = lanes(at(col, k), width);
+                *reads = (at(col, k), R::mask(on), R::mask(on >> R::LANES));
+            }
+            let written = R::mask(lanes(0, cols - col));
+            for row in 0..rows {
+                channel.one::<STEP>(row, col, &reads, written);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+struct Channel<'a, R, const K: usize> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    conv: &'a Conv2d,
+    scale: R,
+    shift: R,
+    low: R,
+    high: R,
+    residual: Option<&'a [f32]>,
+    out: &'a mut [f32],
+    /// Of `out`.
+    cols: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "registers of which some lanes are read and written")]
+impl<R: Register, const K: usize> Channel<'_, R, K> {
+    /// A register of the output. `reads` say where each column of the kernel reads from a row, and which lanes of two registers
+    /// are on it.
+    #[inline(always)]
+    unsafe fn one<const STEP: usize>(
+        &mut self,
+        row: usize,
+        col: usize,
+        reads: &[(isize, R::Mask, R::Mask); K],
+        written: R::Mask,
+    ) {
+        let conv = self.conv;
+        let [height, width] = conv.size;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sum = R::of(0.0);
+            for (k, weight) in self.weight.as_chunks::<K>().0.iter().enumerate() {
                 let from = row * conv.stride[0] + k * conv.dilation[0];
                 let from = from.wrapping_sub(conv.padding[0][0]);
                 if from >= height {
                     continue; // above the image or below
                 }
-                let from = x[from * width..].as_ptr();
-                for ((at, on), weight) in reads.iter().zip(weight) {
+                let from = self.x[from * width..].as_ptr();
+                for ((at, first, second), weight) in reads.iter().zip(weight) {
                     let from = from.wrapping_offset(*at);
-                    // SAFETY: the lanes of the masks are on the row, which is inside `x`.
-                    let pixels = unsafe {
-                        let first = _mm512_maskz_loadu_ps(*on as u16, from);
-                        if STEP == 1 {
-                            first
-                        } else {
-                            let from = from.wrapping_add(LANES);
-                            let second = _mm512_maskz_loadu_ps((*on >> LANES) as u16, from);
-                            _mm512_permutex2var_ps(first, even, second)
-                        }
-                    };
-                    sum = _mm512_fmadd_ps(pixels, _mm512_set1_ps(*weight), sum);
+                    let mut pixels = R::load(*first, from);
+                    if STEP > 1 {
+                        let next = R::load(*second, from.wrapping_add(R::LANES));
+                        pixels = pixels.even(next);
+                    }
+                    sum = pixels.times(R::of(*weight), sum);
                 }
             }
-            let mut y = _mm512_fmadd_ps(sum, scale, shift);
-            let at = row * cols + col;
-            if let Some(residual) = residual {
-                // SAFETY: the lanes of the mask are in this row of the residual.
-                let residual = unsafe { _mm512_maskz_loadu_ps(written, residual[at..].as_ptr()) };
-                y = _mm512_add_ps(y, residual);
+            let mut y = sum.times(self.scale, self.shift);
+            let at = row * self.cols + col;
+            if let Some(residual) = self.residual {
+                y = y.plus(R::load(written, residual[at..].as_ptr()));
             }
-            // Of two numbers of which one is none, these give the second.
-            let y = _mm512_min_ps(high, _mm512_max_ps(low, y));
-            // SAFETY: the lanes of the mask are in this row of `out`.
-            unsafe { _mm512_mask_storeu_ps(out[at..].as_mut_ptr(), written, y) };
+            y.between(self.low, self.high).store(written, self.out[at..].as_mut_ptr());
         }
     }
 }

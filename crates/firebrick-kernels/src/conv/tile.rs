@@ -172,8 +172,12 @@ unsafe fn eights<const V: usize>(
     first: usize,
     out: &mut [[f32; PIXELS]; 4],
 ) {
-    use std::arch::x86_64::{
-        _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    use std::arch::{
+        asm,
+        x86_64::{
+            _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
+            _mm256_storeu_ps,
+        },
     };
     let weight = weight.map(<[f32]>::as_ptr);
     let mut sums = [[_mm256_setzero_ps(); V]; 4];
@@ -187,7 +191,10 @@ unsafe fn eights<const V: usize>(
                 *pixels = _mm256_loadu_ps(run.add(8 * v));
             }
             for r in 0..4 {
-                let weight = _mm256_broadcast_ss(&*weight[r].add(k));
+                let mut weight = _mm256_broadcast_ss(&*weight[r].add(k));
+                // Nothing, but in this order: the compiler would else read two weights at once, for which there is one
+                // register, and keep one of the sums in memory; that takes twice the time.
+                asm!("/* {0} */", inout(ymm_reg) weight, options(nomem, nostack, preserves_flags));
                 for v in 0..V {
                     sums[r][v] = _mm256_fmadd_ps(weight, pixels[v], sums[r][v]);
                 }
