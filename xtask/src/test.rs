@@ -64,7 +64,7 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     Ok(report.print())
 }
 
-/// A build with MPI, and what needs a real `mpirun`. The dependencies are the same; the rest takes a minute.
+/// A build with MPI, and what needs a real `mpirun`. Only the command itself is built anew.
 fn mpi_tests() -> Command {
     let mut command = cargo();
     command.args(["test", "--workspace", "--features", "firebrick/mpi", "--test", "mpi"]);

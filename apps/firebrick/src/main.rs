@@ -6,6 +6,8 @@
 mod cli;
 mod commands;
 mod failure;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod npz;
 mod places;
 mod progress;

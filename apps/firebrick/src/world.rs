@@ -10,11 +10,11 @@ use std::{
 };
 
 use firebrick_core::parallel::Lost;
-#[cfg(feature = "mpi")]
-use firebrick_train::mpi::Job;
 use firebrick_train::{run::RunInfo, team::Team};
 
 use crate::failure::{BAD_FILE, Failure, USAGE};
+#[cfg(feature = "mpi")]
+use crate::mpi::Job;
 
 /// This process among them.
 pub struct World {

@@ -7,8 +7,6 @@
 pub mod checkpoint;
 pub mod fit;
 pub mod job;
-#[cfg(feature = "mpi")]
-pub mod mpi;
 pub mod optim;
 pub mod origin;
 pub mod recipe;

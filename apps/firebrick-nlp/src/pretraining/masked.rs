@@ -1,8 +1,11 @@
-//! Guessing masked words (Devlin et al. 2018, section 3.1), as a training task.
+//! Guessing masked words, and which pieces of text belong together (Devlin et al. 2018, section 3.1), as a training task.
 
 use anyhow::ensure;
 use burn::{module::Module, prelude::*, tensor::TensorData};
-use firebrick_core::{arch::bert::BertMaskedLm, layers::loss::cross_entropy};
+use firebrick_core::{
+    arch::bert::{BertPreTraining, NextSentence},
+    layers::loss::cross_entropy,
+};
 use firebrick_train::{
     fit::Metrics,
     sampler::{Coins, mix},
@@ -21,6 +24,16 @@ pub struct MaskSettings {
     pub special: Vec<u32>,
     /// Share of the other tokens that is to be guessed; 0.15 in the paper.
     pub probability: f64,
+    pub pairs: Option<Pairs>,
+}
+
+/// How texts are cut in two, of which half get the second piece of another text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pairs {
+    /// Tokens behind which a text is cut, where it has one: marks of punctuation.
+    pub ends: Vec<u32>,
+    /// Tokens of a pair, with the three special ones.
+    pub max_len: usize,
 }
 
 /// Texts with some tokens to be guessed.
@@ -34,6 +47,16 @@ pub struct MaskedBatch {
     pub places: Tensor<1, Int>,
     /// `[N]`: what they were.
     pub targets: Tensor<1, Int>,
+    pub pairs: Option<PairBatch>,
+}
+
+/// Of texts that are pairs of pieces.
+#[derive(Debug, Clone)]
+pub struct PairBatch {
+    /// `[B, T]`; 1 in the second piece
+    pub segments: Tensor<2, Int>,
+    /// `[B]`; 0 where the second piece followed the first, 1 where it is of another text
+    pub strange: Tensor<1, Int>,
 }
 
 /// Texts, masked anew each time.
@@ -44,14 +67,46 @@ pub struct MaskedTexts {
 }
 
 impl MaskedTexts {
-    /// Each text must hold a token that is not special.
+    /// Each text must hold a token that is not special; two, if texts are cut in two.
     pub fn new(texts: Vec<Vec<u32>>, settings: MaskSettings) -> anyhow::Result<Self> {
         let p = settings.probability;
         ensure!(p > 0.0 && p < 1.0, "a share of {p} of masked tokens, not within 0 and 1");
-        let ordinary = |text: &Vec<u32>| text.iter().any(|id| !settings.special.contains(id));
-        let empty = texts.iter().position(|text| !ordinary(text));
-        ensure!(empty.is_none(), "text {} has no token to mask", empty.unwrap_or(0));
+        let empty = texts.iter().position(|text| !settings.takes(text));
+        let needed = if settings.pairs.is_some() { "two tokens" } else { "token to mask" };
+        ensure!(empty.is_none(), "text {} has no {needed}", empty.unwrap_or(0));
         Ok(Self { texts, settings })
+    }
+
+    /// Where the second piece of a text begins: behind a mark of punctuation, or anywhere.
+    fn cut(&self, text: &[u32], pairs: &Pairs, coins: &mut Coins) -> usize {
+        // Both pieces have a token besides what begins and ends the text.
+        let places = 2..text.len() - 1;
+        let marks: Vec<usize> =
+            places.clone().filter(|at| pairs.ends.contains(&text[at - 1])).collect();
+        match marks.len() {
+            0 => places.start + coins.below(places.len()),
+            count => marks[coins.below(count)],
+        }
+    }
+
+    /// A text in two pieces, or with the second piece of another one; where that begins, and whether it is another's.
+    fn pair(&self, index: usize, pairs: &Pairs, coins: &mut Coins) -> (Vec<u32>, usize, bool) {
+        let text = &self.texts[index];
+        let end = text[text.len() - 1];
+        let cut = self.cut(text, pairs, coins);
+        let strange = coins.toss(0.5);
+        let rest = match strange {
+            false => &text[cut..],
+            true => {
+                let other = &self.texts[coins.below(self.texts.len())];
+                &other[self.cut(other, pairs, coins)..]
+            }
+        };
+        // A first piece that is too long leaves a third to the second.
+        let first = cut.min(pairs.max_len - pairs.max_len / 3);
+        let rest = &rest[..(rest.len() - 1).min(pairs.max_len - first - 2)];
+        let pair = [&text[..first], &[end], rest, &[end]].concat();
+        (pair, first + 1, strange)
     }
 
     /// Of every text: the tokens that are guessed, by place; 80 % of them become the mask, 10 % any token, and 10 % stay.
@@ -77,6 +132,14 @@ impl MaskedTexts {
     }
 }
 
+impl MaskSettings {
+    /// Whether a text has enough tokens that are not special.
+    pub fn takes(&self, text: &[u32]) -> bool {
+        let ordinary = text.iter().filter(|id| !self.special.contains(id)).count();
+        ordinary > usize::from(self.pairs.is_some())
+    }
+}
+
 impl Examples for MaskedTexts {
     type Batch = MaskedBatch;
 
@@ -90,7 +153,16 @@ impl Examples for MaskedTexts {
 
     fn batch(&self, indices: &[usize], seed: u64, device: &Device) -> MaskedBatch {
         let mut coins = Coins::new(seed);
-        let mut texts: Vec<Vec<u32>> = indices.iter().map(|i| self.texts[*i].clone()).collect();
+        let (mut texts, mut second, mut strange) = (vec![], vec![], vec![]);
+        for index in indices {
+            let (text, at, other) = match &self.settings.pairs {
+                Some(pairs) => self.pair(*index, pairs, &mut coins),
+                None => (self.texts[*index].clone(), 0, false),
+            };
+            texts.push(text);
+            second.push(at);
+            strange.push(i32::from(other));
+        }
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
         let (mut places, mut targets) = (vec![], vec![]);
         for (row, text) in texts.iter_mut().enumerate() {
@@ -105,62 +177,88 @@ impl Examples for MaskedTexts {
             let count = values.len();
             Tensor::from_data(TensorData::new(values, [count]), device)
         };
-        MaskedBatch { ids, pad, places: row(places), targets: row(targets) }
+        let pairs = self.settings.pairs.as_ref().map(|_| {
+            let shape = [texts.len(), longest];
+            let segments = texts.iter().zip(&second).flat_map(|(text, second)| {
+                (0..longest).map(|i| i32::from((*second..text.len()).contains(&i)))
+            });
+            let segments = TensorData::new(segments.collect(), shape);
+            PairBatch { segments: Tensor::from_data(segments, device), strange: row(strange) }
+        });
+        MaskedBatch { ids, pad, places: row(places), targets: row(targets), pairs }
     }
 }
 
-/// A masked language model in training.
+/// An encoder in pre-training.
 #[derive(Module, Debug)]
-pub struct MaskedLm {
-    pub model: BertMaskedLm,
+pub struct PreTraining {
+    pub model: BertPreTraining,
 }
 
-impl MaskedLm {
-    /// Logits of the guessed tokens, `[N, V]`.
-    fn logits(
-        &self,
-        ids: Tensor<2, Int>,
-        pad: Tensor<2, Bool>,
-        places: Tensor<1, Int>,
-    ) -> Tensor<2> {
-        let hidden = self.model.encoder.forward(ids, None, Some(pad));
+impl PreTraining {
+    /// Logits of the guessed tokens, `[N, V]`, and of whether pieces belong together, `[B, 2]`.
+    fn logits(&self, batch: &MaskedBatch) -> (Tensor<2>, Option<Tensor<2>>) {
+        let MaskedBatch { ids, pad, places, pairs, .. } = batch.clone();
+        let segments = pairs.map(|pairs| pairs.segments);
+        let words = &self.model.words;
+        let hidden = words.encoder.forward(ids, segments, Some(pad));
+        let relation = self.model.next.as_ref();
+        let relation = relation.map(|next: &NextSentence| next.forward(hidden.clone()));
         let [b, t, c] = hidden.dims();
-        self.model.logits(hidden.reshape([b * t, c]).select(0, places))
+        (words.logits(hidden.reshape([b * t, c]).select(0, places)), relation)
     }
 }
 
-impl Task for MaskedLm {
+impl Task for PreTraining {
     type Batch = MaskedBatch;
 
+    /// The sum of both tasks' means, as in the paper.
     fn loss(&self, batch: MaskedBatch) -> Tensor<1> {
-        let MaskedBatch { ids, pad, places, targets } = batch;
-        cross_entropy(self.logits(ids, pad, places), targets, None, 0.0)
+        let (words, relation) = self.logits(&batch);
+        let loss = cross_entropy(words, batch.targets, None, 0.0);
+        match relation.zip(batch.pairs) {
+            Some((relation, pairs)) => loss + cross_entropy(relation, pairs.strange, None, 0.0),
+            None => loss,
+        }
     }
 }
 
-/// Mean nats and accuracy over the guessed tokens; the masks are those of `seed`. `model` lies on a device without
-/// autodiff.
-pub fn evaluate(model: &MaskedLm, texts: &MaskedTexts, batch_size: usize, seed: u64) -> Metrics {
+/// Mean nats and accuracy over the guessed tokens, and `next_accuracy` over pairs, of which half belong together; the masks and
+/// pairs are those of `seed`. `model` lies on a device without autodiff.
+pub fn evaluate(model: &PreTraining, texts: &MaskedTexts, batch_size: usize, seed: u64) -> Metrics {
     let device = model.devices().into_iter().next().expect("a model has parameters");
     let all: Vec<usize> = (0..texts.len()).collect();
-    let (mut nats, mut right, mut count) = (0.0, 0, 0);
+    let (mut nats, mut right, mut count, mut together) = (0.0, 0, 0, 0);
     for (index, part) in all.chunks(batch_size.max(1)).enumerate() {
         let batch = texts.batch(part, mix(seed, index as u64), &device);
-        let MaskedBatch { ids, pad, places, targets } = batch;
-        let logits = model.logits(ids, pad, places);
+        let (logits, relation) = model.logits(&batch);
+        let MaskedBatch { targets, pairs, .. } = batch;
         let [n, _] = logits.dims();
-        let best = logits.clone().argmax(1).reshape([n]);
-        right += best.equal(targets.clone()).int().sum().into_scalar::<i64>() as usize;
+        right += matches(logits.clone(), targets.clone());
         nats += cross_entropy(logits, targets, None, 0.0).into_scalar::<f64>() * n as f64;
         count += n;
+        if let Some((relation, pairs)) = relation.zip(pairs) {
+            together += matches(relation, pairs.strange);
+        }
     }
     let count = count.max(1) as f64;
     let loss = nats / count;
-    Metrics::from([
+    let mut metrics = Metrics::from([
         ("loss".into(), loss),
         ("perplexity".into(), loss.exp()),
         ("accuracy".into(), right as f64 / count),
-    ])
+    ]);
+    if model.model.next.is_some() {
+        metrics.insert("next_accuracy".into(), together as f64 / texts.len().max(1) as f64);
+    }
+    metrics
+}
+
+/// How many rows of logits are largest at their target.
+fn matches(logits: Tensor<2>, targets: Tensor<1, Int>) -> usize {
+    let [n, _] = logits.dims();
+    let best = logits.argmax(1).reshape([n]);
+    best.equal(targets).int().sum().into_scalar::<i64>() as usize
 }
 
 #[cfg(test)]
@@ -174,6 +272,7 @@ mod tests {
             vocab_size: 1000,
             special: vec![0, 2, 3],
             probability: 0.15,
+            pairs: None,
         };
         let text = |i: u32| [2].into_iter().chain((0..i % 40 + 1).map(|t| 100 + t)).chain([3]);
         MaskedTexts::new((0..400).map(|i| text(i).collect()).collect(), settings).unwrap()
@@ -206,6 +305,46 @@ mod tests {
             **id as u32 != was && !places.contains(&(*i as i64))
         });
         assert_eq!(changed.count(), 0);
+    }
+
+    /// Pieces of one text, or of two, of which the first ends behind a mark.
+    #[test]
+    fn half_of_the_pairs_are_strange() {
+        const MARK: u32 = 7;
+        let mut texts = texts();
+        for (i, text) in texts.texts.iter_mut().enumerate() {
+            let own = 100 + i as u32; // every token says which text it is of
+            *text = vec![2, own, own, own, MARK, own, own, 3];
+        }
+        texts.settings.pairs = Some(Pairs { ends: vec![MARK], max_len: 9 });
+        let mut strange = 0;
+        for index in 0..400 {
+            let pairs = texts.settings.pairs.clone().unwrap();
+            let (pair, second, is_strange) =
+                texts.pair(index, &pairs, &mut Coins::new(index as u64));
+            let own = 100 + index as u32;
+            assert_eq!(pair[..second], [2, own, own, own, MARK, 3]);
+            assert_eq!((pair.len(), pair[8]), (9, 3));
+            assert_eq!(pair[6..8] == [own, own], !is_strange);
+            strange += usize::from(is_strange);
+        }
+        assert!((170..230).contains(&strange), "{strange} of 400");
+        let batch = texts.batch(&[3, 4], 1, &Device::flex());
+        let segments: Vec<i64> = batch.pairs.unwrap().segments.into_data().iter().collect();
+        assert_eq!(segments, [0, 0, 0, 0, 0, 0, 1, 1, 1].repeat(2));
+    }
+
+    #[test]
+    fn long_pieces_share_what_there_is() {
+        let mut texts = texts();
+        texts.texts = vec![[vec![2], vec![50; 98], vec![3]].concat(); 3];
+        let pairs = Pairs { ends: vec![], max_len: 30 };
+        for seed in 0..200 {
+            let (pair, second, _) = texts.pair(1, &pairs, &mut Coins::new(seed));
+            assert!(pair.len() <= 30 && second >= 3 && second <= 21, "{second} of {}", pair.len());
+            assert!(pair.len() - second >= 2, "{second} of {}", pair.len());
+            assert_eq!((pair[second - 1], pair[pair.len() - 1]), (3, 3));
+        }
     }
 
     #[test]

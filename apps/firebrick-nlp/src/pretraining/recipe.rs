@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use firebrick_core::arch::bert::ModelType;
 use firebrick_train::{
     job::check_head,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
@@ -16,6 +17,9 @@ use crate::{
 
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["loss", "accuracy"];
+
+/// Tokens of two pieces and the three special ones.
+const SHORTEST_PAIR: usize = 9;
 
 /// Texts without labels, and an encoder that guesses their masked words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,11 +64,20 @@ pub struct DataRecipe {
     pub valid_fraction: f64,
     /// Share of a text's tokens that is to be guessed.
     pub masked: f64,
+    /// Whether texts are cut in two, half of them get the second piece of another text, and which ones is to be guessed too. It
+    /// trains the first token, which a classifier reads. For WordPiece, as BERT has it; RoBERTa has no second segment.
+    pub next_sentence: bool,
 }
 
 impl Default for DataRecipe {
     fn default() -> Self {
-        Self { datasets: vec![], files: vec![], valid_fraction: 0.05, masked: 0.15 }
+        Self {
+            datasets: vec![],
+            files: vec![],
+            valid_fraction: 0.05,
+            masked: 0.15,
+            next_sentence: false,
+        }
     }
 }
 
@@ -95,7 +108,17 @@ impl Check for Recipe {
         if let Some((key, _)) = idle.iter().find(|(_, idle)| *idle) {
             return fail(key, "is for fine-tuning: pre-training begins from scratch".into());
         }
-        self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;
+        let config = self.model.bert(&self.tokenizer, self.tokenizer.vocab_size)?;
+        if self.data.next_sentence && config.model_type != ModelType::Bert {
+            return fail(
+                "data.next_sentence",
+                "needs a second segment, as with `tokenizer.kind = \"wordpiece\"`".into(),
+            );
+        }
+        if self.data.next_sentence && self.tokenizer.max_len < SHORTEST_PAIR {
+            let problem = format!("is below {SHORTEST_PAIR}, too few tokens for two pieces");
+            return fail("tokenizer.max_len", problem);
+        }
         self.train.check()?;
         self.train.check_layers_run_once()?;
         self.checkpoint.check()?;

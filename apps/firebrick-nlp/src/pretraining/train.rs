@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, path::Path};
 use anyhow::{Context, ensure};
 use burn::module::Module;
 use firebrick_core::{
-    arch::bert::{BertConfig, ModelType, save_masked_lm},
+    arch::bert::{BertConfig, ModelType, save_pretraining},
     checkpoint::tensors::{SaveType, write_atomically},
 };
 use firebrick_data::{hash, table::Row};
@@ -18,7 +18,7 @@ use firebrick_train::{
 };
 
 use super::{
-    masked::{MaskSettings, MaskedLm, MaskedTexts, evaluate},
+    masked::{MaskSettings, MaskedTexts, Pairs, PreTraining, evaluate},
     recipe::{METRICS, Recipe},
 };
 use crate::{classification::corpus::read_split, tokenizer::TextTokenizer};
@@ -94,15 +94,19 @@ impl job::Trained for Trained {
         let losses = vec![curve(dir, "training", "loss")?, curve(dir, "validation", "valid/loss")?];
         let valid = &self.outcome.scores["valid"];
         let model = dir.join("model");
+        let share = |key: &str| valid.get(key).map(|share| format!("{share:.4}"));
+        let facts = [
+            ("validation accuracy", share("accuracy")),
+            ("validation perplexity", Some(format!("{:.2}", valid["perplexity"]))),
+            ("validation pairs told apart", share("next_accuracy")),
+            ("parameters", Some(self.parameters.to_string())),
+            ("training texts", Some(self.texts[0].to_string())),
+            ("validation texts", Some(self.texts[1].to_string())),
+            ("seconds", Some(format!("{:.0}", self.outcome.counters.seconds))),
+        ];
+        let facts = facts.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
         let report = Report {
-            facts: vec![
-                ("validation accuracy".into(), format!("{:.4}", valid["accuracy"])),
-                ("validation perplexity".into(), format!("{:.2}", valid["perplexity"])),
-                ("parameters".into(), self.parameters.to_string()),
-                ("training texts".into(), self.texts[0].to_string()),
-                ("validation texts".into(), self.texts[1].to_string()),
-                ("seconds".into(), format!("{:.0}", self.outcome.counters.seconds)),
-            ],
+            facts: facts.collect(),
             verdict: format!(
                 "Guesses {:.1} % of the masked tokens of texts that it has not seen.",
                 100.0 * valid["accuracy"]
@@ -129,12 +133,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         let max_len = recipe.tokenizer.max_len;
         let ids = texts.iter().map(|text| tokenizer.encode(text, max_len));
         let settings = mask_settings(recipe, &config, &tokenizer)?;
-        let ordinary = |ids: &Vec<u32>| ids.iter().any(|id| !settings.special.contains(id));
-        MaskedTexts::new(ids.filter(ordinary).collect(), settings.clone())
+        MaskedTexts::new(ids.filter(|ids| settings.takes(ids)).collect(), settings.clone())
     };
     let [train, valid] = [masked(&train)?, masked(&valid)?];
     let texts = [&train, &valid].map(firebrick_train::task::Examples::len);
-    let model = MaskedLm { model: config.init_masked_lm(&device).materialize() };
+    let model = config.init_pretraining(recipe.data.next_sentence, &device).materialize();
+    let model = PreTraining { model };
     let parameters = model.num_params();
     let plan = Plan {
         train: &recipe.train,
@@ -145,8 +149,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         stop,
         team,
     };
-    // The same masks each time: what changes is the model.
-    let judge = |model: &MaskedLm| evaluate(model, &valid, recipe.eval.batch_size, recipe.seed);
+    // The same masks and pairs each time: what changes is the model.
+    let judge = |model: &PreTraining| evaluate(model, &valid, recipe.eval.batch_size, recipe.seed);
     let Fitted { best, end, counters } = fit(model, &train, &plan, run, judge, report)?;
     if !team.is_first() {
         return Ok(None);
@@ -160,6 +164,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     save(&best, &config, &tokenizer, &origin, &run.dir().join("model"))?;
     Ok(Some(Trained { outcome: Outcome { end, counters, scores }, parameters, texts }))
 }
+
+/// Behind them a text is cut in two.
+const MARKS: &[&str] =
+    &[".", ",", ";", ":", "!", "?", "。", "，", "；", "：", "！", "？", "、", "…", "~", "～"];
 
 fn mask_settings(
     recipe: &Recipe,
@@ -179,23 +187,27 @@ fn mask_settings(
         pad_id: tokenizer.pad_id(),
         vocab_size: config.vocab_size,
         probability: recipe.data.masked,
+        pairs: recipe.data.next_sentence.then(|| Pairs {
+            ends: MARKS.iter().filter_map(|mark| tokenizer.token_id(mark)).collect(),
+            max_len: recipe.tokenizer.max_len,
+        }),
         special,
     })
 }
 
 /// A folder that `transformers` opens as a masked language model, and that a classification recipe begins from.
 fn save(
-    model: &MaskedLm,
+    model: &PreTraining,
     config: &BertConfig,
     tokenizer: &TextTokenizer,
     origin: &Origin,
     dir: &Path,
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    save_masked_lm(&model.model, config, &dir.join("model.safetensors"), SaveType::F32)?;
+    save_pretraining(&model.model, config, &dir.join("model.safetensors"), SaveType::F32)?;
     tokenizer.save(&dir.join("tokenizer.json"))?;
     let path = dir.join("config.json");
-    let json = serde_json::to_string_pretty(&config.masked_lm_json())?;
+    let json = serde_json::to_string_pretty(&config.pretraining_json(model.model.next.is_some()))?;
     write_atomically(&path, json.as_bytes())
         .with_context(|| format!("writing {}", path.display()))?;
     origin.save(dir, "fill-mask", "An encoder that guesses masked tokens; made to be fine-tuned.")

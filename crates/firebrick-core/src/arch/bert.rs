@@ -9,6 +9,7 @@
 //! `B` batch, `T` tokens, `C` channels (`hidden_size`), `F` feed-forward channels, `L` labels.
 
 mod masked_lm;
+mod pretraining;
 mod prune;
 pub mod trace;
 
@@ -43,6 +44,7 @@ use crate::{
 };
 
 pub use masked_lm::{BertMaskedLm, load_masked_lm, save_masked_lm};
+pub use pretraining::{BertPreTraining, NextSentence, load_pretraining, save_pretraining};
 
 /// Which of the three families; the name in `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,11 +224,6 @@ impl BertConfig {
     /// What `config.json` holds for a classifier, in the names that `transformers` reads.
     pub fn to_json(&self) -> Value {
         self.json_of("SequenceClassification")
-    }
-
-    /// What it holds for a masked language model.
-    pub fn masked_lm_json(&self) -> Value {
-        self.json_of("MaskedLM")
     }
 
     fn json_of(&self, head: &str) -> Value {
@@ -724,6 +721,7 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
         "BertForMaskedLM",
         "RobertaForMaskedLM",
         "DistilBertForMaskedLM",
+        "BertForPreTraining",
     ];
     let name = source.config_as(|config| architecture(config, &known))?;
     if name.ends_with("Model") {
@@ -733,6 +731,10 @@ pub fn open(source: &Source, device: &Device) -> Result<Box<dyn AnyModel>, LoadE
     if name.ends_with("MaskedLM") {
         let (config, model) = load_masked_lm(source, device)?;
         return Ok(Box::new(AnyBert { config, head: Head::MaskedLm(model) }));
+    }
+    if name.ends_with("PreTraining") {
+        let (config, model) = load_pretraining(source, device)?;
+        return Ok(Box::new(AnyBert { config, head: Head::PreTraining(model) }));
     }
     let LoadedClassifier { config, model, .. } = load_classifier(source, device)?;
     Ok(Box::new(AnyBert { config, head: Head::Classifier(model) }))
@@ -747,6 +749,7 @@ enum Head {
     Classifier(BertClassifier),
     Encoder(BertModel),
     MaskedLm(BertMaskedLm),
+    PreTraining(BertPreTraining),
 }
 
 impl AnyModel for AnyBert {
@@ -769,6 +772,14 @@ impl AnyModel for AnyBert {
             Head::MaskedLm(model) => {
                 vec![("logits", model.forward(ids, segments, pad).into_data())]
             }
+            Head::PreTraining(model) => {
+                let hidden = model.words.encoder.forward(ids, segments, pad);
+                let relation = model.next.as_ref().map(|next| next.forward(hidden.clone()));
+                let words = model.words.logits(hidden).into_data();
+                let mut outputs = vec![("prediction_logits", words)];
+                outputs.extend(relation.map(|r| ("seq_relationship_logits", r.into_data())));
+                outputs
+            }
             Head::Encoder(model) => {
                 let hidden = model.encoder.forward(ids, segments, pad);
                 let pooled = model.pool(hidden.clone());
@@ -784,6 +795,7 @@ impl AnyModel for AnyBert {
             Head::Classifier(model) => save_classifier(model, &self.config, path, dtype),
             Head::Encoder(model) => save_model(model, &self.config, path, dtype),
             Head::MaskedLm(model) => save_masked_lm(model, &self.config, path, dtype),
+            Head::PreTraining(model) => save_pretraining(model, &self.config, path, dtype),
         }
     }
 }

@@ -90,14 +90,14 @@ const HEADS: &[(ModelType, Names)] = &[
 
 impl ModelType {
     /// Checkpoint name of a field.
-    fn masked_lm_name(self, field: &str) -> Option<String> {
+    pub(super) fn masked_lm_name(self, field: &str) -> Option<String> {
         let (_, head) = HEADS.iter().find(|(family, _)| *family == self)?;
         rename(head, field)
             .or_else(|| Some(format!("{}{}", self.prefix(), rename(self.names(), field)?)))
     }
 
     /// The output layer's weight and bias, where a file holds them again.
-    fn tied(self) -> [&'static str; 2] {
+    pub(super) fn tied(self) -> [&'static str; 2] {
         match self {
             Self::Bert => ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"],
             Self::Roberta => ["lm_head.decoder.weight", "lm_head.decoder.bias"],

@@ -18,14 +18,13 @@ use firebrick_core::{
     layers::split::Split,
     parallel::{Collective, Lost},
 };
+use firebrick_train::team::Team;
 use mpi::{
     Threading,
     collective::SystemOperation,
     topology::{Color, Communicator, SimpleCommunicator},
     traits::CommunicatorCollectives,
 };
-
-use crate::team::Team;
 
 /// How often a wait looks at the stop flag.
 const LOOK: Duration = Duration::from_millis(20);
