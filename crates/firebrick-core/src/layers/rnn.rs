@@ -315,8 +315,8 @@ mod tests {
         device::DeviceSpec,
     };
 
-    /// Just above what was measured, 1.7e-6 on flex and ndarray.
-    const TOLERANCE: f32 = 2e-6;
+    /// Just above what was measured: 1.7e-6 on ndarray and on flex with AVX-512, 2.2e-6 with AVX2.
+    const TOLERANCE: f32 = 2.5e-6;
 
     /// Two layers in both directions over sequences of unlike length, from a state that is not zero: values and all
     /// gradients against `torch.nn`, which computed in float64.
