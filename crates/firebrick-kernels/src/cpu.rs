@@ -38,6 +38,18 @@ macro_rules! for_this_cpu {
     };
 }
 
+/// For loops that are written by hand.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    std::is_x86_feature_detected!("avx512f")
+}
+
+/// As [`has_avx512`]; with fused multiplication and addition.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
+}
+
 /// Asks for the cache lines of `of`, to be there when they are read or written.
 #[inline(always)]
 pub(crate) fn prefetch<T>(of: &[T]) {

@@ -123,8 +123,9 @@ impl<'a> Matrix<'a> {
     }
 
     pub(crate) fn block_of_rows(self, first: usize, rows: usize) -> Self {
-        let data = &self.data[first * self.row_stride..];
-        Self::strided(data, rows, self.cols, self.row_stride, self.col_stride)
+        // Rows of no numbers lie nowhere.
+        let start = if self.cols == 0 { 0 } else { first * self.row_stride };
+        Self::strided(&self.data[start..], rows, self.cols, self.row_stride, self.col_stride)
     }
 
     pub(crate) fn block_of_cols(self, first: usize, cols: usize) -> Self {
@@ -688,6 +689,14 @@ mod tests {
             plus in 0..4usize,
         ) {
             check([m, k, n], turned, spread, plus);
+        }
+    }
+
+    /// A block of columns that begins behind the data, of which there is none.
+    #[test]
+    fn products_of_no_depth() {
+        for turned in [[false; 2], [true; 2], [true, false], [false, true]] {
+            (0..4).for_each(|plus| check([3, 0, 40], turned, 1, plus));
         }
     }
 

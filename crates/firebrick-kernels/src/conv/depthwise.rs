@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 use super::{Conv2d, TASK};
 use crate::affine::{Finish, Line};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{has_avx2, has_avx512};
 
 /// Columns of a kernel; a loop is compiled for each.
 const KERNELS: [usize; 3] = [3, 5, 7];
@@ -20,16 +22,6 @@ pub(super) fn takes(conv: &Conv2d) -> bool {
         && conv.size[1] >= NARROW;
     #[cfg(not(target_arch = "x86_64"))]
     false
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
-    std::is_x86_feature_detected!("avx512f")
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
 }
 
 /// Of a convolution that [`takes`] lets through.

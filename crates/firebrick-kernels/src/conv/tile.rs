@@ -1,6 +1,8 @@
 //! The innermost loop of a convolution: rows of weights times runs of pixels, for a few output channels and pixels.
 
 use crate::affine::Line;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{has_avx2, has_avx512};
 
 /// Output channels of a tile.
 pub(super) const CHANNELS: usize = 8;
@@ -104,7 +106,7 @@ impl Pieces {
 /// Writes what becomes of [`sums`] for each of up to [`CHANNELS`] channels; `false` where this CPU cannot.
 pub(super) fn write(tile: Tile, pixels: usize, pieces: &Pieces, out: &mut [&mut [f32]]) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx512f") {
+    if has_avx512() {
         let count = tile.check(pixels);
         assert!(out.iter().all(|out| pieces.end <= out.len()));
         let residual = tile.panel.residual.as_ref().map_or(&[][..], |residual| residual);
@@ -138,7 +140,7 @@ impl Tile<'_> {
 pub(super) fn sums(tile: Tile, pixels: usize, out: &mut Sums) {
     let count = tile.check(pixels);
     #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+    if has_avx2() {
         for (weight, out) in tile.panel.weight.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             let mut first = 0;
             while first < count {

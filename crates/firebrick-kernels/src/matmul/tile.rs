@@ -16,6 +16,8 @@ mod avx512;
 mod panels;
 
 use super::{Matrix, MatrixMut, Plus, Precision, Rows};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{has_avx2, has_avx512};
 
 /// Columns of the widest panel.
 pub(super) const COLS: usize = 64;
@@ -63,20 +65,10 @@ pub(super) fn product(
     false
 }
 
-#[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
-    std::is_x86_feature_detected!("avx512f")
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
-}
-
 /// Whether this CPU multiplies numbers of 16 bits.
 pub(super) fn multiplies_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::is_x86_feature_detected!("avx512f")
+    return has_avx512()
         && std::is_x86_feature_detected!("avx512bw")
         && std::is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
