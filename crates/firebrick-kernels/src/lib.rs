@@ -14,6 +14,8 @@ pub mod cross_entropy;
 pub mod ctc;
 pub mod dropout;
 pub mod embedding;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod math;
 pub mod matmul;
 mod matvec;

@@ -2,10 +2,7 @@
 
 use anyhow::ensure;
 use burn::{module::Module, prelude::*, tensor::TensorData};
-use firebrick_core::{
-    arch::bert::{BertPreTraining, NextSentence},
-    layers::loss::cross_entropy,
-};
+use firebrick_core::{arch::bert::BertPreTraining, layers::loss::cross_entropy};
 use firebrick_train::{
     fit::Metrics,
     sampler::{Coins, mix},
@@ -202,8 +199,7 @@ impl PreTraining {
         let segments = pairs.map(|pairs| pairs.segments);
         let words = &self.model.words;
         let hidden = words.encoder.forward(ids, segments, Some(pad));
-        let relation = self.model.next.as_ref();
-        let relation = relation.map(|next: &NextSentence| next.forward(hidden.clone()));
+        let relation = self.model.next.as_ref().map(|next| next.forward(hidden.clone()));
         let [b, t, c] = hidden.dims();
         (words.logits(hidden.reshape([b * t, c]).select(0, places)), relation)
     }

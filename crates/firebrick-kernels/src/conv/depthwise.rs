@@ -81,6 +81,7 @@ mod registers {
     use std::arch::x86_64::*;
 
     use super::Register;
+    use crate::lanes::Lanes;
 
     impl Register for __m512 {
         const LANES: usize = 16;
@@ -134,17 +135,11 @@ mod registers {
 
     impl Register for __m256 {
         const LANES: usize = 8;
-        /// Are these all lanes? Then what is read and written whole: the CPU does not see ahead of other loads, and a store of
-        /// some lanes takes ten times as long.
-        type Mask = (bool, __m256i);
+        type Mask = Lanes;
 
         #[inline(always)]
-        unsafe fn mask(bits: u32) -> (bool, __m256i) {
-            unsafe {
-                let lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-                let some = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lanes);
-                (bits as u8 == u8::MAX, _mm256_cmpeq_epi32(some, lanes))
-            }
+        unsafe fn mask(bits: u32) -> Lanes {
+            unsafe { Lanes::of(bits as u8) }
         }
 
         #[inline(always)]
@@ -153,19 +148,13 @@ mod registers {
         }
 
         #[inline(always)]
-        unsafe fn load((all, mask): (bool, __m256i), from: *const f32) -> Self {
-            match all {
-                true => unsafe { _mm256_loadu_ps(from) },
-                false => unsafe { _mm256_maskload_ps(from, mask) },
-            }
+        unsafe fn load(mask: Lanes, from: *const f32) -> Self {
+            unsafe { mask.load(from) }
         }
 
         #[inline(always)]
-        unsafe fn store(self, (all, mask): (bool, __m256i), to: *mut f32) {
-            match all {
-                true => unsafe { _mm256_storeu_ps(to, self) },
-                false => unsafe { _mm256_maskstore_ps(to, mask, self) },
-            }
+        unsafe fn store(self, mask: Lanes, to: *mut f32) {
+            unsafe { mask.store(to, self) }
         }
 
         #[inline(always)]

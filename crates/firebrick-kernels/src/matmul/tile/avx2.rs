@@ -9,6 +9,7 @@ use super::{
     LANES, ROWS,
     panels::{DEPTH, Finish, From, Instructions, Tile},
 };
+use crate::lanes::Lanes;
 
 /// Lanes of a register.
 const EIGHT: usize = 8;
@@ -126,51 +127,17 @@ unsafe fn side_by_side(from: From, rows: usize, depth: usize, to: *mut f32) {
     }
 }
 
-/// Some lanes of a register, from the first on.
-#[derive(Clone, Copy)]
-enum Lanes {
-    All,
-    Some(__m256i),
-}
-
-impl Lanes {
-    /// Of each register of a row.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn of(mask: u16) -> [Self; V] {
-        array::from_fn(|v| match (mask >> (v * EIGHT)) as u8 {
-            u8::MAX => Self::All,
-            some => {
-                let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-                let some = _mm256_and_si256(_mm256_set1_epi32(some.into()), bits);
-                Self::Some(_mm256_cmpeq_epi32(some, bits))
-            }
-        })
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn load(self, from: *const f32) -> __m256 {
-        match self {
-            Self::All => unsafe { _mm256_loadu_ps(from) },
-            Self::Some(lanes) => unsafe { _mm256_maskload_ps(from, lanes) },
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn store(self, to: *mut f32, x: __m256) {
-        match self {
-            Self::All => unsafe { _mm256_storeu_ps(to, x) },
-            Self::Some(lanes) => unsafe { _mm256_maskstore_ps(to, lanes, x) },
-        }
-    }
+/// Those of each register of a row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lanes(mask: u16) -> [Lanes; V] {
+    array::from_fn(|v| Lanes::of((mask >> (v * EIGHT)) as u8))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn write<const R: usize>(tile: Tile, sums: [[__m256; V]; R]) {
-    let lanes = Lanes::of(tile.mask);
+    let lanes = lanes(tile.mask);
     for (r, sums) in sums.iter().enumerate() {
         for (v, sum) in sums.iter().enumerate() {
             let at = tile.out.wrapping_add(r * tile.out_row + v * EIGHT);
@@ -196,7 +163,7 @@ unsafe fn write<const R: usize>(tile: Tile, sums: [[__m256; V]; R]) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn finished(finish: Finish, tile: Tile, sums: *const __m256, rows: usize) {
     let (low, high) = (_mm256_set1_ps(finish.low), _mm256_set1_ps(finish.high));
-    let lanes = Lanes::of(tile.mask);
+    let lanes = lanes(tile.mask);
     for r in 0..rows {
         // SAFETY: what is not null has a number for every row and lane of the tile, as `out` has.
         unsafe {
