@@ -5,6 +5,8 @@
 
 mod tile;
 
+pub(crate) use tile::{ROWS, Runs, multiplies_runs, product_of_runs};
+
 use std::{cell::Cell, marker::PhantomData};
 
 use gemm::Parallelism;
@@ -188,6 +190,21 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
+    /// All rows.
+    pub(crate) fn as_rows(&mut self) -> Vec<&mut [f32]> {
+        let row = |r| {
+            #[expect(unsafe_code, reason = "rows of a matrix with holes between them")]
+            // SAFETY: as in `row`; no two of them share a number.
+            unsafe {
+                std::slice::from_raw_parts_mut(
+                    self.data.wrapping_add(r * self.row_stride),
+                    self.cols,
+                )
+            }
+        };
+        (0..self.rows).map(row).collect()
+    }
+
     pub(crate) fn fill(&mut self, x: f32) {
         (0..self.rows).for_each(|r| self.row(r).fill(x));
     }
@@ -243,12 +260,16 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    pub(crate) fn line(&self, r: usize) -> Line {
+        let scale = self.scale.map_or(1.0, |scale| scale[r]);
+        let shift = self.shift.map_or(0.0, |shift| shift[r]);
+        Line::new(scale, shift, self.activation)
+    }
+
     /// In the place of the product.
     fn apply(&self, out: &mut MatrixMut) {
         for r in 0..out.rows {
-            let scale = self.scale.map_or(1.0, |scale| scale[r]);
-            let shift = self.shift.map_or(0.0, |shift| shift[r]);
-            let line = Line::new(scale, shift, self.activation);
+            let line = self.line(r);
             for (c, x) in out.row(r).iter_mut().enumerate() {
                 *x = line.of(*x, self.residual.map_or(0.0, |residual| residual.row(r)[c]));
             }
@@ -458,7 +479,7 @@ fn share_in(precision: Precision, out: MatrixMut, plus: Plus, a: Matrix, b: Matr
         (tasks * cols / rows).isqrt().clamp(1, panels.min(tasks))
     };
     let width = registers.div_ceil(across) * tile::LANES;
-    let height = rows.div_ceil(tasks.div_ceil(cols.div_ceil(width))).next_multiple_of(tile::ROWS);
+    let height = rows.div_ceil(tasks.div_ceil(cols.div_ceil(width))).next_multiple_of(ROWS);
     let parts: Vec<_> = out
         .into_blocks_of_rows(height)
         .zip((0..).step_by(height))

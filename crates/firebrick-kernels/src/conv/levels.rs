@@ -303,7 +303,7 @@ impl Tile<'_> {
         for (sums, start) in sums.iter_mut().zip(panel.start) {
             *sums = [_mm512_set1_epi32(start); V];
         }
-        for (k, start) in starts.iter().enumerate() {
+        for (k, start) in starts.as_slice().iter().enumerate() {
             // SAFETY: the run of `16 * V` words is inside the planes, and word `k` inside every weight.
             unsafe {
                 let run = planes.add(*start as usize);
@@ -338,7 +338,7 @@ impl Tile<'_> {
     fn write_sums(self, pixels: usize, place: &Place, out: &mut [&mut [f32]]) {
         for (r, out) in out.iter_mut().enumerate() {
             let mut sums = [self.panel.start[r]; PIXELS];
-            for (k, start) in self.starts.iter().enumerate() {
+            for (k, start) in self.starts.as_slice().iter().enumerate() {
                 let weights: [u8; FOUR] = array(&self.panel.weight[r][k * Packed::STRIDE..]);
                 let run = &self.planes[*start as usize + self.first..][..pixels];
                 for (sum, word) in sums.iter_mut().zip(run) {

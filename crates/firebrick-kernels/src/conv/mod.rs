@@ -1,7 +1,8 @@
 //! Convolutions of images, `[N, C, H, W]`, with padding, stride, dilation and groups, and their gradients.
 //!
 //! Agrees with `torch.nn.functional.conv2d`. Sequences are images of height 1. A convolution is a product of the
-//! weight, as it lies, with the runs of pixels of `planes`: no matrix of patches is built. Those of single pixels
+//! weight, as it lies, with the runs of pixels of `planes`: no matrix of patches is built. With AVX-512 tiles read the runs
+//! where they lie (`tile`), with AVX2 panels of a matrix product are copied from them. Convolutions of single pixels
 //! (`pointwise`) and of single channels (`depthwise`) have loops of their own.
 //!
 //! Axis letters: `N` images, `C` input and `O` output channels, `G` groups, `H`, `W` input size.
@@ -22,7 +23,7 @@ use tile::{CHANNELS, PIXELS, Panel, Pieces, Starts, Sums, Tile};
 
 use crate::{
     affine::{Finish, Line},
-    matmul::{Matrix, MatrixMut, gemm},
+    matmul::{Matrix, MatrixMut, Plus, ROWS, Rows, Runs, gemm, multiplies_runs, product_of_runs},
 };
 
 /// Multiplications worth a task of their own.
@@ -36,10 +37,15 @@ const PLANES: usize = 1 << 17;
 /// Numbers of weights that are read again for every tile of pixels; more are read once, and the pixels again.
 const WEIGHTS: usize = 1 << 16;
 
+/// Pixels of a task for which it is nothing to copy the weights.
+const MANY: usize = 512;
+/// Numbers of the planes of a task whose panels are copied from them: a part of the last cache.
+const PIXELS_OF_TASK: usize = 1 << 20;
+
 thread_local! {
     /// The planes of a task: fresh memory for each would cost more than to fill it.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
-    /// The output of one channel, before the columns between its rows are left out.
+    /// Sums before they go to their places: without the columns between the rows, or `steps` apart.
     static FLAT: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
 }
 
@@ -266,7 +272,8 @@ struct Task<'a> {
     first_channel: usize,
     /// As of the passes, not of what is written.
     first_row: usize,
-    out: Vec<&'a mut [f32]>,
+    /// A row a channel.
+    out: MatrixMut<'a>,
 }
 
 impl Product<'_> {
@@ -290,22 +297,17 @@ impl Product<'_> {
         let mut tasks: Vec<Task> = vec![];
         for (channels, out) in out.chunks_mut(written * area).enumerate() {
             let (image, group) = (channels / self.groups, channels % self.groups);
-            for (p, out) in out.chunks_mut(part * area).enumerate() {
-                let first = tasks.len();
-                tasks.extend((0..blocks).map(|b| Task {
+            let parts = MatrixMut::new(out, written, area).into_blocks_of_rows(part);
+            for (p, out) in parts.enumerate() {
+                let blocks = out.into_blocks_of_cols(block * self.steps[0] * self.size[1]);
+                let first_channel = p * part;
+                tasks.extend(blocks.zip((0..).step_by(block)).map(|(out, first_row)| Task {
                     image,
                     group,
-                    first_channel: p * part,
-                    first_row: b * block,
-                    out: vec![],
+                    first_channel,
+                    first_row,
+                    out,
                 }));
-                for plane in out.chunks_exact_mut(area) {
-                    let rows = plane.chunks_mut(block * self.steps[0] * self.size[1]);
-                    tasks[first..]
-                        .iter_mut()
-                        .zip(rows)
-                        .for_each(|(task, rows)| task.out.push(rows));
-                }
             }
         }
 
@@ -361,6 +363,9 @@ impl Product<'_> {
     /// Rows, of a pass, and channels of a task. Sizes alone choose them, so the result does not depend on the
     /// number of threads.
     fn blocks(&self) -> (usize, usize) {
+        if multiplies_runs() {
+            return self.blocks_of_panels();
+        }
         let [read, written] = self.channels;
         let rows = self.size[0].div_ceil(self.steps[0]);
         let cols = self.size[1].div_ceil(self.steps[1]);
@@ -395,6 +400,23 @@ impl Product<'_> {
         (block, (panels.div_ceil(parts) * CHANNELS).min(written))
     }
 
+    /// The same for panels, whose sums do not depend on it: every task copies its weights once if it has many pixels, and its
+    /// pixels once. So there are few of them, with all channels if that leaves enough pixels for each.
+    fn blocks_of_panels(&self) -> (usize, usize) {
+        let [read, written] = self.channels;
+        let [rows, cols] = [0, 1].map(|axis| self.size[axis].div_ceil(self.steps[axis]));
+        let threads = rayon::current_num_threads();
+        let most = if rows * cols >= 2 * threads * MANY { 2 * threads } else { threads };
+        let tasks = (self.work() / TASK).clamp(1, most).div_ceil(self.batch * self.groups);
+        let numbers = |rows| Layout::new(self.axes.clone(), [rows, cols]).len(read);
+        let a_row = (numbers(rows) - numbers(0)).div_ceil(rows).max(1);
+        let fitting = (PIXELS_OF_TASK.saturating_sub(numbers(0)) / a_row).max(1);
+        let enough = rows * cols >= tasks * MANY / 4;
+        let block = if enough { rows.div_ceil(tasks) } else { rows }.min(fitting);
+        let parts = (tasks / rows.div_ceil(block)).max(1);
+        (block, written.div_ceil(parts).next_multiple_of(ROWS).min(written))
+    }
+
     fn starts(&self, pass: &Pass, layout: &Layout) -> Starts {
         let mut starts = vec![];
         for c in 0..self.channels[0] {
@@ -420,12 +442,13 @@ impl Product<'_> {
         let written = self.channels[1];
         let channel = task.group * written + task.first_channel;
         let first = task.image * self.groups * written + channel;
-        let (first_row, length) = (task.first_row * self.steps[0], task.out[0].len());
-        let residual = |c: usize| {
-            let row = (first + c) * self.size[0] + first_row;
-            finish.residual.map(|all| &all[row * self.size[1]..][..length])
-        };
-        let rows = task.out[0].len() / self.size[1];
+        let (first_row, length) = (task.first_row * self.steps[0], task.out.cols());
+        let (area, channels) = (self.size[0] * self.size[1], task.out.rows());
+        let residual = finish.residual.map(|all| {
+            let all = &all[first * area + first_row * self.size[1]..];
+            Matrix::strided(all, channels, length, area, 1)
+        });
+        let rows = length / self.size[1];
         for (pass, starts) in self.passes.iter().zip(starts) {
             let lines = [0, 1].map(|axis| {
                 let length = [rows, self.size[1]][axis];
@@ -442,18 +465,37 @@ impl Product<'_> {
                 residue: pass.residue,
             };
             let depth = starts.len();
-            let channels = task.out.len();
             let weight = &pass.weight[channel * depth..][..channels * depth];
             let pixels = (lines[0] - 1) * layout.pitch + lines[1];
+            let residual_of = |c: usize| residual.map(|residual| residual.row(c));
             if channels == 1 {
-                let (line, residual) = (finish.line(channel), residual(0));
+                let (line, residual) = (finish.line(channel), residual_of(0));
                 FLAT.with_borrow_mut(|flat| {
                     flat.resize(flat.len().max(pixels), 0.0);
                     tile::whole_channel(weight, planes, starts, &mut flat[..pixels]);
-                    place.write(&flat[..pixels], 0, line, residual, task.out[0]);
+                    place.write(&flat[..pixels], 0, line, residual, task.out.row(0));
                 });
                 continue;
             }
+            if multiplies_runs() {
+                let finish = Rows {
+                    scale: finish.scale.map(|scale| &scale[channel..][..channels]),
+                    shift: finish.shift.map(|shift| &shift[channel..][..channels]),
+                    residual,
+                    activation: finish.activation,
+                };
+                let runs = Runs {
+                    planes,
+                    starts: starts.as_slice(),
+                    last: starts.last(),
+                    width: lines[1],
+                    pitch: layout.pitch,
+                };
+                let weight = Matrix::new(weight, channels, depth);
+                place.write_product(&mut task.out, finish, weight, runs);
+                continue;
+            }
+            let mut out = task.out.as_rows();
             let firsts = (0..pixels).step_by(PIXELS);
             let pieces: Vec<Pieces> = firsts
                 .clone()
@@ -468,7 +510,7 @@ impl Product<'_> {
                     Panel {
                         weight: at.map(|c| &weight[c * depth..][..depth]),
                         lines: at.map(|c| finish.line(channel + c)),
-                        residual: finish.residual.map(|_| at.map(|c| residual(c).expect("there"))),
+                        residual: residual.map(|residual| at.map(|c| residual.row(c))),
                     }
                 })
                 .collect();
@@ -481,11 +523,11 @@ impl Product<'_> {
             };
             if weight.len() <= WEIGHTS {
                 for first in firsts {
-                    let panels = task.out.chunks_mut(CHANNELS).enumerate();
+                    let panels = out.chunks_mut(CHANNELS).enumerate();
                     panels.for_each(|(panel, out)| tile(first, out, panel));
                 }
             } else {
-                for (panel, out) in task.out.chunks_mut(CHANNELS).enumerate() {
+                for (panel, out) in out.chunks_mut(CHANNELS).enumerate() {
                     firsts.clone().for_each(|first| tile(first, out, panel));
                 }
             }
@@ -494,6 +536,7 @@ impl Product<'_> {
 }
 
 /// Where the pixels of a run are written.
+#[derive(Clone, Copy)]
 struct Place {
     /// Rows and columns of the pass.
     lines: [usize; 2],
@@ -505,6 +548,25 @@ struct Place {
 }
 
 impl Place {
+    /// All channels of a task at once.
+    fn write_product(&self, out: &mut MatrixMut, finish: Rows, weight: Matrix, runs: Runs) {
+        if self.steps == [1, 1] {
+            return product_of_runs(out, Plus::Rows(finish), weight, runs);
+        }
+        // First the sums together, then each to its place among the others.
+        let [channels, count] = [out.rows(), self.lines[0] * self.lines[1]];
+        FLAT.with_borrow_mut(|flat| {
+            flat.resize(flat.len().max(channels * count), 0.0);
+            let mut sums = MatrixMut::new(&mut flat[..channels * count], channels, count);
+            product_of_runs(&mut sums, Plus::Nothing, weight, runs);
+            let place = Self { pitch: self.lines[1], ..*self };
+            for c in 0..channels {
+                let residual = finish.residual.map(|residual| residual.row(c));
+                place.write(sums.row(c), 0, finish.line(c), residual, out.row(c));
+            }
+        });
+    }
+
     /// As [`Self::write`], for rows whose pixels lie together.
     fn pieces(&self, first: usize, count: usize) -> Pieces {
         let mut pieces = Pieces::default();

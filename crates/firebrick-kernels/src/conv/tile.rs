@@ -2,7 +2,7 @@
 
 use crate::affine::Line;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::{has_avx2, has_avx512};
+use crate::cpu::has_avx512;
 
 /// Output channels of a tile.
 pub(super) const CHANNELS: usize = 8;
@@ -53,8 +53,8 @@ impl Starts {
         self.last
     }
 
-    pub fn iter(&self) -> std::slice::Iter<'_, u32> {
-        self.starts.iter()
+    pub fn as_slice(&self) -> &[u32] {
+        &self.starts
     }
 }
 
@@ -139,74 +139,8 @@ impl Tile<'_> {
 /// The first `pixels` of every row of `out`; what is behind them holds no meaning.
 pub(super) fn sums(tile: Tile, pixels: usize, out: &mut Sums) {
     let count = tile.check(pixels);
-    #[cfg(target_arch = "x86_64")]
-    if has_avx2() {
-        for (weight, out) in tile.panel.weight.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-            let mut first = 0;
-            while first < count {
-                #[expect(unsafe_code, reason = "functions of a wider instruction set")]
-                // SAFETY: the CPU has AVX2; what is read is inside by `check`.
-                unsafe {
-                    // Of 48 pixels twice 24, of 32 twice 16.
-                    match count {
-                        PIXELS => eights::<3>(tile, weight, first, out),
-                        _ => eights::<2>(tile, weight, first, out),
-                    }
-                }
-                first += if count == PIXELS { PIXELS / 2 } else { LANES };
-            }
-        }
-        return;
-    }
     for (weight, out) in tile.panel.weight.iter().zip(out) {
         row(weight, tile, count, out);
-    }
-}
-
-/// `8 * V` pixels from `first` on, of four channels. The caller checks that all runs are inside the planes, and the lengths
-/// of the weights' rows.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-#[expect(unsafe_code, reason = "checks in this loop would cost a tenth of the speed")]
-unsafe fn eights<const V: usize>(
-    tile: Tile,
-    weight: &[&[f32]; 4],
-    first: usize,
-    out: &mut [[f32; PIXELS]; 4],
-) {
-    use std::arch::{
-        asm,
-        x86_64::{
-            _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
-            _mm256_storeu_ps,
-        },
-    };
-    let weight = weight.map(<[f32]>::as_ptr);
-    let mut sums = [[_mm256_setzero_ps(); V]; 4];
-    // SAFETY: every run of `8 * V` pixels is inside the planes, and `k` below the length of every row; `out` has them, too.
-    unsafe {
-        let planes = tile.planes.as_ptr().add(tile.first + first);
-        for (k, start) in tile.starts.iter().enumerate() {
-            let run = planes.add(*start as usize);
-            let mut pixels = [_mm256_setzero_ps(); V];
-            for (v, pixels) in pixels.iter_mut().enumerate() {
-                *pixels = _mm256_loadu_ps(run.add(8 * v));
-            }
-            for r in 0..4 {
-                let mut weight = _mm256_broadcast_ss(&*weight[r].add(k));
-                // Nothing, but in this order: the compiler would else read two weights at once, for which there is one
-                // register, and keep one of the sums in memory; that takes twice the time.
-                asm!("/* {0} */", inout(ymm_reg) weight, options(nomem, nostack, preserves_flags));
-                for v in 0..V {
-                    sums[r][v] = _mm256_fmadd_ps(weight, pixels[v], sums[r][v]);
-                }
-            }
-        }
-        for (sums, out) in sums.iter().zip(out) {
-            for (sum, out) in sums.iter().zip(out[first..][..8 * V].as_chunks_mut::<8>().0) {
-                _mm256_storeu_ps(out.as_mut_ptr(), *sum);
-            }
-        }
     }
 }
 

@@ -22,9 +22,65 @@ use crate::cpu::{has_avx2, has_avx512};
 /// Columns of the widest panel.
 pub(super) const COLS: usize = 64;
 /// Rows of a tile.
-pub(super) const ROWS: usize = 6;
+pub(crate) const ROWS: usize = 6;
 /// Numbers of a register.
 pub(super) const LANES: usize = 16;
+
+/// A right matrix whose columns are the pixels of a convolution, row by row, and its rows where a weight meets them:
+/// number `(r, c)` is `planes[starts[r] + c / width * pitch + c % width]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Runs<'a> {
+    pub planes: &'a [f32],
+    pub starts: &'a [u32],
+    /// The largest of them.
+    pub last: usize,
+    pub width: usize,
+    pub pitch: usize,
+}
+
+/// Whether [`product_of_runs`] is there and faster than other ways.
+pub(crate) fn multiplies_runs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return has_avx2() && !has_avx512();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// `out = a runs + plus`, on this thread, where [`multiplies_runs`].
+pub(crate) fn product_of_runs(out: &mut MatrixMut, plus: Plus, a: Matrix, runs: Runs) {
+    assert!(multiplies_runs() && a.rows == out.rows && a.cols == runs.starts.len());
+    assert!(runs.starts.iter().all(|start| *start as usize <= runs.last));
+    if let Some(end) = out.cols.checked_sub(1) {
+        let end = end / runs.width * runs.pitch + end % runs.width;
+        // Sixteen at a time.
+        assert!(runs.last + end + LANES <= runs.planes.len());
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        check_plus(plus, out);
+        #[expect(unsafe_code, reason = "a function of a wider instruction set")]
+        // SAFETY: the CPU has AVX2. Every index of `a` is inside its data, as `Matrix::strided` checks, and those of the runs
+        // are, by what is asserted here; `out` is borrowed alone.
+        unsafe {
+            panels::product::<avx2::Single, _>(out, plus, a, runs);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = plus;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn check_plus(plus: Plus, out: &MatrixMut) {
+    if let Plus::Bias(bias) = plus {
+        assert_eq!(bias.len(), out.cols);
+    }
+    if let Plus::Rows(Rows { scale, shift, residual, .. }) = plus {
+        let a_row = |numbers: Option<&[f32]>| numbers.is_none_or(|n| n.len() == out.rows);
+        assert!(a_row(scale) && a_row(shift));
+        let lies = |r: Matrix| r.rows == out.rows && r.cols == out.cols && r.col_stride == 1;
+        assert!(residual.is_none_or(lies));
+    }
+}
 
 /// `out = a b + plus`, on this thread; `false` where this CPU cannot.
 pub(super) fn product(
@@ -37,26 +93,18 @@ pub(super) fn product(
     #[cfg(target_arch = "x86_64")]
     if has_avx512() || has_avx2() {
         assert!(a.rows == out.rows && b.cols == out.cols && a.cols == b.rows);
-        if let Plus::Bias(bias) = plus {
-            assert_eq!(bias.len(), out.cols);
-        }
-        if let Plus::Rows(Rows { scale, shift, residual, .. }) = plus {
-            let a_row = |numbers: Option<&[f32]>| numbers.is_none_or(|n| n.len() == out.rows);
-            assert!(a_row(scale) && a_row(shift));
-            let lies = |r: Matrix| r.rows == out.rows && r.cols == out.cols && r.col_stride == 1;
-            assert!(residual.is_none_or(lies));
-        }
+        check_plus(plus, out);
         #[expect(unsafe_code, reason = "functions of wider instruction sets")]
         // SAFETY: the CPU has AVX-512, and its instructions for bf16 where those are asked for, or else AVX2. Every index
         // below the three sizes is inside its data, as `Matrix::strided` and `MatrixMut::strided` check; `out` is borrowed
         // alone.
         unsafe {
             match precision {
-                _ if !has_avx512() => panels::product::<avx2::Single>(out, plus, a, b),
+                _ if !has_avx512() => panels::product::<avx2::Single, _>(out, plus, a, b),
                 Precision::Bf16 if multiplies_bf16() => {
-                    panels::product::<avx512::Half>(out, plus, a, b);
+                    panels::product::<avx512::Half, _>(out, plus, a, b);
                 }
-                _ => panels::product::<avx512::Single>(out, plus, a, b),
+                _ => panels::product::<avx512::Single, _>(out, plus, a, b),
             }
         }
         return true;

@@ -6,7 +6,7 @@
 use std::{arch::x86_64::*, array};
 
 use super::{
-    LANES, ROWS,
+    LANES, ROWS, Runs,
     panels::{DEPTH, Finish, From, Instructions, Tile},
 };
 use crate::lanes::Lanes;
@@ -203,6 +203,56 @@ unsafe fn pack(from: From, depth: usize, width: usize, panel: *mut f32) {
                 }
             } else {
                 (0..width).for_each(|c| *to.add(c) = *row.at(0, c).data);
+            }
+        }
+    }
+}
+
+/// Up to sixteen pixels from column `col` on, of `depth` runs. What is copied behind the end of a row is written over by the
+/// next row; behind the last, the panel goes on for a register.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn gather(
+    runs: Runs,
+    [first, col]: [usize; 2],
+    depth: usize,
+    width: usize,
+    panel: *mut f32,
+) {
+    let Runs { planes, starts, width: line, pitch, .. } = runs;
+    // From where in a run, and to which lane: one for each row that the pixels are of.
+    let (mut rows, mut count, mut lane) = ([(0, 0); LANES], 0, 0);
+    while lane < width {
+        let (row, at) = ((col + lane) / line, (col + lane) % line);
+        rows[count] = (row * pitch + at, lane);
+        (count, lane) = (count + 1, if pitch == line { width } else { lane + line - at });
+    }
+    let starts = &starts[first..][..depth];
+    // SAFETY: sixteen numbers of every run are inside the planes, and sixteen lanes of every row inside the panel.
+    unsafe {
+        match &rows[..count] {
+            [one] => copy(planes, starts, [*one], panel),
+            [one, two] => copy(planes, starts, [*one, *two], panel),
+            rows => copy(planes, starts, rows, panel),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn copy(
+    planes: &[f32],
+    starts: &[u32],
+    rows: impl AsRef<[(usize, usize)]>,
+    panel: *mut f32,
+) {
+    for (k, start) in starts.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (run, to) = (planes.as_ptr().add(*start as usize), panel.add(k * LANES));
+            for (from, lane) in rows.as_ref() {
+                let (run, to) = (run.add(*from), to.add(*lane));
+                let x: [__m256; V] = array::from_fn(|v| _mm256_loadu_ps(run.add(v * EIGHT)));
+                (0..V).for_each(|v| _mm256_storeu_ps(to.add(v * EIGHT), x[v]));
             }
         }
     }

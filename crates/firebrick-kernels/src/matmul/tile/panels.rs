@@ -7,7 +7,7 @@ use std::{
     cell::UnsafeCell,
 };
 
-use super::{COLS, LANES, Matrix, MatrixMut, Plus, ROWS};
+use super::{COLS, LANES, Matrix, MatrixMut, Plus, ROWS, Runs, avx2};
 use crate::affine::Line;
 
 /// Rows of the deepest panel.
@@ -15,8 +15,9 @@ pub(super) const DEPTH: usize = 256;
 /// Rows of the left matrix that stay in the core's own cache, half of it with [`DEPTH`].
 const BLOCK: usize = 64 * ROWS;
 
+/// And behind its end what may be written beside the last row.
 #[repr(align(64))]
-struct Panel([f32; DEPTH * COLS]);
+struct Panel([f32; DEPTH * COLS + LANES]);
 
 struct Buffers {
     panel: Box<Panel>,
@@ -26,7 +27,7 @@ struct Buffers {
 
 thread_local! {
     static BUFFERS: UnsafeCell<Buffers> = UnsafeCell::new(Buffers {
-        panel: Box::new(Panel([0.0; DEPTH * COLS])),
+        panel: Box::new(Panel([0.0; DEPTH * COLS + LANES])),
         block: vec![],
     });
 }
@@ -137,19 +138,51 @@ pub(super) trait Instructions {
     unsafe fn tile(tile: Tile, vectors: usize, rows: usize);
 }
 
+/// The right matrix, of which panels are made.
+pub(super) trait Right<I: Instructions>: Copy {
+    /// What [`Instructions::right`] does, for the numbers from `first` (row and column) on.
+    unsafe fn copy(self, first: [usize; 2], depth: usize, width: usize, panel: *mut f32);
+
+    /// What of the panel from `first` on is fetched during `tiles` tiles.
+    fn ahead(self, first: [usize; 2], depth: usize, width: usize, tiles: usize) -> Ahead;
+}
+
+impl<I: Instructions> Right<I> for Matrix<'_> {
+    unsafe fn copy(self, [row, col]: [usize; 2], depth: usize, width: usize, panel: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { I::right(From::of(self).at(row, col), depth, width, panel) }
+    }
+
+    fn ahead(self, [row, col]: [usize; 2], depth: usize, width: usize, tiles: usize) -> Ahead {
+        Ahead::new(From::of(self).at(row, col), depth, width, tiles)
+    }
+}
+
+impl Right<avx2::Single> for Runs<'_> {
+    unsafe fn copy(self, [row, col]: [usize; 2], depth: usize, width: usize, panel: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { avx2::gather(self, [row, col], depth, width, panel) }
+    }
+
+    /// They were just written.
+    fn ahead(self, _: [usize; 2], _: usize, _: usize, _: usize) -> Ahead {
+        Ahead::NOTHING
+    }
+}
+
 /// `out = a b + plus`. The CPU has the instructions; every index below the three sizes is inside its data, and `out` is
 /// borrowed alone.
-pub(super) unsafe fn product<I: Instructions>(
+pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
     out: &mut MatrixMut,
     plus: Plus,
     a: Matrix,
-    b: Matrix,
+    b: B,
 ) {
     // SAFETY: no other borrow of this thread's buffers is alive: nothing below calls back.
     let buffers = BUFFERS.with(|buffers| unsafe { &mut *buffers.get() });
     let (panel, block) = (buffers.panel.0.as_mut_ptr(), &mut buffers.block);
-    let (rows, cols, depth) = (a.rows, b.cols, a.cols);
-    let (a, b, finish) = (From::of(a), From::of(b), Finish::of(plus));
+    let (rows, cols, depth) = (a.rows, out.cols, a.cols);
+    let (a, finish) = (From::of(a), Finish::of(plus));
     for row in (0..rows).step_by(BLOCK) {
         let rows = BLOCK.min(rows - row);
         // At least once, to write what is added to nothing.
@@ -172,13 +205,13 @@ pub(super) unsafe fn product<I: Instructions>(
                     .step_by(I::COLS)
                     .map(|strip| (col + strip, I::COLS.min(width - strip), strip * I::DEPTH));
                 for (col, width, at) in strips.clone() {
-                    unsafe { I::right(b.at(first, col), depth, width, panel.add(at)) };
+                    unsafe { b.copy([first, col], depth, width, panel.add(at)) };
                 }
                 let tiles = strips.len() * rows.div_ceil(ROWS);
                 let mut next = match col + COLS < cols {
                     true => {
                         let width = COLS.min(cols - col - COLS);
-                        Ahead::new(b.at(first, col + COLS), depth, width, tiles)
+                        b.ahead([first, col + COLS], depth, width, tiles)
                     }
                     false => Ahead::NOTHING,
                 };
