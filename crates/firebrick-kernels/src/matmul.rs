@@ -5,7 +5,7 @@
 
 mod tile;
 
-pub(crate) use tile::{ROWS, Runs, multiplies_runs, product_of_runs};
+pub(crate) use tile::{ROWS, Runs, by_avx2, product_of_runs};
 
 use std::{cell::Cell, marker::PhantomData};
 
@@ -19,8 +19,8 @@ use crate::{
     matvec::{self, Weight},
 };
 
-/// Multiplications above which `gemm`, which also copies the left matrix, is faster by a tenth, if it need not turn the
-/// right one.
+/// Multiplications above which `gemm`, which also copies the left matrix, is faster by a tenth with AVX-512, if it need not
+/// turn the right one. With AVX2 tiles remain a twentieth faster.
 const LARGE: usize = 1 << 29;
 /// Rows of the left matrix up to which copying the right one costs more than it brings.
 const FEW: usize = 4;
@@ -458,8 +458,10 @@ pub(crate) fn shared_product(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
 
 fn share_in(precision: Precision, out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
     let (rows, cols, work) = (out.rows, out.cols, a.rows * a.cols * b.cols);
-    let by_gemm =
-        b.row_stride != 1 && precision == Precision::F32 && !matches!(plus, Plus::Rows(_));
+    let by_gemm = b.row_stride != 1
+        && precision == Precision::F32
+        && !matches!(plus, Plus::Rows(_))
+        && !by_avx2();
     if work >= LARGE && by_gemm {
         let mut out = out;
         let blocks: Vec<_> = out.block_of_rows(0, rows).into_blocks_of_rows(64).collect();

@@ -23,7 +23,7 @@ use tile::{CHANNELS, PIXELS, Panel, Pieces, Starts, Sums, Tile};
 
 use crate::{
     affine::{Finish, Line},
-    matmul::{Matrix, MatrixMut, Plus, ROWS, Rows, Runs, gemm, multiplies_runs, product_of_runs},
+    matmul::{Matrix, MatrixMut, Plus, ROWS, Rows, Runs, by_avx2, gemm, product_of_runs},
 };
 
 /// Multiplications worth a task of their own.
@@ -363,7 +363,7 @@ impl Product<'_> {
     /// Rows, of a pass, and channels of a task. Sizes alone choose them, so the result does not depend on the
     /// number of threads.
     fn blocks(&self) -> (usize, usize) {
-        if multiplies_runs() {
+        if by_avx2() {
             return self.blocks_of_panels();
         }
         let [read, written] = self.channels;
@@ -477,7 +477,7 @@ impl Product<'_> {
                 });
                 continue;
             }
-            if multiplies_runs() {
+            if by_avx2() {
                 let finish = Rows {
                     scale: finish.scale.map(|scale| &scale[channel..][..channels]),
                     shift: finish.shift.map(|shift| &shift[channel..][..channels]),

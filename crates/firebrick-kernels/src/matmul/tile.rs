@@ -38,17 +38,17 @@ pub(crate) struct Runs<'a> {
     pub pitch: usize,
 }
 
-/// Whether [`product_of_runs`] is there and faster than other ways.
-pub(crate) fn multiplies_runs() -> bool {
+/// Whether tiles are AVX2's here. [`product_of_runs`] is there then, and `gemm` slower for any matrix.
+pub(crate) fn by_avx2() -> bool {
     #[cfg(target_arch = "x86_64")]
     return has_avx2() && !has_avx512();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
 
-/// `out = a runs + plus`, on this thread, where [`multiplies_runs`].
+/// `out = a runs + plus`, on this thread, where [`by_avx2`].
 pub(crate) fn product_of_runs(out: &mut MatrixMut, plus: Plus, a: Matrix, runs: Runs) {
-    assert!(multiplies_runs() && a.rows == out.rows && a.cols == runs.starts.len());
+    assert!(by_avx2() && a.rows == out.rows && a.cols == runs.starts.len());
     assert!(runs.starts.iter().all(|start| *start as usize <= runs.last));
     if let Some(end) = out.cols.checked_sub(1) {
         let end = end / runs.width * runs.pitch + end % runs.width;
