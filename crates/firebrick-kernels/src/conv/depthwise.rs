@@ -12,6 +12,8 @@ use crate::cpu::{has_avx2, has_avx512};
 const KERNELS: [usize; 3] = [3, 5, 7];
 /// Columns of an image below which most lanes would be idle.
 const NARROW: usize = 4;
+/// Rows of the output for which a row of the image is read once, by kernels of 3 x 3.
+const TOGETHER: usize = 4;
 
 pub(super) fn takes(conv: &Conv2d) -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -270,14 +272,17 @@ fn channel_of<R: Register, const K: usize, const STEP: usize>(
         };
         // In the order of memory where all lanes are inside; then the edges, of which the masks are made once.
         let all = R::mask(u32::MAX);
-        for row in 0..rows {
+        let mut row = 0;
+        while row < rows {
+            let together = channel.rows_together::<STEP>(row, rows);
             for col in (0..cols).step_by(R::LANES).filter(|col| inside(*col)) {
                 let mut reads = [(0, all, all); K];
                 for (k, reads) in reads.iter_mut().enumerate() {
                     reads.0 = at(col, k);
                 }
-                channel.one::<STEP>(row, col, &reads, all);
+                channel.rows::<STEP>(row, together, col, &reads, all);
             }
+            row += together;
         }
         for col in (0..cols).step_by(R::LANES).filter(|col| !inside(*col)) {
             let mut reads = [(0, all, all); K];
@@ -286,8 +291,11 @@ fn channel_of<R: Register, const K: usize, const STEP: usize>(
                 *reads = (at(col, k), R::mask(on), R::mask(on >> R::LANES));
             }
             let written = R::mask(lanes(0, cols - col));
-            for row in 0..rows {
-                channel.one::<STEP>(row, col, &reads, written);
+            let mut row = 0;
+            while row < rows {
+                let together = channel.rows_together::<STEP>(row, rows);
+                channel.rows::<STEP>(row, together, col, &reads, written);
+                row += together;
             }
         }
     }
@@ -343,6 +351,84 @@ impl<R: Register, const K: usize> Channel<'_, R, K> {
                     sum = pixels.times(R::of(*weight), sum);
                 }
             }
+            self.write(sum, row, col, written);
+        }
+    }
+
+    /// Registers of as many rows as [`Self::rows_together`] says.
+    #[inline(always)]
+    unsafe fn rows<const STEP: usize>(
+        &mut self,
+        row: usize,
+        together: usize,
+        col: usize,
+        reads: &[(isize, R::Mask, R::Mask); K],
+        written: R::Mask,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match together {
+                TOGETHER => self.several::<STEP>(row, col, reads, written),
+                _ => self.one::<STEP>(row, col, reads, written),
+            }
+        }
+    }
+
+    /// [`TOGETHER`] if so many rows of the output from `row` on are [`Self::several`]'s, else 1.
+    fn rows_together<const STEP: usize>(&self, row: usize, rows: usize) -> usize {
+        let Conv2d { size, kernel, stride, dilation, padding, .. } = self.conv;
+        let end = (row + TOGETHER - 1) * STEP + K;
+        let inside = row * STEP >= padding[0][0] && end <= size[0] + padding[0][0];
+        let plain = K == 3 && kernel[0] == K && stride[0] == STEP && dilation[0] == 1;
+        if plain && inside && row + TOGETHER <= rows { TOGETHER } else { 1 }
+    }
+
+    /// As [`Self::one`], for [`TOGETHER`] rows that read none above or below the image.
+    #[inline(always)]
+    unsafe fn several<const STEP: usize>(
+        &mut self,
+        row: usize,
+        col: usize,
+        reads: &[(isize, R::Mask, R::Mask); K],
+        written: R::Mask,
+    ) {
+        let (width, top) = (self.conv.size[1], row * STEP - self.conv.padding[0][0]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut weights = [[self.low; K]; K];
+            for (weights, row) in weights.iter_mut().zip(self.weight.as_chunks::<K>().0) {
+                for (weight, x) in weights.iter_mut().zip(row) {
+                    *weight = R::of(*x);
+                }
+            }
+            let mut sums = [R::of(0.0); TOGETHER];
+            for i in 0..(TOGETHER - 1) * STEP + K {
+                let from = self.x[(top + i) * width..].as_ptr();
+                for (k, (at, first, second)) in reads.iter().enumerate() {
+                    let from = from.wrapping_offset(*at);
+                    let mut pixels = R::load(*first, from);
+                    if STEP > 1 {
+                        let next = R::load(*second, from.wrapping_add(R::LANES));
+                        pixels = pixels.even(next);
+                    }
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        if (r * STEP..r * STEP + K).contains(&i) {
+                            *sum = pixels.times(weights[i - r * STEP][k], *sum);
+                        }
+                    }
+                }
+            }
+            for (r, sum) in sums.into_iter().enumerate() {
+                self.write(sum, row + r, col, written);
+            }
+        }
+    }
+
+    /// What becomes of a register of sums.
+    #[inline(always)]
+    unsafe fn write(&mut self, sum: R, row: usize, col: usize, written: R::Mask) {
+        // SAFETY: the caller's promise.
+        unsafe {
             let mut y = sum.times(self.scale, self.shift);
             let at = row * self.cols + col;
             if let Some(residual) = self.residual {
