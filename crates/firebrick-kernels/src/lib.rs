@@ -8,6 +8,7 @@ pub mod activation;
 pub mod affine;
 pub mod allocator;
 pub mod attention;
+mod awake;
 pub mod conv;
 mod cpu;
 pub mod cross_entropy;

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::{
     affine::{Activation, Line},
+    awake::keep_awake,
     cpu::prefetch,
     math::dot,
     matvec::{self, Weight},
@@ -457,6 +458,7 @@ pub(crate) fn shared_product(out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
 }
 
 fn share_in(precision: Precision, out: MatrixMut, plus: Plus, a: Matrix, b: Matrix) {
+    keep_awake();
     let (rows, cols, work) = (out.rows, out.cols, a.rows * a.cols * b.cols);
     let by_gemm = b.row_stride != 1
         && precision == Precision::F32

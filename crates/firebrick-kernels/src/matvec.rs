@@ -69,6 +69,7 @@ pub(crate) fn takes<W>(x: &Matrix, w: &Matrix<W>) -> bool {
 pub(crate) fn matvec<W: Weight>(x: Matrix, w: Matrix<W>, bias: Option<&[f32]>, out: &mut [f32]) {
     let (rows, n, depth) = (x.rows(), w.cols(), w.rows());
     let (row_stride, col_stride) = w.strides();
+    crate::awake::keep_awake();
     // Sizes alone choose the blocks, so the result does not depend on the number of threads.
     let tasks = (depth * n * size_of::<W>() / TASK).clamp(1, 16);
     let (width, height) = if col_stride == 1 {

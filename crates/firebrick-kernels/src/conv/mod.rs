@@ -156,6 +156,7 @@ pub fn forward(x: &[f32], weight: &[f32], finish: Finish, conv: &Conv2d, out: &m
     let a_channel = |numbers: Option<&[f32]>| numbers.is_none_or(|n| n.len() == conv.channels[1]);
     assert!(a_channel(finish.scale) && a_channel(finish.shift));
     assert!(finish.residual.is_none_or(|residual| residual.len() == out.len()));
+    crate::awake::keep_awake();
     let conv = conv.upright();
     if pointwise::takes(&conv) {
         return pointwise::forward(x, weight, finish, &conv, out);

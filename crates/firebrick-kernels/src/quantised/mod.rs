@@ -115,6 +115,7 @@ fn matmul_on(cpu: Cpu, x: &[f32], w: Packed, bias: Option<&[f32]>, out: &mut [f3
     if out.is_empty() {
         return;
     }
+    crate::awake::keep_awake();
     let rows = Rows::new(x, count, w.format(), cpu);
     let work = count * inputs * outputs;
     let tasks = (work / TASK).clamp(1, 4 * rayon::current_num_threads());
