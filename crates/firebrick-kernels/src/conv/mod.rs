@@ -488,7 +488,6 @@ impl Product<'_> {
                 let runs = Runs {
                     planes,
                     starts: starts.as_slice(),
-                    last: starts.last(),
                     width: lines[1],
                     pitch: layout.pitch,
                 };

@@ -7,7 +7,7 @@ use std::{arch::x86_64::*, array};
 
 use super::{
     LANES, ROWS, Runs,
-    panels::{DEPTH, Finish, From, Instructions, Tile},
+    panels::{Ahead, DEPTH, Finish, From, Instructions, Right, Tile},
 };
 use crate::lanes::Lanes;
 
@@ -50,6 +50,18 @@ impl Instructions for Single {
                 _ => rows_of::<1>(tile, rows),
             }
         }
+    }
+}
+
+impl Right<Single> for Runs<'_> {
+    unsafe fn copy(self, first: [usize; 2], depth: usize, width: usize, panel: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { gather(self, first, depth, width, panel) }
+    }
+
+    /// They were just written.
+    fn ahead(self, _: [usize; 2], _: usize, _: usize, _: usize) -> Ahead {
+        Ahead::NOTHING
     }
 }
 
@@ -211,7 +223,7 @@ unsafe fn pack(from: From, depth: usize, width: usize, panel: *mut f32) {
 /// Up to sixteen pixels from column `col` on, of `depth` runs. What is copied behind the end of a row is written over by the
 /// next row; behind the last, the panel goes on for a register.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn gather(
+unsafe fn gather(
     runs: Runs,
     [first, col]: [usize; 2],
     depth: usize,

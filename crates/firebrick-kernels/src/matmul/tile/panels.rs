@@ -7,7 +7,7 @@ use std::{
     cell::UnsafeCell,
 };
 
-use super::{COLS, LANES, Matrix, MatrixMut, Plus, ROWS, Runs, avx2};
+use super::{COLS, LANES, Matrix, MatrixMut, Plus, ROWS};
 use crate::affine::Line;
 
 /// Rows of the deepest panel.
@@ -158,18 +158,6 @@ impl<I: Instructions> Right<I> for Matrix<'_> {
     }
 }
 
-impl Right<avx2::Single> for Runs<'_> {
-    unsafe fn copy(self, [row, col]: [usize; 2], depth: usize, width: usize, panel: *mut f32) {
-        // SAFETY: the caller's promise.
-        unsafe { avx2::gather(self, [row, col], depth, width, panel) }
-    }
-
-    /// They were just written.
-    fn ahead(self, _: [usize; 2], _: usize, _: usize, _: usize) -> Ahead {
-        Ahead::NOTHING
-    }
-}
-
 /// `out = a b + plus`. The CPU has the instructions; every index below the three sizes is inside its data, and `out` is
 /// borrowed alone.
 pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
@@ -257,7 +245,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    const NOTHING: Self = Self { data: std::ptr::null(), left: 0, length: 0, stride: 0, pieces: 0 };
+    pub const NOTHING: Self =
+        Self { data: std::ptr::null(), left: 0, length: 0, stride: 0, pieces: 0 };
 
     /// Of a panel, during `tiles` tiles.
     fn new(from: From, depth: usize, width: usize, tiles: usize) -> Self {
