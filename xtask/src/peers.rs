@@ -80,6 +80,7 @@ const ROWS: &[Row] = &[
     row("resnet50-b1",    RESNET,     None,                   &["ort-f32", "torch-eager"]),
     row("resnet50-b8",    RESNET,     None,                   &["torch-eager"]),
     row("mobilenetv2-b1", MOBILENET,  None,                   &["ort-f32", "torch-eager"]),
+    row("data-logmel",    None,       Some("jfk"),            &["openai-whisper", "librosa", "transformers", "faster-whisper"]),
     row("augment",        None,       Some("coco128-street"), &["torchvision-v2", "torchvision-v2-2proc"]),
     row("translate-beam4", TRANSLATOR, Some("multi30k"),      &["ct2-f32"]),
     row("whisper-base",   WHISPER,    Some("jfk"),            &["torch-eager"]),

@@ -26,7 +26,13 @@ use firebrick_core::{
     generate::{GenerationConfig, generate},
     layers::activation::Activation,
 };
-use firebrick_data::image::{Colour, Picture, augment::Augment, decode, resize::Filter};
+use firebrick_data::{
+    audio::{
+        mel::{Mel, MelConfig},
+        read::{Limits, read},
+    },
+    image::{Colour, Picture, augment::Augment, decode, resize::Filter},
+};
 use firebrick_nlp::{
     classification, embed::Embedder, translation::translator::Translator, workload::TrainStep,
 };
@@ -43,7 +49,7 @@ use crate::{
 use measure::{Report, SHORT, time};
 
 const WORKLOADS: &str = "bert-b1, bert-b8, vit-b1, vit-b8, resnet50-b1, resnet50-b8, mobilenetv2-b1, yolos-b1, \
-    wav2vec2-b1, augment, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, start-bert, train-nanogpt, train-babygpt, \
+    wav2vec2-b1, data-logmel, augment, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, start-bert, train-nanogpt, train-babygpt, \
     train-gpt-b12, train-bert-b8, train-sst2";
 
 /// Where things are.
@@ -77,6 +83,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
         "mobilenetv2-b1" => bench.images("mobilenet_v2", [1, 3, 224, 224]),
         "yolos-b1" => bench.images("yolos-tiny", [1, 3, 512, 683]),
         "wav2vec2-b1" => bench.forward("wav2vec2-base", "input_values", noise(&[1, CLIP])),
+        "data-logmel" => bench.log_mel("jfk"),
         "augment" => bench.augment("coco128-street"),
         "minilm-256" => bench.sentences(256),
         "gpt2-decode" => bench.decode("gpt2"),
@@ -102,10 +109,13 @@ fn token_ids(shape: [usize; 2]) -> Array {
     Array::Ints { shape: shape.into(), values: values.collect() }
 }
 
-/// Numbers in [-1, 1).
+/// In [-1, 1).
+fn number(i: usize) -> f32 {
+    (mix(0, i as u64) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
 fn noise(shape: &[usize]) -> Array {
-    let number = |i| (mix(0, i) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-    let count = shape.iter().product::<usize>() as u64;
+    let count = shape.iter().product::<usize>();
     Array::Floats { shape: shape.into(), values: (0..count).map(number).collect() }
 }
 
@@ -127,14 +137,18 @@ impl Bench<'_> {
     }
 
     /// A file somewhere under `$BENCH_ROOT/data/SET`.
-    fn data(&self, set: &str, file: &str) -> Result<String, Failure> {
+    fn data(&self, set: &str, file: &str) -> Result<PathBuf, Failure> {
         let folder = self.root.as_ref().map(|root| root.join("data").join(set));
-        let path = folder.and_then(|folder| below(&folder, file)).ok_or_else(|| {
+        folder.and_then(|folder| below(&folder, file)).ok_or_else(|| {
             let message = format!(
                 "no {file} in $BENCH_ROOT/data/{set}: unpack shared/data/{set}.tar.xz there"
             );
             Failure::text(MISSING, message)
-        })?;
+        })
+    }
+
+    fn text(&self, set: &str, file: &str) -> Result<String, Failure> {
+        let path = self.data(set, file)?;
         Ok(fs::read_to_string(&path).with_context(|| path.display().to_string())?)
     }
 
@@ -180,6 +194,21 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// An hour of sound to Whisper's frames: a clip of 11 s and a little noise, over and over, as the peers read it.
+    fn log_mel(&self, set: &str) -> Outcome {
+        const RATE: usize = 16_000;
+        let clip = read(&self.data(set, "jfk.flac")?, RATE as u32, &Limits::default());
+        let clip = clip.map_err(anyhow::Error::new)?;
+        let hour: Vec<f32> =
+            (0..3600 * RATE).map(|i| clip[i % clip.len()] + 1e-3 * number(i)).collect();
+        let mel = Mel::new(&MelConfig::whisper(80));
+        let timing = time(1, SHORT, || {
+            mel.frames(&hour);
+        });
+        Report::new(self.workload).rate(&timing, 3600.0, "audio s/s");
+        Ok(())
+    }
+
     /// Photographs, decoded before, to a batch of training pictures as image recipes make it.
     fn augment(&self, set: &str) -> Outcome {
         let folder = self.root.as_ref().map(|root| root.join("data").join(set));
@@ -221,7 +250,7 @@ impl Bench<'_> {
 
     /// Sentences to vectors, tokenizer included.
     fn sentences(&self, count: usize) -> Outcome {
-        let text = self.data("multi30k", "test_2016_flickr.en")?;
+        let text = self.text("multi30k", "test_2016_flickr.en")?;
         let texts: Vec<&str> = text.lines().take(count).collect();
         let embedder = Embedder::open(&self.checkpoint("minilm")?, &self.device)?;
         let timing = time(1, SHORT, || {
@@ -252,7 +281,7 @@ impl Bench<'_> {
 
     /// The 1,000 sentences of test2016, tokenizer included.
     fn translate(&self, checkpoint: &str, num_beams: usize) -> Outcome {
-        let text = self.data("multi30k", "test_2016_flickr.en")?;
+        let text = self.text("multi30k", "test_2016_flickr.en")?;
         let texts: Vec<&str> = text.lines().collect();
         let translator = Translator::open(&self.checkpoint(checkpoint)?, &self.device)?;
         let config = GenerationConfig { num_beams, ..translator.config().clone() };
@@ -326,7 +355,7 @@ impl Bench<'_> {
             attn_pdrop: 0.0,
             ..Gpt2Config::small()
         };
-        let text = self.data("tinyshakespeare", "input.txt")?;
+        let text = self.text("tinyshakespeare", "input.txt")?;
         let mut step = TrainStep::characters(&text, &config, rows, &self.device);
         self.train(rows * block, || step.run())
     }
