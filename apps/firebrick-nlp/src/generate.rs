@@ -27,7 +27,7 @@ pub struct Writer {
 /// How to write, beyond what [`GenerationConfig`] says.
 #[derive(Debug, Clone, Default)]
 pub struct Limits<'a> {
-    /// A row ends before the first of these texts.
+    /// A row ends before the first of these texts, as before those of [`GenerationConfig::stop_strings`].
     pub stop: &'a [String],
     /// Whether the tokenizer adds its special tokens; a chat template has written them already.
     pub special_tokens: bool,
@@ -36,12 +36,7 @@ pub struct Limits<'a> {
 impl Writer {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let model = arch::open(source, device)?;
-        let config = source.path("config.json");
-        ensure!(
-            model.decoder().is_some(),
-            "{}: this architecture writes no text",
-            config.display()
-        );
+        arch::writer(&*model, source)?;
         let tokenizer = TextTokenizer::open(source)?;
         let config = GenerationConfig::read(source)?;
         Ok(Self { model, tokenizer, config, device: device.clone() })
@@ -66,6 +61,11 @@ impl Writer {
         Ok(self.model.save(path, SaveType::F32)?)
     }
 
+    /// Whether the tokenizer makes a token of the prompt at all: [`Self::write`] needs one.
+    pub fn reads(&self, prompt: &str, limits: &Limits) -> bool {
+        !self.tokenizer.encode_with(prompt, usize::MAX, limits.special_tokens).is_empty()
+    }
+
     /// Continues (or answers) every prompt; `told` hears of each piece of text as it is written, with its row.
     ///
     /// Prompts of unlike length are padded on their left. A prompt with an encoder is the source text, and on
@@ -84,10 +84,10 @@ impl Writer {
         ensure!(ids.iter().all(|ids| !ids.is_empty()), "a prompt without a token");
         let decoder = self.model.decoder().expect("checked when it was opened");
         let inputs = self.inputs(&ids, decoder.reads_source());
+        let stop = [limits.stop, config.stop_strings()].concat();
         let mut rows: Vec<Row> = prompts.iter().map(|_| Row::default()).collect();
         let sequences = generate(decoder, &inputs, config, &mut |row, token| {
-            rows[row]
-                .push(&[token as u32], &self.tokenizer, limits.stop, &mut |text| told(row, text))
+            rows[row].push(&[token as u32], &self.tokenizer, &stop, &mut |text| told(row, text))
         })?;
         let ends: Vec<u32> = config.ends().iter().map(|id| *id as u32).collect();
         if config.num_beams > 1 {
@@ -100,7 +100,7 @@ impl Writer {
             for (row, sequence) in rows.iter_mut().zip(&sequences) {
                 let new: Vec<u32> = sequence[read..].iter().map(|id| *id as u32).collect();
                 let end = new.iter().position(|id| ends.contains(id)).unwrap_or(new.len());
-                let _ = row.push(&new[..end], &self.tokenizer, limits.stop, &mut |_| {});
+                let _ = row.push(&new[..end], &self.tokenizer, &stop, &mut |_| {});
             }
         }
         for (index, row) in rows.iter_mut().enumerate() {

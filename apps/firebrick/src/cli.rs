@@ -295,7 +295,8 @@ pub struct GenerateArgs {
     /// Model or run folder, or the name of a shipped model
     #[arg(long, value_name = "MODEL")]
     pub model: String,
-    /// input_ids and attention_mask of the prompts, padded on their left; or of the source text
+    /// input_ids and attention_mask of the prompts, padded on their left; or of the source text; or input_features, and
+    /// decoder_input_ids if texts begin otherwise than generation_config.json says
     #[arg(long, value_name = "FILE.npz")]
     pub inputs: PathBuf,
     /// Gets `sequences`: prompt or start token, then what was written
@@ -304,12 +305,15 @@ pub struct GenerateArgs {
     /// At most so many; the model's generation_config.json says otherwise
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
-    /// 1: greedy; more: beam search
+    /// 1: one token after the other; more: beam search
     #[arg(long, value_name = "B")]
     pub num_beams: Option<usize>,
-    /// Draw tokens by their probability, by --seed
+    /// Draw tokens by their probability, by --seed, as the model's generation_config.json may ask for
     #[arg(long)]
     pub sample: bool,
+    /// Always the likeliest token
+    #[arg(long, conflicts_with = "sample")]
+    pub greedy: bool,
 }
 
 #[derive(Debug, Args)]
@@ -728,7 +732,7 @@ pub struct WriteArgs {
     /// Above 1 what was there before becomes less likely
     #[arg(long, value_name = "R")]
     pub repetition_penalty: Option<f32>,
-    /// End before this text (repeatable)
+    /// End before this text, and before the stop_strings of the model's file (repeatable)
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! Errors and the exit codes that they end in.
 
-use firebrick_core::{checkpoint::LoadError, device::DeviceError};
+use firebrick_core::{arch::inputs::InputError, checkpoint::LoadError, device::DeviceError};
 use firebrick_data::error::DataError;
 use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
 use firebrick_speech::{home::HomeError, speaker::SpeakError};
@@ -102,6 +102,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
         match cause.downcast_ref::<VideoError>() {
             Some(VideoError::NoProgram) => return MISSING,
             Some(VideoError::Data(_)) => return BAD_FILE,
+            None => {}
+        }
+        match cause.downcast_ref::<InputError>() {
+            Some(InputError::TooLong { .. }) => return USAGE,
+            Some(_) => return BAD_FILE,
             None => {}
         }
         if cause.is::<LoadError>() || cause.is::<TokenizerError>() || cause.is::<ChatError>() {

@@ -178,6 +178,46 @@ fn errors_say_what_and_what_next() {
     check_error(&["runs", "show", "../x"], 2, "no run `../x`");
     check_error(&["data", "fetch", "sst"], 2, "did you mean `sst2`?");
     check_error(&["train", "sst2", "--device", "cuda", "-q"], 3, "cargo build --features cuda");
+    check_error(&["nlp", "chat", "--model", "shakespeare", "--message", "hi"], 5, "chat_template");
+    let arrays = ["--inputs", "none.npz", "--outputs", "out.npz"];
+    let forward = [&["forward", "--model", "sst2"][..], &arrays].concat();
+    check_error(&forward, 5, "opening none.npz");
+}
+
+#[test]
+fn ways_to_write_are_checked() {
+    let write = |model, more: &[&'static str], code, message| {
+        let args = ["nlp", "generate", "--model", model, "ROMEO:"];
+        check_error(&[&args[..], more].concat(), code, message);
+    };
+    write("shakespeare", &["--num-beams", "0"], 2, "num_beams is 0");
+    write("shakespeare", &["--length-penalty", "nan"], 2, "length_penalty is NaN");
+    write("shakespeare", &["--num-beams", "4"], 2, "add `--greedy`"); // its folder draws
+    write("shakespeare", &["--max-new-tokens", "999999"], 2, "the model reads");
+    write("sst2", &[], 5, "sst2/config.json: this architecture writes no text");
+    let translate = ["nlp", "translate", "--model", "multi30k-en-de", "a dog", "--num-beams", "0"];
+    check_error(&translate, 2, "num_beams is 0");
+    let arrays =
+        ["generate", "--model", "shakespeare", "--inputs", "none.npz", "--outputs", "o.npz"];
+    check_error(&[&arrays[..], &["--num-beams", "0"]].concat(), 2, "num_beams is 0");
+
+    // An empty prompt does not keep the others from their answers.
+    let home = tempfile::tempdir().unwrap();
+    // Its folder asks for more tokens than it has places.
+    let prompts = ["nlp", "generate", "--model", "shakespeare", "--json", "", "ROMEO:"];
+    let output = run(home.path(), &prompts, 5);
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(rows[0]["error"].is_string() && rows[1]["text"].is_string(), "{rows}");
+    assert!(text(&output.stderr).starts_with("prompt 1: "), "{}", text(&output.stderr));
+}
+
+/// Of a classifier, what stands before its head.
+#[test]
+fn a_classifier_makes_vectors() {
+    let home = tempfile::tempdir().unwrap();
+    let output = run(home.path(), &["nlp", "embed", "--model", "sst2", "good", "--json"], 0);
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(rows[0]["embedding"].as_array().is_some_and(|vector| vector.len() > 16), "{rows}");
 }
 
 #[test]

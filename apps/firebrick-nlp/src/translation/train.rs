@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use burn::module::Module;
-use firebrick_core::{arch::bart::BartForConditionalGeneration, checkpoint::Source};
+use firebrick_core::{
+    arch::bart::BartForConditionalGeneration,
+    checkpoint::{Source, lora::LoraConfig},
+};
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
@@ -18,7 +21,7 @@ use super::{
     task::{PairExamples, Translate, loss},
     translator::{Judged, Translator},
 };
-use crate::tokenizer::TextTokenizer;
+use crate::{lora, tokenizer::TextTokenizer};
 
 /// Everything before step 0.
 pub struct Prepared {
@@ -129,12 +132,19 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             (config, model)
         }
     };
+    let lora = pretrained.as_ref().and_then(|source| adapter(recipe, source));
+    let checkpoint_name = |field: &str| config.checkpoint_name(field);
+    let model = match &lora {
+        None => model,
+        Some(lora) => lora::attach(model, lora, checkpoint_name)?,
+    };
     let model = Translate { model, label_smoothing: recipe.train.label_smoothing };
     let copies = (recipe.data.copies > 0.0).then(|| Copies { names: recipe.data.source != "de" });
     let metric = recipe.eval.metric(METRICS)?;
     let (valid, _) = PairExamples::new(&corpus.valid, &tokenizer, recipe.tokenizer.max_len);
     let translator = |model: &Translate| {
-        let (model, tokenizer) = (model.model.clone(), tokenizer.clone());
+        // An adapter is merged.
+        let (model, tokenizer) = (model.model.clone().materialize(), tokenizer.clone());
         Translator::new(&config, model, tokenizer, recipe.generation(), copies, device)
     };
     let translate = |translator: &Translator, pairs: &[Pair], beams: usize| {
@@ -206,7 +216,17 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         judged.bleu.signature(),
         judged.chrf.signature()
     );
+    if let Some(lora) = &lora {
+        let dir = run.dir().join("adapter");
+        lora::save(&best.model, lora, checkpoint_name, &tokenizer, &origin, &dir)?;
+    }
     translator.save(&run.dir().join("model"), &config, &origin, &about)?;
     let outcome = Outcome { end, counters, scores };
     Ok(Some(Trained { outcome, corpus, valid: judged, test }))
+}
+
+/// What `[model.lora]` asks for.
+fn adapter(recipe: &Recipe, base: &Source) -> Option<LoraConfig> {
+    let lora = recipe.model.lora.config(base, &["q_proj", "v_proj"])?;
+    Some(LoraConfig { task_type: Some("SEQ_2_SEQ_LM".into()), ..lora })
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use burn::prelude::*;
 use firebrick_core::{
     arch::bart::{Bart, BartConfig, BartForConditionalGeneration},
-    checkpoint::{Source, tensors::write_atomically},
+    checkpoint::{LoadError, Source, tensors::write_atomically},
     generate::GenerationConfig,
     threads,
 };
@@ -42,11 +42,10 @@ pub struct Translator {
 impl Translator {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let writer = Writer::open(source, device)?;
-        anyhow::ensure!(
-            writer.reads_source(),
-            "{}: this architecture continues a text, it does not translate one",
-            source.path("config.json").display()
-        );
+        if !writer.reads_source() {
+            let problem = "this architecture continues a text, it does not translate one".into();
+            return Err(LoadError::Config { path: source.path("config.json"), problem }.into());
+        }
         let longest = source.config()?["max_position_embeddings"].as_u64().unwrap_or(512);
         let copies = Origin::read(source).and_then(|origin| origin.copies);
         Ok(Self { writer, longest: longest as usize, copies, terms: Terms::default() })

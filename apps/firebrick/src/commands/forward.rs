@@ -1,25 +1,29 @@
 //! `firebrick forward` and `firebrick generate`: raw arrays through a model, to compare it with other programs.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path};
 
-use anyhow::anyhow;
+use burn::prelude::*;
 use firebrick_core::{
-    arch::{self, inputs::Inputs},
+    arch::{
+        self,
+        inputs::{InputError, Inputs},
+    },
     generate::{self, GenerationConfig},
 };
 
 use super::Outcome;
 use crate::{
     cli::{ForwardArgs, GenerateArgs, Global},
-    failure::{Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE},
     npz, places,
 };
 
 pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
     let device = global.device.open()?;
-    let inputs = Inputs { arrays: npz::read(&args.inputs)?, device: device.clone() };
+    let inputs = read(&args.inputs, &device)?;
     let model = arch::open(&places::model(&args.model, &global.runs)?, &device)?;
-    let outputs = model.forward(&inputs).map_err(anyhow::Error::new)?;
+    let refused = |error| Failure { code: BAD_FILE, ..refused(&args.inputs, error) };
+    let outputs = model.forward(&inputs).map_err(refused)?;
     npz::write_floats(&args.outputs, outputs)?;
     Ok(())
 }
@@ -27,20 +31,34 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
 pub fn generate(args: &GenerateArgs, global: &Global) -> Outcome {
     let device = global.device.open()?;
     let source = places::model(&args.model, &global.runs)?;
-    let inputs = Inputs { arrays: npz::read(&args.inputs)?, device: device.clone() };
     let mut config = GenerationConfig::read(&source)?;
+    if !config.stop_strings().is_empty() {
+        let path = source.path("generation_config.json");
+        let problem = "stop_strings are texts, and there is no tokenizer here: use `nlp generate`";
+        return Err(Failure::text(BAD_FILE, format!("{}: {problem}", path.display())));
+    }
     config.seed = global.seed.unwrap_or(0);
     config.max_new_tokens = args.max_new_tokens.or(config.max_new_tokens);
+    config.exact = args.max_new_tokens.is_some();
     config.num_beams = args.num_beams.unwrap_or(config.num_beams);
-    config.do_sample = args.sample;
+    config.do_sample = (config.do_sample || args.sample) && !args.greedy;
     config.check().map_err(|problem| Failure::text(USAGE, problem))?;
+    let inputs = read(&args.inputs, &device)?;
     let model = arch::open(&source, &device)?;
-    let decoder = model.decoder().ok_or_else(|| {
-        anyhow!("{}: this architecture writes no text", source.path("config.json").display())
-    })?;
+    let decoder = arch::writer(&*model, &source)?;
     let sequences =
         generate::generate(decoder, &inputs, &config, &mut |_, _| ControlFlow::Continue(()))
-            .map_err(anyhow::Error::new)?;
+            .map_err(|error| refused(&args.inputs, error))?;
     npz::write_rows(&args.outputs, "sequences", &sequences)?;
     Ok(())
+}
+
+fn read(path: &Path, device: &Device) -> Result<Inputs, Failure> {
+    let arrays = npz::read(path).map_err(|error| Failure::new(BAD_FILE, error))?;
+    Ok(Inputs { arrays, device: device.clone() })
+}
+
+/// The model cannot read the arrays of the file.
+fn refused(path: &Path, error: InputError) -> Failure {
+    anyhow::Error::new(error).context(path.display().to_string()).into()
 }

@@ -34,6 +34,8 @@ use crate::{
 
 /// Poems that are written at a time.
 const POEMS: usize = 32;
+/// What is wrong with an empty line.
+const NO_TOKEN: &str = "has no token to go on from";
 /// Passages that a chat model is given with a question.
 const PASSAGES: usize = 4;
 
@@ -129,6 +131,7 @@ fn settings(
     let mut config = base.clone();
     config.seed = global.seed.unwrap_or(0);
     config.max_new_tokens = args.max_new_tokens.or(config.max_new_tokens);
+    config.exact = args.max_new_tokens.is_some();
     config.num_beams = args.num_beams.unwrap_or(config.num_beams);
     config.length_penalty = args.length_penalty.unwrap_or(config.length_penalty);
     config.do_sample |= args.sample || args.temperature.is_some() || args.top_p.is_some();
@@ -146,26 +149,40 @@ fn generate(model: &str, prompts: Vec<String>, args: &WriteArgs, global: &Global
     let writer = Writer::open(&checkpoint(model, global)?, &global.device.open()?)?;
     let config = settings(args, &writer.config, global)?;
     let prompts = or_stdin(prompts)?;
-    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
     let limits = Limits { stop: &args.stop, special_tokens: true };
+    let (read, empty): (Vec<usize>, Vec<usize>) =
+        (0..prompts.len()).partition(|i| writer.reads(&prompts[*i], &limits));
+    let asked: Vec<&str> = read.iter().map(|i| prompts[*i].as_str()).collect();
     // A single text is told as it is written; several would run into one another.
     let told = !global.json && prompts.len() == 1 && config.num_beams == 1;
-    let texts = writer.write(&prompts, &config, &limits, &mut |_, text| {
-        if told {
-            super::tell(format_args!("{text}"));
-        }
-    })?;
+    let mut texts = vec![None; prompts.len()];
+    if !asked.is_empty() {
+        let written = writer.write(&asked, &config, &limits, &mut |_, text| {
+            if told {
+                super::tell(format_args!("{text}"));
+            }
+        })?;
+        read.into_iter().zip(written).for_each(|(i, text)| texts[i] = Some(text));
+    }
     if global.json {
         let rows = prompts.iter().zip(&texts).enumerate();
-        let rows =
-            rows.map(|(id, (prompt, text))| json!({"id": id, "prompt": prompt, "text": text}));
+        let rows = rows.map(|(id, (prompt, text))| match text {
+            Some(text) => json!({"id": id, "prompt": prompt, "text": text}),
+            None => json!({"id": id, "prompt": prompt, "error": NO_TOKEN}),
+        });
         say!("{}", rows.collect::<Value>());
     } else if told {
         say!("");
     } else {
-        texts.iter().for_each(|text| say!("{text}"));
+        texts.iter().for_each(|text| say!("{}", text.as_deref().unwrap_or_default()));
     }
-    Ok(())
+    for i in &empty {
+        eprintln!("prompt {}: {NO_TOKEN}", i + 1);
+    }
+    match empty.as_slice() {
+        [] => Ok(()),
+        [..] => Err(Failure::quiet(BAD_FILE)),
+    }
 }
 
 /// Poems, and whether each keeps the form: lines are counted, and characters in each.
@@ -218,11 +235,10 @@ fn chat(
     global: &Global,
 ) -> Outcome {
     let source = checkpoint(model, global)?;
-    let template = ChatTemplate::open(&source).map_err(anyhow::Error::new)?.with_context(|| {
-        format!(
-            "{}: neither chat_template.jinja nor a chat_template in tokenizer_config.json",
-            source.path("").display()
-        )
+    let template = ChatTemplate::open(&source).map_err(anyhow::Error::new)?.ok_or_else(|| {
+        let path = source.path("");
+        let problem = "neither chat_template.jinja nor a chat_template in tokenizer_config.json";
+        Failure::text(BAD_FILE, format!("{}: {problem}", path.display()))
     })?;
     let writer = Writer::open(&source, &global.device.open()?)?;
     let config = settings(args, &writer.config, global)?;

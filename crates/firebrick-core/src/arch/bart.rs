@@ -534,7 +534,8 @@ const TWO_TABLES: Names = &[
 const IGNORED: &[&str] = &["embed_positions.weight", "encoder.version", "decoder.version"];
 
 impl BartConfig {
-    fn name(&self, field: &str) -> Option<String> {
+    /// Checkpoint name of a field.
+    pub fn checkpoint_name(&self, field: &str) -> Option<String> {
         let tables = if self.share_encoder_decoder_embeddings { ONE_TABLE } else { TWO_TABLES };
         rename(tables, field).or_else(|| rename(NAMES, field))
     }
@@ -571,7 +572,7 @@ impl BartForConditionalGeneration {
         // Absent where nobody has set it: zeros.
         let coverage = Coverage { ignored: &ignored, fresh: &["logits_bias"] };
         let model = tensors::fill(config.init(device), &weights, &coverage, |field| {
-            if field == table { Some(in_file.to_string()) } else { config.name(field) }
+            if field == table { Some(in_file.to_string()) } else { config.checkpoint_name(field) }
         })?;
         Ok(Self { config, model })
     }
@@ -595,7 +596,7 @@ impl AnyModel for BartForConditionalGeneration {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, |field| self.config.name(field))
+        tensors::save(&self.model, path, dtype, |field| self.config.checkpoint_name(field))
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {
@@ -612,8 +613,8 @@ impl Decoder for BartForConditionalGeneration {
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError> {
         let start = self.config.decoder_start_token_id;
         let start = start_token(config, start, self.config.target_vocabulary())?;
-        let longest = config.longest(1);
-        check_length(longest - 1, self.config.max_position_embeddings)?; // the last is not read
+        // The last is not read.
+        let longest = config.longest(1, self.config.max_position_embeddings + 1)?;
         let (source, pad) = self.source(inputs)?;
         let [rows, _, _] = source.dims();
         let layers = &self.model.decoder.layers;

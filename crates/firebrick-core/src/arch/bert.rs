@@ -675,15 +675,21 @@ pub fn load_pretrained(
     Ok(LoadedClassifier { config, model, new_head: true })
 }
 
-/// Opens `transformers.BertModel`: encoder, and pooler where the file holds one.
+/// Opens `transformers.BertModel`: encoder, and pooler where the file holds one. Of a model with a head it is what stands
+/// before the head.
 pub fn load_model(source: &Source, device: &Device) -> Result<(BertConfig, BertModel), LoadError> {
     let config = BertConfig::read(source)?;
     let weights = source.weights()?;
-    let coverage = Coverage { ignored: IGNORED, fresh: &[] };
-    let names = config.model_type.names();
-    let pooler = weights.names().any(|name| name.starts_with("pooler."));
+    let coverage = Coverage { ignored: &[IGNORED, &["classifier."]].concat(), fresh: &[] };
+    let (names, family) = (config.model_type.names(), config.model_type.prefix());
+    // A bare encoder's tensors have no family prefix; one with a head's have.
+    let headed = weights.names().any(|name| name.starts_with(family));
+    let prefix = if headed { family } else { "" };
+    let pooler = weights.names().any(|name| name.starts_with(&format!("{prefix}pooler.")));
     let fresh = config.init(pooler, device);
-    let model = tensors::fill(fresh, &weights, &coverage, |field| rename(names, field))?;
+    let model = tensors::fill(fresh, &weights, &coverage, |field| {
+        Some(format!("{prefix}{}", rename(names, field)?))
+    })?;
     Ok((config, model))
 }
 

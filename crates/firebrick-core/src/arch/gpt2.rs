@@ -372,8 +372,7 @@ impl Decoder for Gpt2LmHead {
         config: &GenerationConfig,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError> {
         let (rows, padding) = prompt(inputs, self.config.vocab_size)?;
-        let capacity = config.longest(rows[0].len());
-        check_length(capacity, self.config.n_positions)?;
+        let capacity = config.longest(rows[0].len(), self.config.n_positions)?;
         Ok((rows, Cache::new(self.config.n_layer, capacity).with_padding(padding)))
     }
 

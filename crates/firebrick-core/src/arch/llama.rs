@@ -457,8 +457,7 @@ impl Decoder for LlamaForCausalLm {
         config: &GenerationConfig,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError> {
         let (rows, padding) = prompt(inputs, self.config.vocab_size)?;
-        let capacity = config.longest(rows[0].len());
-        check_length(capacity, self.config.max_position_embeddings)?;
+        let capacity = config.longest(rows[0].len(), self.config.max_position_embeddings)?;
         Ok((rows, Cache::new(self.config.num_hidden_layers, capacity).with_padding(padding)))
     }
 

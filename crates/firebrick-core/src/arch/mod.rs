@@ -110,6 +110,14 @@ pub fn open(source: &Source, device: &Device) -> Opened {
     open(source, device)
 }
 
+/// The decoder of a model that must write; `source` is where it was opened.
+pub fn writer<'a>(model: &'a dyn AnyModel, source: &Source) -> Result<&'a dyn Decoder, LoadError> {
+    model.decoder().ok_or_else(|| LoadError::Config {
+        path: source.path("config.json"),
+        problem: "this architecture writes no text".into(),
+    })
+}
+
 /// The head that `architectures` names must be one of `known`; the first of them when it names none.
 fn architecture<'a>(config: &serde_json::Value, known: &[&'a str]) -> Result<&'a str, String> {
     match config.pointer("/architectures/0").and_then(|name| name.as_str()) {

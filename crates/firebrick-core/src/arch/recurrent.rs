@@ -264,10 +264,11 @@ impl Decoder for RecurrentForCausalLm {
     fn begin(
         &self,
         inputs: &Inputs,
-        _: &GenerationConfig,
+        config: &GenerationConfig,
     ) -> Result<(Vec<Vec<i64>>, Cache), InputError> {
         let (rows, padding) = prompt(inputs, self.config.vocab_size)?;
-        Ok((rows, Cache::new(0, 0).with_padding(padding)))
+        let longest = config.longest(rows[0].len(), usize::MAX)?;
+        Ok((rows, Cache::new(0, longest).with_padding(padding)))
     }
 
     fn next(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2> {

@@ -637,7 +637,7 @@ impl Decoder for T5ForConditionalGeneration {
         let [rows, _, _] = source.dims();
         let layers = &self.model.decoder.layers;
         let memory = layers.iter().map(|layer| layer.source_attention.memory(source.clone()));
-        let cache = Cache::new(layers.len(), config.longest(1));
+        let cache = Cache::new(layers.len(), config.longest(1, usize::MAX)?);
         Ok((vec![vec![start]; rows], cache.with_memory(memory.collect(), pad)))
     }
 

@@ -7,6 +7,8 @@
 //! `B` batch, `M` mel bands, `F` frames (10 ms each), `S` places of the source (`F / 2`), `T` tokens of the target,
 //! `C` channels (`d_model`), `V` vocabulary.
 
+mod opening;
+
 use std::path::Path;
 
 use burn::{
@@ -15,6 +17,8 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use opening::Opening;
 
 use super::{
     AnyModel, Output, architecture,
@@ -437,6 +441,7 @@ const TOKENS: &[&str] = &["model.decoder.embed_tokens.weight", "proj_out.weight"
 pub struct WhisperForConditionalGeneration {
     pub config: WhisperConfig,
     pub model: Whisper,
+    opening: Opening,
 }
 
 impl WhisperForConditionalGeneration {
@@ -449,7 +454,7 @@ impl WhisperForConditionalGeneration {
             "decoder.tokens.weight" => Some(tokens.to_string()),
             field => rename(NAMES, field),
         })?;
-        Ok(Self { config, model })
+        Ok(Self { config, model, opening: Opening::read(source)? })
     }
 
     /// The state of a text over the sound `features`, `[B, M, F]`, before its first token. A clone of it begins another
@@ -463,6 +468,46 @@ impl WhisperForConditionalGeneration {
         let layers = &self.model.decoder.layers;
         let memory = layers.iter().map(|layer| layer.source_attention.memory(source.clone()));
         Cache::new(layers.len(), longest).with_memory(memory.collect(), None)
+    }
+
+    /// What each text over `source`, `[B, S, C]`, begins with.
+    fn openings(&self, start: i64, source: &Tensor<3>) -> Result<Vec<Vec<i64>>, InputError> {
+        let refused = |problem: String| {
+            InputError::Unsupported(format!(
+                "generation_config.json: {problem}: give what the texts begin with as `decoder_input_ids`"
+            ))
+        };
+        if self.opening.return_timestamps {
+            return Err(refused("return_timestamps is true, which is not supported".into()));
+        }
+        let [rows, _, _] = source.dims();
+        let heard: Vec<Option<i64>> = match self.opening.listens() {
+            true => self.hear(start, source).into_iter().map(Some).collect(),
+            false => vec![None; rows],
+        };
+        let openings = heard.into_iter().map(|heard| {
+            let tokens = self.opening.tokens(start, heard).map_err(refused)?;
+            let vocabulary = self.config.vocab_size as i64;
+            match tokens.iter().find(|token| !(0..vocabulary).contains(*token)) {
+                None => Ok(tokens),
+                Some(token) => Err(refused(format!("token {token} is outside 0..{vocabulary}"))),
+            }
+        });
+        openings.collect()
+    }
+
+    /// The likeliest language of each row, by its token.
+    fn hear(&self, start: i64, source: &Tensor<3>) -> Vec<i64> {
+        let [rows, _, _] = source.dims();
+        let start = Tensor::full([rows, 1], start, &source.device());
+        let logits = self.next(start, &mut self.over(source.clone(), 1)); // [B, V]
+        let logits = logits.into_data().try_into_vec::<f32>().expect("models compute in f32");
+        let row = |scores: &[f32]| {
+            let score = |token: &i64| scores.get(*token as usize).copied().unwrap_or(f32::MIN);
+            let best = self.opening.languages().max_by(|a, b| score(a).total_cmp(&score(b)));
+            best.expect("it listens for one of them")
+        };
+        logits.chunks(self.config.vocab_size).map(row).collect()
     }
 
     /// The sound as the model hears it, `[B, S, C]`.
@@ -493,7 +538,7 @@ impl AnyModel for WhisperForConditionalGeneration {
 
 impl Decoder for WhisperForConditionalGeneration {
     /// `decoder_input_ids`, where there are any, are what each text begins with: the tokens that name the language
-    /// and the task, or the text of the sound before.
+    /// and the task, or the text of the sound before. Else the folder says it.
     fn begin(
         &self,
         inputs: &Inputs,
@@ -510,11 +555,12 @@ impl Decoder for WhisperForConditionalGeneration {
             }
             false => {
                 let start = self.config.decoder_start_token_id;
-                vec![vec![start_token(config, start, self.config.vocab_size)?]; rows]
+                let start = start_token(config, start, self.config.vocab_size)?;
+                self.openings(start, &source)?
             }
         };
-        let longest = config.longest(prompt[0].len());
-        check_length(longest - 1, self.config.max_target_positions)?; // the last is not read
+        // The last is not read.
+        let longest = config.longest(prompt[0].len(), self.config.max_target_positions + 1)?;
         Ok((prompt, self.over(source, longest)))
     }
 

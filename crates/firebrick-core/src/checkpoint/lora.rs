@@ -39,8 +39,14 @@ pub struct LoraConfig {
     pub lora_alpha: f64,
     #[serde(default)]
     pub use_rslora: bool,
-    /// Ends of the names of linear layers (`query`, `attn.c_attn`), or `all-linear`.
+    /// Ends of the names of linear layers (`query`, `attn.c_attn`), or `all-linear`. To read an adapter takes none.
     pub target_modules: Targets,
+    /// Other ranks than `r`, by the end of a layer's name. What is read has its rank in its tensors.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Other values than `lora_alpha`, by the end of a layer's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alpha_pattern: BTreeMap<String, f64>,
     /// Modules that are trained whole and kept with the adapter: a new head.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub modules_to_save: Vec<String>,
@@ -57,7 +63,7 @@ pub struct LoraConfig {
 #[serde(untagged)]
 pub enum Targets {
     Names(Vec<String>),
-    /// `all-linear`
+    /// `all-linear`, or a regular expression of PEFT's
     Word(String),
 }
 
@@ -73,6 +79,8 @@ impl LoraConfig {
             lora_alpha: alpha,
             use_rslora: false,
             target_modules: Targets::Names(targets.to_vec()),
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
             modules_to_save: vec![],
             fan_in_fan_out: false,
             base_model_name_or_path: None,
@@ -86,10 +94,11 @@ impl LoraConfig {
             &[
                 ("peft_type", json!("LORA")),
                 ("use_dora", json!(false)),
-                ("rank_pattern", json!({})),
-                ("alpha_pattern", json!({})),
                 ("lora_bias", json!(false)),
                 ("megatron_config", Value::Null),
+                ("layer_replication", Value::Null),
+                ("alora_invocation_tokens", Value::Null),
+                ("use_qalora", json!(false)),
             ],
         )?;
         let lora: Self = config::parse(value)?;
@@ -97,9 +106,12 @@ impl LoraConfig {
         Ok(lora)
     }
 
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         config::size("r", self.r, 4096)?;
-        config::positive("lora_alpha", self.lora_alpha)?;
+        config::positive("lora_alpha", self.lora_alpha)
+    }
+
+    fn check_targets(&self) -> Result<(), String> {
         match &self.target_modules {
             Targets::Names(names) if names.is_empty() => Err("target_modules is empty".into()),
             Targets::Word(word) if word != "all-linear" => Err(format!(
@@ -110,9 +122,27 @@ impl LoraConfig {
         }
     }
 
-    fn scale(&self) -> f64 {
-        let r = self.r as f64;
-        self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
+    /// Of an adapter of rank `r` on the layer of this name.
+    fn scale(&self, module: &str, r: usize) -> Result<f64, String> {
+        let mut alpha = None;
+        for (pattern, own) in &self.alpha_pattern {
+            // `^` is for whole names. A dot stands for itself in them, whatever it means in a regular expression.
+            let name = pattern.strip_prefix('^').unwrap_or(pattern);
+            if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.')) {
+                let (key, text) = ("alpha_pattern", quoted(pattern));
+                return Err(format!("{key} has {text}; names and their ends are supported"));
+            }
+            let whole = pattern != name && module != name;
+            if whole || !ends_with_part(module, name) {
+                continue;
+            }
+            // PEFT takes the first in the file.
+            if alpha.replace(own).is_some_and(|other| other != own) {
+                return Err(format!("alpha_pattern has two values for {}", quoted(module)));
+            }
+        }
+        let alpha = alpha.copied().unwrap_or(self.lora_alpha);
+        Ok(alpha / if self.use_rslora { (r as f64).sqrt() } else { r as f64 })
     }
 
     /// Whether the layer of this name gets an adapter.
@@ -155,6 +185,7 @@ pub fn attach<M: Module>(
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<M, String> {
     lora.check()?;
+    lora.check_targets()?;
     let mut walk = Walk::default();
     model.visit(&mut walk);
     let module_of = |field: &str| {
@@ -176,10 +207,11 @@ pub fn attach<M: Module>(
         name_of(field).is_some_and(|name| lora.saves(&name)) && !adapted.contains(field)
     });
     let saved: Vec<String> = saved.cloned().collect();
+    let scale = lora.scale("", lora.r)?;
     let burn = Lora {
         // PEFT draws from a uniform distribution of this deviation (Kaiming with a = sqrt(5)).
         init_std: Some(1.0 / (3.0 * lora.r as f64).sqrt()),
-        ..Lora::new(lora.r, lora.scale() * lora.r as f64)
+        ..Lora::new(lora.r, scale * lora.r as f64)
     };
     let model = model.apply_lora(burn.set_param_group(ParamGroup::from_paths(adapted)));
     Ok(model.set_require_grad_group(ParamGroup::from_paths(saved), true))
@@ -243,9 +275,10 @@ pub fn base(source: &Source) -> Result<Option<PathBuf>, LoadError> {
 pub(super) fn set_architecture(source: &Source, config: &mut Value) -> Result<(), LoadError> {
     let task = read_config(source)?.and_then(|(lora, _)| lora.task_type);
     let name = config.pointer("/architectures/0").and_then(Value::as_str);
-    if let (Some("SEQ_CLS"), Some(family)) =
-        (task.as_deref(), name.and_then(|n| n.strip_suffix("Model")))
-    {
+    if let (Some("SEQ_CLS"), Some(name)) = (task.as_deref(), name) {
+        // `BertModel`, `BertForMaskedLM`, `GPT2LMHeadModel`: what they end in is the head.
+        let head = ["For", "LMHeadModel", "Model"].into_iter().filter_map(|head| name.find(head));
+        let family = &name[..head.min().unwrap_or(name.len())];
         config["architectures"] = json!([format!("{family}ForSequenceClassification")]);
     }
     Ok(())
@@ -271,12 +304,20 @@ fn read_config(source: &Source) -> Result<Option<(LoraConfig, PathBuf)>, LoadErr
 /// An adapter as it is laid over the weights of its base.
 pub struct Overlay {
     path: PathBuf,
-    scale: f32,
     transposed: bool,
-    /// By the base's name: `A`, `[r, input]`, and `B`, `[output, r]`.
-    factors: BTreeMap<String, [Factor; 2]>,
+    /// By the base's name.
+    products: BTreeMap<String, Product>,
     /// Tensors in place of the base's, or beside them.
     pub whole: BTreeMap<String, Factor>,
+}
+
+/// `scale * B A`, which is added to a weight.
+struct Product {
+    scale: f32,
+    /// `[r, input]`
+    a: Factor,
+    /// `[output, r]`
+    b: Factor,
 }
 
 /// A tensor of an adapter; they are small enough to be kept.
@@ -314,42 +355,52 @@ impl Overlay {
                     "tensor {} is of a kind that is not read",
                     quoted(name)
                 )));
+            } else if own.contains(".original_module.") {
+                // The base's own, in place of which the adapter has another: `bias` "all" writes it too.
             } else {
-                whole.insert(own.replace(".modules_to_save", ""), factor);
+                // A bias that was trained with `bias` "lora_only" or "all" stands beside the factors.
+                let name = own.replace(".modules_to_save", "").replace(".base_layer", "");
+                whole.insert(name, factor);
             }
         }
-        let mut factors = BTreeMap::new();
+        let mut products = BTreeMap::new();
         for (name, a) in a {
             let Some(b) = b.remove(&name) else {
                 return Err(problem(format!("{} has lora_A but no lora_B", quoted(&name))));
             };
-            let ranks = [a.shape.first(), b.shape.get(1)];
-            if a.shape.len() != 2 || b.shape.len() != 2 || ranks != [Some(&lora.r); 2] {
+            let (&[r, _], &[_, columns]) = (&a.shape[..], &b.shape[..]) else {
+                return Err(problem(format!("{} has factors that are no matrices", quoted(&name))));
+            };
+            if r != columns || r == 0 || (lora.rank_pattern.is_empty() && r != lora.r) {
                 let (a, b, r) = (&a.shape, &b.shape, lora.r);
                 return Err(problem(format!(
                     "{}: factors {a:?} and {b:?}, not of rank {r}",
                     quoted(&name)
                 )));
             }
-            factors.insert(name, [a, b]);
+            let module = name.trim_end_matches(".weight");
+            let scale = lora.scale(module, r).map_err(|problem| LoadError::Config {
+                path: path.with_file_name(CONFIG),
+                problem,
+            })?;
+            products.insert(name, Product { scale: scale as f32, a, b });
         }
         if let Some(name) = b.keys().next() {
             return Err(problem(format!("{} has lora_B but no lora_A", quoted(name))));
         }
-        let (scale, transposed) = (lora.scale() as f32, lora.fan_in_fan_out);
-        Ok(Self { path: path.to_path_buf(), scale, transposed, factors, whole })
+        Ok(Self { path: path.to_path_buf(), transposed: lora.fan_in_fan_out, products, whole })
     }
 
     /// The model's name before its parts (`bert.`), where the base is the bare model without it.
     pub fn prefix(&self, base: &Weights) -> Option<String> {
-        let name = self.factors.keys().next()?;
+        let name = self.products.keys().next()?;
         let (prefix, bare) = name.split_once('.')?;
         (base.shape(name).is_none() && base.shape(bare).is_some()).then(|| format!("{prefix}."))
     }
 
     /// Every factor must have a weight of `base` of its size.
     pub fn check(&self, base: &Weights) -> Result<(), LoadError> {
-        for (name, [a, b]) in &self.factors {
+        for (name, Product { a, b, .. }) in &self.products {
             let mut expected = vec![b.shape[0], a.shape[1]];
             if self.transposed {
                 expected.reverse();
@@ -371,13 +422,74 @@ impl Overlay {
 
     /// Adds the product of a weight's factors, if it has any. `floats` in the order of the base's file.
     pub fn apply(&self, name: &str, floats: &mut [f32]) {
-        let Some([a, b]) = self.factors.get(name) else { return };
+        let Some(Product { scale, a, b }) = self.products.get(name) else { return };
         let [a, b] = [a, b].map(|x| Matrix::new(&x.floats, x.shape[0], x.shape[1]));
         let mut product = vec![0.0; floats.len()];
         match self.transposed {
             true => matmul(a.transposed(), b.transposed(), None, &mut product),
             false => matmul(b, a, None, &mut product),
         }
-        floats.iter_mut().zip(product).for_each(|(x, p)| *x += self.scale * p);
+        floats.iter_mut().zip(product).for_each(|(x, p)| *x += scale * p);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(own: Value) -> Result<LoraConfig, String> {
+        let mut value =
+            json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"]});
+        value.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        LoraConfig::parse(&value)
+    }
+
+    /// What is read needs no pattern; what is trained needs a list.
+    #[test]
+    fn targets_may_be_a_regular_expression() {
+        let lora = config(json!({"target_modules": r".*\.(query|value)"})).unwrap();
+        assert!(lora.check_targets().unwrap_err().starts_with("target_modules is"));
+    }
+
+    #[test]
+    fn patterns_scale_by_the_end_of_a_name() {
+        let patterns = json!({
+            "rank_pattern": {"0.value": 2},
+            "alpha_pattern": {"value": 32, "^a.query": 1.5},
+        });
+        let lora = config(patterns).unwrap();
+        assert_eq!(lora.scale("a.query", 4), Ok(1.5 / 4.0));
+        assert_eq!(lora.scale("b.a.query", 4), Ok(2.0));
+        assert_eq!(lora.scale("layer.0.value", 2), Ok(16.0));
+        let two = config(json!({"alpha_pattern": {"value": 32, "0.value": 1}})).unwrap();
+        assert!(two.scale("0.value", 2).unwrap_err().contains("two values"));
+        let regex = config(json!({"alpha_pattern": {".*value": 32}})).unwrap();
+        assert!(regex.scale("value", 2).unwrap_err().contains(".*value"));
+    }
+
+    /// A base's head is not the adapter's.
+    #[test]
+    fn an_adapter_brings_the_head_of_its_task() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("adapter");
+        std::fs::create_dir_all(home.path().join("base")).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(home.path().join("base/config.json"), "{}").unwrap();
+        let settings = json!({
+            "r": 4, "lora_alpha": 8, "target_modules": ["query"], "task_type": "SEQ_CLS",
+            "base_model_name_or_path": "../base",
+        });
+        std::fs::write(dir.join(CONFIG), settings.to_string()).unwrap();
+        for (base, expected) in [
+            ("BertModel", "BertForSequenceClassification"),
+            ("BertForMaskedLM", "BertForSequenceClassification"),
+            ("BertForPreTraining", "BertForSequenceClassification"),
+            ("GPT2LMHeadModel", "GPT2ForSequenceClassification"),
+            ("RobertaForSequenceClassification", "RobertaForSequenceClassification"),
+        ] {
+            let mut config = json!({"architectures": [base]});
+            set_architecture(&Source::folder(&dir), &mut config).unwrap();
+            assert_eq!(config["architectures"][0], expected);
+        }
     }
 }

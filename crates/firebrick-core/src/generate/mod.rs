@@ -10,10 +10,11 @@ use std::ops::ControlFlow;
 
 use burn::{prelude::*, tensor::TensorData};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
-    arch::inputs::{InputError, Inputs},
-    checkpoint::{LoadError, Source, json::shown},
+    arch::inputs::{InputError, Inputs, check_length},
+    checkpoint::{LoadError, Source, config, json::shown},
     layers::cache::Cache,
 };
 
@@ -46,7 +47,7 @@ pub struct GenerationConfig {
     pub min_length: usize,
     pub min_new_tokens: usize,
     /// 1: the best token each time, or a sampled one; more: beam search.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_one")]
     pub num_beams: usize,
     #[serde(deserialize_with = "or_default")]
     pub early_stopping: EarlyStopping,
@@ -79,6 +80,12 @@ pub struct GenerationConfig {
     pub decoder_start_token_id: Option<i64>,
     pub forced_bos_token_id: Option<i64>,
     pub forced_eos_token_id: Option<TokenIds>,
+    /// Texts that end a row. Only who has the tokenizer can see them: [`generate`] does not.
+    pub stop_strings: Option<Texts>,
+    /// Whether to refuse where the model has no room for `max_new_tokens`, and not write fewer; not a key of
+    /// `transformers`.
+    #[serde(skip)]
+    pub exact: bool,
     /// Of the random numbers; not a key of `transformers`.
     #[serde(skip)]
     pub seed: u64,
@@ -117,6 +124,8 @@ impl Default for GenerationConfig {
             decoder_start_token_id: None,
             forced_bos_token_id: None,
             forced_eos_token_id: None,
+            stop_strings: None,
+            exact: false,
             seed: 0,
             required: vec![],
             once: vec![],
@@ -164,6 +173,14 @@ impl TokenIds {
     }
 }
 
+/// One text or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
 /// `null` stands for the default in many files.
 fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
@@ -171,28 +188,37 @@ fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-fn or_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(1.0))
+fn or_one<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + From<u8>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(|| T::from(1)))
 }
 
 impl GenerationConfig {
     /// `generation_config.json`; without one, the token ids of `config.json`, as in older checkpoints.
     pub fn read(source: &Source) -> Result<Self, LoadError> {
-        let file = match source.json("generation_config.json")? {
+        let model = source.config()?;
+        let (path, value) = match source.json("generation_config.json")? {
             Some(value) => (source.path("generation_config.json"), value),
-            None => (source.path("config.json"), source.config()?),
+            None => (source.path("config.json"), model.clone()),
         };
-        let (path, value) = file;
-        let mut config = Self::deserialize(&value)
-            .map_err(|e| LoadError::Config { path: path.clone(), problem: e.to_string() })?;
-        config.num_beams = config.num_beams.max(1);
-        let checked = without_effect(&value).and_then(|()| config.check());
-        checked.map_err(|problem| LoadError::Config { path, problem })?;
+        Self::parse(&value, &model).map_err(|problem| LoadError::Config { path, problem })
+    }
+
+    /// `value`: the file; `model`: `config.json` of its model.
+    fn parse(value: &Value, model: &Value) -> Result<Self, String> {
+        let config = Self::deserialize(value).map_err(|error| error.to_string())?;
+        without_effect(value, model["model_type"] == "whisper")?;
+        config.check_values()?;
+        let sizes = ["decoder_vocab_size", "vocab_size"].map(|key| model[key].as_i64());
+        if let Some(vocabulary) = sizes.into_iter().flatten().next() {
+            config.check_tokens(vocabulary)?;
+        }
         Ok(config)
     }
 
     /// `generation_config.json`; what is not set is not there.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("plain data");
         if let Some(table) = value.as_object_mut() {
             table.retain(|_, value| !value.is_null());
@@ -201,8 +227,20 @@ impl GenerationConfig {
     }
 
     pub fn check(&self) -> Result<(), String> {
-        if self.num_beams > 256 {
-            return Err(format!("num_beams is {}, above the limit of 256", self.num_beams));
+        if self.do_sample && self.num_beams > 1 {
+            return Err(format!(
+                "do_sample with num_beams {} is not supported: add `--greedy`, or `--num-beams 1`",
+                self.num_beams
+            ));
+        }
+        self.check_values()
+    }
+
+    /// [`Self::check`], each key by itself.
+    fn check_values(&self) -> Result<(), String> {
+        config::size("num_beams", self.num_beams, 256)?;
+        if !self.length_penalty.is_finite() {
+            return Err(format!("length_penalty is {}, not a finite number", self.length_penalty));
         }
         if self.temperature <= 0.0 || !self.temperature.is_finite() {
             return Err(format!("temperature is {}, not above 0", self.temperature));
@@ -215,48 +253,87 @@ impl GenerationConfig {
         if let Some(penalty) = self.repetition_penalty.filter(|p| !(*p > 0.0 && p.is_finite())) {
             return Err(format!("repetition_penalty is {penalty}, not above 0"));
         }
-        if self.do_sample && self.num_beams > 1 {
-            return Err("do_sample with num_beams above 1 is not supported".into());
+        Ok(())
+    }
+
+    /// What is written, and what ends a row, must be tokens of the model: padding is read again.
+    fn check_tokens(&self, vocabulary: i64) -> Result<(), String> {
+        let forced_ends = self.forced_eos_token_id.as_ref().map_or(&[][..], TokenIds::as_slice);
+        let keys = [
+            ("pad_token_id", self.pad_token_id.as_slice()),
+            ("eos_token_id", self.ends()),
+            ("decoder_start_token_id", self.decoder_start_token_id.as_slice()),
+            ("forced_bos_token_id", self.forced_bos_token_id.as_slice()),
+            ("forced_eos_token_id", forced_ends),
+        ];
+        for (key, ids) in keys {
+            if let Some(id) = ids.iter().find(|id| !(0..vocabulary).contains(id)) {
+                return Err(format!("{key} is {id}, outside the model's 0..{vocabulary}"));
+            }
         }
         Ok(())
     }
 
-    /// Tokens of a row at most, the `read` ones of its prompt included.
-    pub fn longest(&self, read: usize) -> usize {
-        match (self.max_new_tokens, self.max_length) {
+    /// Tokens of a row at most, the `read` ones of its prompt included, in a model that reads `positions` of them.
+    pub fn longest(&self, read: usize, positions: usize) -> Result<usize, InputError> {
+        let wanted = match (self.max_new_tokens, self.max_length) {
             (Some(new), _) => read.saturating_add(new),
             (None, Some(longest)) => longest.max(read),
-            (None, None) => read + NEW_TOKENS,
-        }
+            (None, None) => read.saturating_add(NEW_TOKENS),
+        };
+        // A prompt that leaves room for nothing is too long.
+        let longest = if self.exact { wanted } else { wanted.min(positions.max(read + 1)) };
+        check_length(longest, positions)?;
+        Ok(longest)
     }
 
     /// Tokens that end a row.
     pub fn ends(&self) -> &[i64] {
         self.eos_token_id.as_ref().map_or(&[], TokenIds::as_slice)
     }
+
+    /// Texts that end a row.
+    pub fn stop_strings(&self) -> &[String] {
+        match &self.stop_strings {
+            None => &[],
+            Some(Texts::One(text)) => std::slice::from_ref(text),
+            Some(Texts::Many(texts)) => texts,
+        }
+    }
 }
 
 /// Options of `transformers` that change what is written and are not built: each must have no effect.
-fn without_effect(config: &serde_json::Value) -> Result<(), String> {
-    const NONE: f64 = f64::NAN;
+fn without_effect(config: &Value, whisper: bool) -> Result<(), String> {
     let options = [
-        ("diversity_penalty", 0.0),
-        ("encoder_no_repeat_ngram_size", 0.0),
-        ("encoder_repetition_penalty", 1.0),
-        ("exponential_decay_length_penalty", NONE),
-        ("guidance_scale", 1.0),
-        ("num_beam_groups", 1.0),
-        ("num_return_sequences", 1.0),
-        ("penalty_alpha", 0.0),
-        ("sequence_bias", NONE),
+        ("constraints", Value::Null),
+        ("diversity_penalty", json!(0)),
+        ("dola_layers", Value::Null),
+        ("encoder_no_repeat_ngram_size", json!(0)),
+        ("encoder_repetition_penalty", json!(1)),
+        ("epsilon_cutoff", json!(0)),
+        ("eta_cutoff", json!(0)),
+        ("exponential_decay_length_penalty", Value::Null),
+        ("force_words_ids", Value::Null),
+        ("forced_decoder_ids", Value::Null),
+        ("guidance_scale", json!(1)),
+        ("max_time", Value::Null),
+        ("num_beam_groups", json!(1)),
+        ("num_return_sequences", json!(1)),
+        ("penalty_alpha", json!(0)),
+        ("sequence_bias", Value::Null),
+        ("token_healing", json!(false)),
+        ("top_h", Value::Null),
+        ("typical_p", json!(1)),
+        ("watermarking_config", Value::Null),
     ];
     for (key, neutral) in options {
-        match config.get(key) {
-            None | Some(serde_json::Value::Null) => {}
-            Some(found) if found.as_f64() == Some(neutral) => {}
-            Some(found) => {
-                return Err(format!("{key} is {}, which is not supported", shown(found)));
-            }
+        let found = &config[key];
+        let number = found.is_f64() && found.as_f64() == neutral.as_f64();
+        let same = number || *found == neutral || *found == json!([]);
+        // Whisper begins its texts with them.
+        let read = whisper && key == "forced_decoder_ids";
+        if !(found.is_null() || same || read) {
+            return Err(format!("{key} is {}, which is not supported", shown(found)));
         }
     }
     Ok(())
@@ -278,7 +355,7 @@ pub fn generate(
     config.check().map_err(InputError::Unsupported)?;
     let (prompt, cache) = decoder.begin(inputs, config)?;
     let read = prompt.first().map_or(0, Vec::len);
-    let longest = config.longest(read);
+    let longest = cache.capacity;
     if read == 0 || longest == read {
         return Ok(prompt);
     }
@@ -357,5 +434,72 @@ pub fn start_token(
     match usize::try_from(token).is_ok_and(|token| token < vocabulary) {
         true => Ok(token),
         false => Err(InputError::Range { name: name.into(), value: token, below: vocabulary }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of 80 tokens must refuse the file, and say this.
+    #[track_caller]
+    fn check_refused(file: Value, expected: &str) {
+        let model = json!({"model_type": "llama", "vocab_size": 80});
+        let problem = GenerationConfig::parse(&file, &model).unwrap_err();
+        assert!(problem.contains(expected), "{problem:?} lacks {expected:?}");
+    }
+
+    #[test]
+    fn what_has_no_effect_here_is_refused() {
+        for (key, value) in [
+            ("typical_p", json!(0.9)),
+            ("epsilon_cutoff", json!(3e-4)),
+            ("eta_cutoff", json!(3e-4)),
+            ("top_h", json!(0.4)),
+            ("forced_decoder_ids", json!([[1, 7]])),
+            ("force_words_ids", json!([[7]])),
+            ("watermarking_config", json!({"bias": 2.5})),
+            ("max_time", json!(2.5)),
+        ] {
+            check_refused(json!({key: value}), key);
+        }
+        check_refused(json!({"num_beams": 0}), "num_beams is 0");
+        check_refused(
+            json!({"pad_token_id": 999}),
+            "pad_token_id is 999, outside the model's 0..80",
+        );
+        check_refused(json!({"eos_token_id": [2, -5]}), "eos_token_id is -5");
+    }
+
+    #[test]
+    fn neutral_values_are_none() {
+        let file = json!({
+            "typical_p": 1.0, "epsilon_cutoff": 0.0, "guidance_scale": 1, "num_return_sequences": 1,
+            "token_healing": false, "max_time": null, "num_beams": null, "length_penalty": null,
+            "stop_strings": "END", "pad_token_id": 79,
+        });
+        let model = json!({"vocab_size": 80});
+        let config = GenerationConfig::parse(&file, &model).unwrap();
+        assert_eq!((config.num_beams, config.length_penalty), (1, 1.0));
+        assert_eq!(config.stop_strings(), ["END"]);
+        let whisper = json!({"model_type": "whisper"});
+        let file = json!({"forced_decoder_ids": [[1, null], [2, 7]]});
+        assert!(GenerationConfig::parse(&file, &whisper).is_ok());
+    }
+
+    #[test]
+    fn a_row_is_no_longer_than_its_model() {
+        let plain = GenerationConfig::default;
+        assert_eq!(plain().longest(13, 128), Ok(128));
+        assert_eq!(plain().longest(13, 1024), Ok(13 + NEW_TOKENS));
+        let file = GenerationConfig { max_new_tokens: Some(120), ..plain() };
+        assert_eq!(file.longest(13, 128), Ok(128));
+        assert_eq!(file.longest(3, 128), Ok(123));
+        // What was asked for is written, or nothing is.
+        let asked = GenerationConfig { exact: true, ..file };
+        let too_long = InputError::TooLong { tokens: 133, longest: 128 };
+        assert_eq!(asked.longest(13, 128), Err(too_long));
+        let full = InputError::TooLong { tokens: 129, longest: 128 };
+        assert_eq!(plain().longest(128, 128), Err(full));
     }
 }

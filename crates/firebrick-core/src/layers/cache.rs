@@ -78,6 +78,8 @@ pub struct Cache {
     pub padding: Vec<usize>,
     /// Tokens read, padding included.
     pub length: usize,
+    /// No more tokens than these come.
+    pub capacity: usize,
 }
 
 impl Cache {
@@ -90,6 +92,7 @@ impl Cache {
             memory_pad: None,
             padding: vec![],
             length: 0,
+            capacity,
         }
     }
 
