@@ -19,5 +19,6 @@ pub mod speaker;
 pub mod subtitles;
 pub mod transcribe;
 pub mod wake;
+pub mod when;
 pub mod whisper;
 pub mod words;

@@ -24,7 +24,7 @@ pub enum SpeakError {
     #[error("{program} is not here: {mend}")]
     Missing { program: &'static str, mend: &'static str },
 
-    #[error("no language {0:?}: {LANGUAGES:?}")]
+    #[error("no language {0:?}: there are {known}", known = LANGUAGES.join(", "))]
     Language(String),
 
     #[error("{length} characters are more than {LONGEST}: say them in parts")]

@@ -239,11 +239,15 @@ fn chinese(words: Vec<String>) -> Vec<String> {
     while i < words.len() {
         let percent = [at(i), at(i + 1), at(i + 2)] == ["百", "分", "之"];
         let from = if percent { i + 3 } else { i };
+        // A week day is one digit: 星期一八点.
+        let weekday = i > 0 && matches!(at(i - 1), "期" | "周" | "拜");
         // `亮一点` is no number; `一点钟` and `一点半` are.
         let little = at(i) == "一"
+            && !weekday
             && (matches!(at(i + 1), "些" | "下" | "会" | "样" | "起" | "定" | "直")
                 || at(i + 1) == "点" && !clock(at(i + 2)));
-        match numeral(&words[from..]).filter(|_| !little) {
+        let to = if weekday { words.len().min(from + 1) } else { words.len() };
+        match numeral(&words[from..to]).filter(|_| !little) {
             Some((number, taken)) => {
                 out.push(shown(number));
                 out.extend(percent.then(|| "%".to_string()));
@@ -349,14 +353,26 @@ mod tests {
         check("三点十五分", "3 点 15 分");
         check("百分之50", "50 %");
         check("两个", "2 个");
+        check("星期一八点", "星 期 1 8 点");
+        check("周一下午", "周 1 下 午");
     }
 
     /// Nothing that somebody types is too odd.
     #[test]
     fn odd_texts() {
-        for text in
-            ["", "\0\u{7f}", "....", "1.2.3.4", "１２", "点", "百分之", "and a half", "-", "😀"]
-        {
+        for text in [
+            "",
+            "\0\u{7f}",
+            "....",
+            "1.2.3.4",
+            "１２",
+            "点",
+            "百分之",
+            "周百分之",
+            "and a half",
+            "-",
+            "😀",
+        ] {
             words(text);
         }
         assert!(words(&"9".repeat(100_000)).len() <= 1);

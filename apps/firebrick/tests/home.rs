@@ -148,7 +148,11 @@ fn what_is_unknown_or_unsafe_is_refused() {
     refused(&["say-command", "set the heating to sixty degrees"], 2, "12 to 24");
     refused(&["say-command", "turn on the light"], 2, "kitchen light, bedroom light");
     refused(&["say-command", "don't turn on the kitchen light"], 2, "no order");
+    refused(&["say-command", "turn the kitchen light off at nine pm"], 2, "a time");
+    refused(&["say-command", "if it is dark turn on the kitchen light"], 2, "`if`");
     refused(&["devices", "--home", "nowhere.toml"], 2, "nowhere.toml");
+    refused(&["say-command", "turn on the bedroom light and then explode"], 2, "explode");
+    home.applied("night", serde_json::json!({"state": "ON"}));
     home.run(&["speech", "home", "scene", "evening"], 0);
     home.applied("heating", serde_json::json!({"temperature": 20.0}));
     home.applied("lamp", serde_json::json!({"state": "ON", "brightness": 102}));
@@ -192,7 +196,10 @@ fn odd_texts_are_said_or_refused() {
     assert!(wav.starts_with(b"RIFF") && wav.len() > 10_000);
     say("\0\n", 2);
     assert!(say(&"a".repeat(200_000), 2).contains("20000"));
-    run(dir.path(), &["speech", "say", "hallo", "--language", "xx"], "", 2);
+    let error = run(dir.path(), &["speech", "say", "hallo", "--language", "xx"], "", 2);
+    assert!(error.contains("en, zh, de, fr"), "{error}");
+    let error = run(dir.path(), &["speech", "say", "hi", "--output", "x.mp3"], "", 2);
+    assert!(error.contains(".wav") && !dir.path().join("x.mp3").exists(), "{error}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
     command.args(["speech", "say", "hi", "--output", "no.wav"]).env("PATH", "/nowhere");
     let output = command.current_dir(dir.path()).output().unwrap();

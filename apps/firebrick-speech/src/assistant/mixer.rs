@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::{Language, pick};
+
 /// What becomes of the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -14,16 +16,16 @@ pub enum Turn {
 }
 
 /// Turns it, and tells what came of it.
-pub fn turn(turn: Turn) -> String {
-    let (change, done) = match turn {
-        Turn::Up => ("10%+", "Louder."),
-        Turn::Down => ("10%-", "Quieter."),
-        Turn::Mute => ("mute", "Muted."),
+pub fn turn(turn: Turn, language: Language) -> String {
+    let (change, done, done_zh) = match turn {
+        Turn::Up => ("10%+", "Louder.", "大声一点了。"),
+        Turn::Down => ("10%-", "Quieter.", "小声一点了。"),
+        Turn::Mute => ("mute", "Muted.", "静音了。"),
     };
     let mut command = Command::new("amixer");
     command.args(["-q", "sset", "Master", change]).stdin(Stdio::null());
     match command.output() {
-        Ok(output) if output.status.success() => done.into(),
+        Ok(output) if output.status.success() => pick(language, done, done_zh).into(),
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
             format!("The mixer did not do it: {}", text.lines().next().unwrap_or_default())

@@ -64,12 +64,10 @@ impl Timers {
         self.save()
     }
 
-    /// Forgets all; returns how many there were.
-    pub fn cancel(&mut self) -> anyhow::Result<usize> {
-        let count = self.list.len();
-        self.list.clear();
-        self.save()?;
-        Ok(count)
+    /// Forgets these.
+    pub fn cancel(&mut self, gone: &[Timer]) -> anyhow::Result<()> {
+        self.list.retain(|timer| !gone.contains(timer));
+        self.save()
     }
 
     pub fn list(&self) -> &[Timer] {
@@ -104,7 +102,9 @@ mod tests {
         assert_eq!(timers.ring(5).unwrap(), []);
         assert_eq!(timers.ring(10).unwrap(), [timer(10)]);
         assert_eq!(Timers::open(Some(&path)).unwrap().list(), [timer(20)]);
-        assert_eq!(timers.cancel().unwrap(), 1);
+        timers.set(timer(30)).unwrap();
+        timers.cancel(&[timer(20)]).unwrap();
+        assert_eq!(Timers::open(Some(&path)).unwrap().list(), [timer(30)]);
         fs::write(&path, "{").unwrap();
         assert!(Timers::open(Some(&path)).is_err());
     }

@@ -12,11 +12,19 @@ pub struct SayArgs {
     #[arg(long, default_value = "en", value_name = "CODE")]
     pub language: String,
     /// Write a WAV file in place of playing
-    #[arg(long, value_name = "FILE.wav")]
+    #[arg(long, value_name = "FILE.wav", value_parser = wav)]
     pub output: Option<PathBuf>,
     /// Words a minute
     #[arg(long, default_value_t = 175, value_name = "N", value_parser = clap::value_parser!(u32).range(80..=450))]
     pub speed: u32,
+}
+
+fn wav(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("wav")) {
+        true => Ok(path),
+        false => Err("only WAV is written: give it a name that ends in .wav".into()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -80,14 +80,11 @@ fn obey(home: &Home, text: &str, commander: &mut Commander, global: &Global) -> 
         titles.join(", ")
     };
     let not_understood = |problem: String| Err(HomeError::NotUnderstood(problem).into());
-    match understand(home, text)? {
-        Said::Do(orders) => {
-            let mut done = vec![];
-            for (device, wish) in orders {
-                done.push(commander.carry_out(device, wish)?);
-            }
-            tell(home, &done, global);
-            Ok(())
+    match understand(home, text, &[])? {
+        Said::Do(orders) => carry_out(home, orders, commander, global),
+        Said::Part(orders, rest) => {
+            carry_out(home, orders, commander, global)?;
+            not_understood(format!("done, but for {rest:?}, which is no order for this home"))
         }
         Said::Scene(scene) => {
             tell(home, &call(home, scene, commander)?, global);
@@ -107,6 +104,20 @@ fn obey(home: &Home, text: &str, commander: &mut Commander, global: &Global) -> 
             not_understood(format!("no order for this home in {shown:?}"))
         }
     }
+}
+
+fn carry_out(
+    home: &Home,
+    orders: Vec<(usize, Wish)>,
+    commander: &mut Commander,
+    global: &Global,
+) -> Outcome {
+    let mut done = vec![];
+    for (device, wish) in orders {
+        done.push(commander.carry_out(device, wish)?);
+    }
+    tell(home, &done, global);
+    Ok(())
 }
 
 fn hear(
