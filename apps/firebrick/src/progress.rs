@@ -154,7 +154,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn memory_is_that_of_this_process() {
-        let held = vec![1u8; 64 << 20];
-        assert!(resident().unwrap() > held.iter().map(|byte| u64::from(*byte)).sum());
+        let held = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(resident().unwrap() >= held.len() as u64);
     }
 }

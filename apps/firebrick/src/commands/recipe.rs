@@ -19,15 +19,14 @@ use crate::{
 pub fn run(command: RecipeCommand, global: &Global) -> Outcome {
     match command {
         RecipeCommand::Ls => {
-            let about = |text: &'static str| {
-                text.lines().next().unwrap_or_default().trim_start_matches("# ")
-            };
-            let all = || tasks::shipped().map(|(name, text)| (name, about(text)));
-            let list: Vec<Value> =
-                all().map(|(name, about)| json!({"name": name, "about": about})).collect();
+            let all: Vec<(&str, &str)> = tasks::shipped()
+                .map(|(name, text)| (name, text.lines().next().unwrap_or_default()))
+                .map(|(name, first)| (name, first.trim_start_matches("# ")))
+                .collect();
+            let list = all.iter().map(|(name, about)| json!({"name": name, "about": about}));
             let lines: Vec<String> =
-                all().map(|(name, about)| format!("{name:14} {about}")).collect();
-            print(global, &json!(list), &lines.join("\n"));
+                all.iter().map(|(name, about)| format!("{name:14} {about}")).collect();
+            print(global, &Value::Array(list.collect()), &lines.join("\n"));
         }
         RecipeCommand::Show { name } => {
             let text = shipped(&name)?;
