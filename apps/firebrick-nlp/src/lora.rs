@@ -94,7 +94,7 @@ pub fn save<M: Module>(
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     lora::save(model, lora, dir, name_of)?;
-    tokenizer.save(&dir.join("tokenizer.json"))?;
+    tokenizer.save(dir, origin.max_len)?;
     let text = serde_json::to_string_pretty(origin)?;
     write_atomically(&dir.join("firebrick.json"), text.as_bytes())
         .with_context(|| format!("writing {}", dir.display()))

@@ -7,7 +7,7 @@ pub mod recipe;
 use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use anyhow::Context;
-use firebrick_core::checkpoint::{Source, json, tensors::write_atomically};
+use firebrick_core::checkpoint::{Source, json, tensors::write_atomically, tokenizer};
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
     PreTokenizer, Tokenizer, TokenizerBuilder, Trainer,
@@ -51,9 +51,9 @@ pub struct TextTokenizer {
     inner: Tokenizer,
     /// Bytes of a text that are looked at.
     text_limit: usize,
-    pad: Option<(String, u32)>,
+    pad: Option<u32>,
     /// A byte-level tokenizer may have none.
-    unknown: Option<(String, u32)>,
+    unknown: Option<u32>,
 }
 
 impl TextTokenizer {
@@ -87,9 +87,7 @@ impl TextTokenizer {
         // Lengths are the caller's: a file's own padding and truncation would change them unseen.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
-        let find = |names: &[&str]| {
-            names.iter().find_map(|name| Some((name.to_string(), inner.token_to_id(name)?)))
-        };
+        let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let unknown = find(&["[UNK]", "<unk>"]);
         let pad = find(&["[PAD]", "<pad>", "<|endoftext|>"]);
         Ok(Self { inner, text_limit, pad, unknown })
@@ -148,27 +146,29 @@ impl TextTokenizer {
 
     /// What a batch is filled up with. Padding is masked, so that any token can stand there.
     pub fn pad_id(&self) -> u32 {
-        self.pad.as_ref().map_or_else(|| self.unknown_id(), |(_, id)| *id)
-    }
-
-    pub fn pad_token(&self) -> Option<&str> {
-        self.pad.as_ref().map(|(token, _)| token.as_str())
+        self.pad.unwrap_or_else(|| self.unknown_id())
     }
 
     /// What stands for text that the tokenizer cannot cut; 0 when it has no such token.
     pub fn unknown_id(&self) -> u32 {
-        self.unknown.as_ref().map_or(0, |(_, id)| *id)
+        self.unknown.unwrap_or(0)
     }
 
-    pub fn unknown_token(&self) -> Option<&str> {
-        self.unknown.as_ref().map(|(token, _)| token.as_str())
-    }
-
-    pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
-        let text =
-            self.inner.to_string(false).map_err(|e| TokenizerError::Invalid(e.to_string()))?;
-        write_atomically(path, text.as_bytes())
-            .map_err(|source| TokenizerError::Write { path: path.to_path_buf(), source })
+    /// Writes `tokenizer.json`, and what lets `transformers` cut as it says, into the folder of a model that reads texts of
+    /// so many tokens.
+    pub fn save(&self, dir: &Path, longest: Option<usize>) -> Result<(), TokenizerError> {
+        let invalid = |problem: String| TokenizerError::Invalid(problem);
+        let text = self.inner.to_string(false).map_err(|e| invalid(e.to_string()))?;
+        let value = serde_json::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        let config = tokenizer::config(&value, longest);
+        for (file, text) in
+            [("tokenizer.json", text), ("tokenizer_config.json", format!("{config:#}"))]
+        {
+            let path = dir.join(file);
+            write_atomically(&path, text.as_bytes())
+                .map_err(|source| TokenizerError::Write { path, source })?;
+        }
+        Ok(())
     }
 }
 

@@ -7,10 +7,13 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand};
 use firebrick_core::device::DeviceSpec;
-use firebrick_train::track::Server;
+use firebrick_train::{job::check_name, track::Server};
 use firebrick_vision::detection::annotations::Format;
 
-use crate::progress::Style;
+use crate::{
+    failure::{Failure, USAGE},
+    progress::Style,
+};
 use vision::VisionCommand;
 
 /// Trains, evaluates, compresses and runs text and picture models in one binary, without Python.
@@ -31,7 +34,7 @@ pub struct Global {
     /// In place of the recipe's seed
     #[arg(long, global = true, env = "FIREBRICK_SEED")]
     pub seed: Option<u64>,
-    /// One JSON document on stdout
+    /// One JSON document on stdout; `completions` and `recipe reference` print text anyway
     #[arg(long, global = true, env = "FIREBRICK_JSON")]
     pub json: bool,
     #[arg(long, global = true, default_value = "auto", env = "FIREBRICK_PROGRESS")]
@@ -39,10 +42,10 @@ pub struct Global {
     /// Only results and errors
     #[arg(short, long, global = true, env = "FIREBRICK_QUIET")]
     pub quiet: bool,
-    /// More on stderr
+    /// More on stderr: what `speech assistant` and `speech home` heard
     #[arg(short, long, global = true, env = "FIREBRICK_VERBOSE")]
     pub verbose: bool,
-    /// Never use the network (nothing does yet)
+    /// Refuse what would use the network: --track, and a home over MQTT
     #[arg(long, global = true, env = "FIREBRICK_OFFLINE")]
     pub offline: bool,
     /// CPU threads to compute with; 0 takes all cores
@@ -51,6 +54,16 @@ pub struct Global {
     /// Folder of run folders
     #[arg(long, global = true, default_value = "runs", env = "FIREBRICK_RUNS", value_name = "DIR")]
     pub runs: PathBuf,
+}
+
+impl Global {
+    /// For what needs the network, which `--offline` forbids.
+    pub fn online(&self, wanted: &str) -> Result<(), Failure> {
+        match self.offline {
+            true => Err(Failure::text(USAGE, format!("--offline: {wanted} uses the network"))),
+            false => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,7 +116,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct StartArgs {
     /// Name of the run folder
-    #[arg(long, default_value = "start")]
+    #[arg(long, default_value = "start", value_parser = run_name)]
     pub run: String,
     /// Change one key of the recipe: --set train.epochs=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -115,7 +128,7 @@ pub struct TrainArgs {
     /// Recipe file, or the name of a shipped recipe
     pub recipe: String,
     /// Name of the run folder; the recipe's name otherwise
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
     pub run: Option<String>,
     /// Change one key of the recipe: --set train.epochs=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -123,7 +136,7 @@ pub struct TrainArgs {
     /// A run for each value of a key, and the mean of their scores: --each data.held_speaker=theo,lucas
     #[arg(long, value_name = "KEY=A,B,..")]
     pub each: Option<Each>,
-    /// Save a checkpoint and stop after this many seconds
+    /// Save a checkpoint and stop after so many seconds of steps; what comes before the first step takes its own time
     #[arg(long, value_name = "S")]
     pub max_seconds: Option<u64>,
     /// Send losses and scores to a server while it trains: --track mlflow:http://localhost:5000
@@ -159,13 +172,13 @@ pub struct SweepArgs {
     /// Recipe file or shipped recipe with a `[sweep]` table
     pub recipe: String,
     /// Name of the study's folder among the runs; the recipe's name and `-sweep` otherwise
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
     pub run: Option<String>,
     /// Change one key of the recipe in all trials: --set train.epochs=2 (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// In place of the recipe's number of trials
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub trials: Option<usize>,
     /// Trials at a time, each in a process of its own with its share of the threads
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -197,7 +210,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub columns: ColumnArgs,
     /// Rows per batch
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub batch_size: usize,
     /// At most so many rows, spread evenly over the part
     #[arg(skip)]
@@ -274,7 +287,7 @@ pub struct PredictArgs {
     #[command(flatten)]
     pub columns: ColumnArgs,
     /// Rows per batch
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub batch_size: usize,
 }
 
@@ -334,7 +347,10 @@ pub enum RecipeCommand {
     /// Copy a shipped recipe to a file of your own
     Cp { name: String, file: PathBuf },
     /// Check a recipe without running it
-    Check { file: PathBuf },
+    Check {
+        /// Recipe file, or the name of a shipped recipe
+        recipe: String,
+    },
     /// JSON Schema of recipes, for editors
     Schema,
     /// Every key with its meaning and default, as Markdown
@@ -534,9 +550,9 @@ pub enum NlpCommand {
     },
     /// Show how a tokenizer cuts a text
     Tokenize {
-        /// tokenizer.json
-        #[arg(long, value_name = "FILE")]
-        tokenizer: PathBuf,
+        /// Model folder, run folder, name of a shipped model, or a tokenizer.json
+        #[arg(long, value_name = "MODEL")]
+        tokenizer: String,
         #[arg(long)]
         text: String,
     },
@@ -633,6 +649,16 @@ pub struct SentimentArgs {
     pub explain: bool,
 }
 
+/// What `--run` may be.
+fn run_name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_string()).map_err(|problem| format!("it {problem}"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| format!("`{text}` is not a whole number"))?;
+    (number > 0).then_some(number).ok_or_else(|| "it must be at least 1".into())
+}
+
 fn probability(text: &str) -> Result<f32, String> {
     let p: f32 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     (0.0..=1.0).contains(&p).then_some(p).ok_or_else(|| format!("{p} is not within 0 and 1"))
@@ -643,13 +669,13 @@ pub struct LadderArgs {
     /// ptb, tinyshakespeare, or a text file
     pub data: String,
     /// Name of the folder among the runs
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
     pub run: Option<String>,
     /// Passes of the neural models over the text
     #[arg(long, default_value_t = 1.0)]
     pub epochs: f64,
     /// States of the hidden Markov model
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     pub states: usize,
     /// Its rounds of Baum-Welch
     #[arg(long, default_value_t = 10)]
@@ -676,7 +702,7 @@ pub struct TranslateArgs {
     #[arg(long, value_name = "N")]
     pub num_beams: Option<usize>,
     /// Sentences per batch, of which every thread computes one
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     pub batch_size: usize,
 }
 
@@ -693,7 +719,7 @@ pub struct EmbedArgs {
     /// Where the lines go; stdout without it
     #[arg(long, value_name = "FILE.jsonl")]
     pub output: Option<PathBuf>,
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     pub batch_size: usize,
     #[command(flatten)]
     pub columns: ColumnArgs,

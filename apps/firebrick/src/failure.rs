@@ -95,7 +95,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         }
         match cause.downcast_ref::<DataError>() {
             Some(DataError::NotHere { .. }) => return MISSING,
-            Some(DataError::UnknownSet { .. }) => return USAGE,
+            Some(DataError::UnknownSet { .. } | DataError::WrongSet(_)) => return USAGE,
             Some(_) => return BAD_FILE,
             None => {}
         }

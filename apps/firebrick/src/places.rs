@@ -9,9 +9,15 @@ use std::{
 use firebrick_core::checkpoint::{Shipped, Source};
 use firebrick_data::locate::Roots;
 use firebrick_nlp::data;
-use firebrick_train::job::Places;
+use firebrick_train::{
+    job::Places,
+    run::{self, Status},
+};
 
-use crate::failure::{Failure, USAGE};
+use crate::{
+    failure::{Failure, USAGE},
+    progress::note,
+};
 
 /// `$XDG_CACHE_HOME/firebrick`, `~/.cache/firebrick`, or a folder of the system's temporary files.
 fn cache() -> PathBuf {
@@ -65,22 +71,42 @@ pub fn shipped(name: &str) -> Option<Source> {
     SHIPPED.into_iter().find_map(|models| models.model(name))
 }
 
+/// Folders that MODEL may mean: those of a path and of a run. A run that has not come to its end does not stand before a
+/// shipped model.
+pub fn folders(name: &str, runs: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![PathBuf::from(name), runs.join(name)];
+    folders.retain(|folder| shipped(name).is_none() || !is_unfinished(folder));
+    folders
+}
+
+fn is_unfinished(folder: &Path) -> bool {
+    run::read(folder).is_ok_and(|run| run.status != Status::Finished)
+}
+
 /// What MODEL means: a model folder, a run folder, a run's name, or a shipped model's name.
 pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
     let path = Path::new(name);
-    for folder in [path.to_path_buf(), runs.join(name)] {
-        if folder.join("config.json").exists() {
-            return Ok(Source::folder(folder));
-        }
-        if folder.join("model/config.json").exists() {
-            return Ok(Source::folder(folder.join("model")));
+    let shipped = shipped(name);
+    for folder in folders(name, runs) {
+        let inner = folder.join("model");
+        let made = [&folder, &inner].into_iter().find(|dir| dir.join("config.json").exists());
+        if let Some(dir) = made {
+            if shipped.is_some() {
+                note(&format!("this is {}, not the shipped model `{name}`", dir.display()));
+            }
+            return Ok(Source::folder(dir));
         }
         if folder.join("run.json").exists() {
             let message = format!("{}: this run has not made a model yet", folder.display());
             return Err(Failure::text(USAGE, message));
         }
     }
-    if let Some(source) = shipped(name) {
+    if let Some(source) = shipped {
+        let run = runs.join(name);
+        if is_unfinished(&run) {
+            let run = run.display();
+            note(&format!("{run} has not come to its end: this is the shipped model `{name}`"));
+        }
         return Ok(source);
     }
     if path.exists() {

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -150,6 +150,179 @@ fn interrupted_and_killed_runs_end_in_the_same_weights() {
     assert!(weights(home, "straight") == weights(home, "killed"), "SIGKILL changed the weights");
 }
 
+/// Rows of some words each, and a recipe that learns them in a second or two and saves every other step.
+fn write_tiny(home: &Path) {
+    let (good, bad) = (["good", "fine", "nice", "warm"], ["bad", "dull", "cold", "poor"]);
+    let mut rows = "text,label\n".to_string();
+    for i in 0..64 {
+        let (words, label) = if i % 2 == 0 { (good, "yes") } else { (bad, "no") };
+        let [a, b, c] = [i / 2 % 4, i / 8 % 4, i / 32].map(|word: usize| words[word]);
+        rows.push_str(&format!("the {a} {b} thing was {c} number {i},{label}\n"));
+    }
+    fs::write(home.join("tiny.csv"), rows).unwrap();
+    let recipe = "version = 1\ntask = \"text-classification\"\nname = \"tiny\"\nseed = 7\n\
+         [data]\ntrain = \"tiny.csv\"\nvalid_fraction = 0.2\nleaks = \"off\"\n\
+         [tokenizer]\nvocab_size = 300\nmax_len = 16\n\
+         [model]\nhidden_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\nintermediate_size = 32\n\
+         [train]\nmax_steps = 60\nepochs = 1000\nbatch_size = 8\nwarmup_steps = 4\neval_every = 20\nema_decay = 0.9\n\
+         [checkpoint]\nevery_steps = 2\n";
+    fs::write(home.join("tiny.toml"), recipe).unwrap();
+}
+
+/// The newest checkpoint of a run.
+fn newest(run: &Path) -> usize {
+    let step = |name: std::ffi::OsString| name.to_str()?.strip_prefix("step-")?.parse().ok();
+    let entries = run.join("checkpoints").read_dir().into_iter().flatten();
+    entries.filter_map(|entry| step(entry.ok()?.file_name())).max().unwrap_or(0)
+}
+
+/// As many kills as fit in twenty seconds, at any moment of a run that always writes; or `FIREBRICK_KILLS` of them.
+#[test]
+fn kills_lose_no_checkpoint() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write_tiny(home);
+    let args = |name| ["train", "tiny.toml", "--run", name, "--progress", "none", "--threads", "1"];
+    let begun = Instant::now();
+    run(home, &args("straight"), 0);
+    let whole = begun.elapsed();
+
+    let wanted: Option<usize> = std::env::var("FIREBRICK_KILLS").ok().map(|n| n.parse().unwrap());
+    let goes_on = |kills| match wanted {
+        Some(wanted) => kills < wanted,
+        None => begun.elapsed() < whole + Duration::from_secs(20),
+    };
+    let (mut kills, mut runs, mut random) = (0, 0, 1u64);
+    while goes_on(kills) {
+        let name = format!("killed-{runs}");
+        let folder = home.join("runs").join(&name);
+        let mut before = 0;
+        loop {
+            let mut command = firebrick(home);
+            let command = command.args(args(&name)).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            // Somewhere on its way; Knuth's generator.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let share = (random >> 40) as f64 / (1u64 << 24) as f64;
+            if goes_on(kills) {
+                std::thread::sleep(whole.min(Duration::from_secs(1)).mul_f64(share));
+                child.kill().unwrap();
+            }
+            let status = child.wait().unwrap();
+            assert!(newest(&folder) >= before, "kill {kills} of {name} lost a checkpoint");
+            before = newest(&folder);
+            match status.code() {
+                None => kills += 1,
+                Some(code) => {
+                    assert_eq!(code, 0, "after {kills} kills");
+                    break;
+                }
+            }
+        }
+        assert!(
+            weights(home, "straight") == weights(home, &name),
+            "other weights in {name} after {kills} kills"
+        );
+        runs += 1;
+    }
+    println!("{kills} kills in {runs} runs");
+    assert!(kills >= 3, "{kills} kills");
+}
+
+/// A model that was stopped on its way does not pass for the shipped one of its name.
+#[test]
+fn an_unfinished_run_does_not_stand_before_a_shipped_model() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write_tiny(home);
+    let ask = |model: &str| {
+        let texts = ["a moving and funny film", "a dull , lifeless mess"];
+        let args = [&["nlp", "sentiment", "--json", "--model", model][..], &texts].concat();
+        let output = run(home, &args, 0);
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (shipped, said) = ask("sst2");
+    assert_eq!(said, "");
+    let train = ["train", "tiny.toml", "--run", "sst2", "--progress", "none"];
+    run(home, &[&train[..], &["--max-seconds", "0"]].concat(), 0);
+    let (answer, said) = ask("sst2");
+    assert_eq!(answer, shipped);
+    assert!(said.contains("has not come to its end: this is the shipped model `sst2`"), "{said}");
+    assert_ne!(ask("runs/sst2").0, shipped, "who names the folder gets it");
+    run(home, &train, 0);
+    let (answer, said) = ask("sst2");
+    assert_ne!(answer, shipped);
+    assert!(said.contains("not the shipped model `sst2`"), "{said}");
+}
+
+/// A ladder that was stopped goes on: what is trained is not trained again.
+#[test]
+fn a_ladder_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let lines: String = (0..400).map(|i| format!("line {} of the poem\n", i % 7)).collect();
+    fs::write(home.join("poem.txt"), lines).unwrap();
+    #[rustfmt::skip]
+    let args = [
+        "nlp", "ladder", "poem.txt", "--run", "steps", "--states", "2", "--rounds", "1", "--epochs", "0.5", "--json", "--progress", "none",
+    ];
+    let rungs = |output: Output| -> Vec<Value> { serde_json::from_slice(&output.stdout).unwrap() };
+    let first = rungs(run(home, &args, 0));
+    let stamp = |name: &str| fs::metadata(home.join("runs/steps").join(name)).unwrap().modified();
+    let trained = stamp("rnn/model/model.safetensors").unwrap();
+    fs::remove_dir_all(home.join("runs/steps/gpt")).unwrap();
+    let again = rungs(run(home, &args, 0));
+    assert_eq!(stamp("rnn/model/model.safetensors").unwrap(), trained);
+    for (first, again) in first.iter().zip(&again) {
+        for key in ["model", "parameters", "valid_perplexity", "test_perplexity"] {
+            assert_eq!(first[key], again[key], "{first}");
+        }
+    }
+    assert_eq!(again.len(), 9);
+}
+
+/// What is refused by its arguments alone, before any work.
+#[test]
+fn arguments_are_refused_at_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |args: &[&str], message: &str| {
+        let said = text(&run(home.path(), args, 2).stderr);
+        assert!(said.contains(message), "{args:?} said: {said}");
+    };
+    let name = "only letters, digits, -, _ and . make a folder's name";
+    for wrong in ["x/../../esc", "..", "", "a/b"] {
+        check(&["train", "sst2", "--run", wrong], name);
+        check(&["nlp", "ladder", "ptb", "--run", wrong], name);
+    }
+    check(&["train", "sst2", "--each", "data.dataset=../x,sst2"], name);
+    check(&["eval", "sst2", "--batch-size", "0"], "at least 1");
+    check(&["sweep", "sst2", "--trials", "0"], "at least 1");
+    let tracked = ["train", "sst2", "--track", "mlflow:http://127.0.0.1:9"];
+    check(&[&tracked[..], &["--offline"]].concat(), "--offline: --track uses the network");
+    assert!(!home.path().join("runs").exists());
+}
+
+/// `--json` is one document, and a reader that has seen enough ends a command in silence.
+#[test]
+fn recipes_are_told_as_json() {
+    let home = tempfile::tempdir().unwrap();
+    let ask = |args: &[&str]| -> Value {
+        let args = [&["--json", "recipe"][..], args].concat();
+        serde_json::from_slice(&run(home.path(), &args, 0).stdout).unwrap()
+    };
+    assert!(ask(&["ls"]).as_array().unwrap().iter().any(|recipe| recipe["name"] == "sst2"));
+    assert!(ask(&["show", "sst2"])["toml"].as_str().unwrap().contains("[train]"));
+    assert_eq!(ask(&["check", "sst2"])["task"], "text-classification");
+    assert_eq!(ask(&["cp", "sst2", "mine.toml"])["file"], "mine.toml");
+
+    let mut command = firebrick(home.path());
+    command.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
 #[track_caller]
 fn check_error(args: &[&str], code: i32, message: &str) {
     let home = tempfile::tempdir().unwrap();
@@ -159,6 +332,15 @@ fn check_error(args: &[&str], code: i32, message: &str) {
         [data]\ndataset = \"sst2\"\n[train]\nepoch = 3\n",
     )
     .unwrap();
+    let one = "version = 1\ntask = \"text-classification\"\nname = \"x\"\n[data]\ntrain = \"one.csv\"\nleaks = \"off\"\n";
+    let rows = (0..20).map(|i| format!("row number {i},yes\n"));
+    for (file, content) in [
+        ("one.toml", one.to_string()),
+        ("one.csv", "text,label\n".to_string() + &rows.collect::<String>()),
+        ("empty.txt", String::new()),
+    ] {
+        fs::write(home.path().join(file), content).unwrap();
+    }
     let output = run(home.path(), args, code);
     let stderr = text(&output.stderr);
     assert!(stderr.contains(message), "{args:?} said: {stderr}");
@@ -177,6 +359,16 @@ fn errors_say_what_and_what_next() {
     check_error(&["eval", "sst2", "--require", "accuracy=1"], 2, "--require `accuracy=1`");
     check_error(&["runs", "show", "../x"], 2, "no run `../x`");
     check_error(&["data", "fetch", "sst"], 2, "did you mean `sst2`?");
+    check_error(&["eval", "sst2", "--data", "nosuch"], 2, "neither a file nor a data set");
+    check_error(&["eval", "sst2", "--data", "gtsrb"], 2, "not a text classification set");
+    check_error(&["eval", "sst2", "--data", "sst2", "--split", "x"], 2, "no part `x`");
+    check_error(&["eval", "sst2", "--data", "typo.toml", "--split", "x"], 2, "has no parts");
+    let set = |set| ["train", "sst2", "-q", "--set", set];
+    check_error(&set("data.dataset=nosuch"), 2, "no data set");
+    check_error(&set("data.dataset=gtsrb"), 2, "not a text classification set");
+    check_error(&set("train.epoch=3"), 2, "sst2: --set train.epoch=3: unknown key `epoch`");
+    check_error(&["nlp", "ladder", "empty.txt", "-q"], 5, "empty.txt: 0 lines or characters");
+    check_error(&["train", "one.toml", "-q"], 5, "the training rows have 1 label(s)");
     check_error(&["train", "sst2", "--device", "cuda", "-q"], 3, "cargo build --features cuda");
     check_error(&["nlp", "chat", "--model", "shakespeare", "--message", "hi"], 5, "chat_template");
     let arrays = ["--inputs", "none.npz", "--outputs", "out.npz"];

@@ -14,6 +14,8 @@
   reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, whether tokens are the same, and
                               how the real llama.cpp continues a prompt beside how transformers does
   reference.py masked DIR     makes a small random BertForMaskedLM with the tokenizer of all-MiniLM-L6-v2 in DIR
+  reference.py tokens DIR..   whether AutoTokenizer cuts texts as the tokenizer.json of each folder says, by folder
+  reference.py events RUN     steps and values of each curve that TensorBoard finds in a run
   reference.py peft RUN       largest difference between a run's adapter, opened by PEFT, and its merged model
 """
 import importlib.util
@@ -311,6 +313,26 @@ def masked(directory):
     shutil.copy(os.path.join(minilm(), "tokenizer.json"), directory)
 
 
+def tokens(*folders):
+    from tokenizers import Tokenizer
+
+    texts = ["a moving and funny film, isn't it?", "Zwei  Männer\nam Herd.", " 这家酒店很干净", "a <unk> b </s> [SEP]", "床前明月光 1,234"]
+    found = {}
+    for folder in folders:
+        own = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        found[folder] = all(theirs(text)["input_ids"] == own.encode(text).ids for text in texts)
+    return found
+
+
+def events(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(run)
+    found.Reload()
+    return {tag: [[event.step, event.value] for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
 def peft(run):
     from peft import PeftModel
 
@@ -325,5 +347,5 @@ def peft(run):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf, "tokens": tokens, "events": events}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

@@ -322,3 +322,65 @@ fn gguf_holds_the_same_model() {
         assert_eq!(found["llama.cpp"], found["transformers"], "{name}");
     }
 }
+
+/// The shipped models by their folders, one as it is converted, and one that is trained.
+#[test]
+fn transformers_cuts_texts_as_we_do() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).to_str().unwrap().to_string();
+    firebrick(&["models", "convert", "hotel", &at("hotel")]);
+    train_letters(home.path(), &[]);
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firebrick-nlp/models");
+    let folders = fs::read_dir(shipped).unwrap().map(|entry| entry.unwrap().path());
+    let folders = folders.filter(|folder| folder.join("tokenizer.json").exists());
+    let mut folders: Vec<String> =
+        folders.map(|folder| folder.to_str().unwrap().to_string()).collect();
+    assert!(folders.len() > 8, "{folders:?}");
+    folders.extend([at("hotel"), at("runs/letters/model")]);
+    let asked: Vec<&str> =
+        ["tokens"].into_iter().chain(folders.iter().map(String::as_str)).collect();
+    for (folder, same) in reference(&asked).as_object().unwrap() {
+        assert_eq!(*same, true, "{folder}");
+    }
+}
+
+/// A GPT of letters in `runs/letters`, twelve steps long.
+fn train_letters(home: &Path, more: &[&str]) {
+    let at = |name: &str| home.join(name).to_str().unwrap().to_string();
+    let lines: String = (0..300).map(|i| format!("line {} of the poem\n", i % 7)).collect();
+    fs::write(at("poem.txt"), lines).unwrap();
+    let recipe = "version = 1\ntask = \"language-modelling\"\nname = \"letters\"\n\
+         [data]\ntrain = \"poem.txt\"\nunit = \"character\"\nwindow = 32\n\
+         [model]\nfamily = \"gpt2\"\nhidden_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\n\
+         [train]\nmax_steps = 12\nwarmup_steps = 1\nbatch_size = 8\neval_every = 4\n";
+    let (file, runs) = (at("letters.toml"), at("runs"));
+    fs::write(&file, recipe).unwrap();
+    firebrick(&[&["train", &file, "--runs", &runs, "--progress", "none"][..], more].concat());
+}
+
+/// The real TensorBoard reads what the run's own log says, of a run that was stopped and went on, too.
+#[test]
+fn tensorboard_reads_the_runs_curves() {
+    let home = tempfile::tempdir().unwrap();
+    train_letters(home.path(), &["--max-seconds", "0"]);
+    train_letters(home.path(), &[]);
+    let run = home.path().join("runs/letters");
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let log: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found = reference(&["events", run.to_str().unwrap()]);
+    for (tag, pointer, count) in [
+        ("train/loss", "/loss", 12),
+        ("train/grad_norm", "/grad_norm", 12),
+        ("valid/loss", "/valid/loss", 3),
+    ] {
+        let value = |line: &Value| Some((line["step"].as_u64()?, line.pointer(pointer)?.as_f64()?));
+        let logged: Vec<(u64, f64)> = log.iter().filter_map(value).collect();
+        assert_eq!(logged.len(), count, "{tag}");
+        let read: Vec<(u64, f64)> = serde_json::from_value(found[tag].clone()).unwrap();
+        assert_eq!(read.len(), count, "{tag}: {read:?}");
+        for ((step, value), (at, logged)) in read.iter().zip(&logged) {
+            // The events hold numbers in f32.
+            assert!(step == at && (value - logged).abs() <= 1e-6 * logged.abs(), "{tag} {step}");
+        }
+    }
+}

@@ -10,8 +10,10 @@ use firebrick_core::{
         LoadError, Source, folder,
         quantise::set_config,
         tensors::{SaveType, write_atomically},
+        tokenizer,
     },
 };
+use firebrick_train::origin::Origin;
 use serde_json::Value;
 
 /// What a model folder holds beside its configuration and weights, and one that is made from it as well.
@@ -96,6 +98,12 @@ pub fn write(
         if let Some(bytes) = source.optional(file, LIMIT)? {
             put(target, file, &bytes)?;
         }
+    }
+    let (words, config) = ("tokenizer.json", "tokenizer_config.json");
+    if target.join(words).exists() && !target.join(config).exists() {
+        let words = serde_json::from_slice(&source.read(words, LIMIT)?).context(words)?;
+        let longest = Origin::read(source).and_then(|origin| origin.max_len);
+        put(target, config, format!("{:#}", tokenizer::config(&words, longest)).as_bytes())?;
     }
     Ok(())
 }

@@ -80,6 +80,14 @@ pub enum DataError {
     #[error("there is no data set {}{}", quoted(id), guess.map_or(String::new(), |g| format!("; did you mean `{g}`?")))]
     UnknownSet { id: String, guess: Option<&'static str> },
 
+    /// A set of another kind than the task's, or a part that a set does not have.
+    #[error("{0}")]
+    WrongSet(String),
+
+    /// Whole and sound, and too little to learn from.
+    #[error("{0}")]
+    TooLittle(String),
+
     #[error("data set `{id}` is not on this machine; looked for {archive} or the folder {id}/ in {}; \
         it comes from {source_name} (licence: {licence})",
         searched.iter().map(|p| shown(p)).collect::<Vec<_>>().join(", "))]
@@ -122,7 +130,8 @@ impl DataError {
             Self::Unsupported { .. } => "Unsupported",
             Self::MissingColumn { .. } => "MissingField",
             Self::BadRow { bad, .. } | Self::NoUsableRow { first: bad, .. } => bad.reason.name(),
-            Self::UnknownSet { .. } => "UnknownSet",
+            Self::UnknownSet { .. } | Self::WrongSet(_) => "UnknownSet",
+            Self::TooLittle(_) => "TooLittle",
             Self::NotHere { .. } => "NotHere",
             Self::FileCount { .. } => "Mismatch",
             Self::Exists { .. } => "Exists",

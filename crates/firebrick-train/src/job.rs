@@ -275,12 +275,17 @@ pub fn check_head(version: u32, name: &str) -> Result<(), RecipeError> {
     if version != 1 {
         return fail("version", format!("is {version}; this firebrick reads version 1"));
     }
+    check_name(name).or_else(|problem| fail("name", problem))
+}
+
+/// What a run may be called, so that its folder lies among the runs.
+pub fn check_name(name: &str) -> Result<(), String> {
     let fit = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.len() > 100 || !name.chars().all(fit) || name.starts_with('.') {
         let shown: String = name.chars().take(60).flat_map(char::escape_default).collect();
-        let problem =
-            format!("is \"{shown}\": only letters, digits, -, _ and . make a folder's name");
-        return fail("name", problem);
+        return Err(format!(
+            "is \"{shown}\": only letters, digits, -, _ and . make a folder's name"
+        ));
     }
     Ok(())
 }

@@ -405,24 +405,61 @@ pub fn parse<T: DeserializeOwned + Check>(
     bytes: &[u8],
     overrides: &[String],
 ) -> Result<T, RecipeError> {
-    let mut text = text(bytes)?.to_string();
+    let written = text(bytes)?;
     let swept = sweep(bytes)?.is_some();
-    if swept || !overrides.is_empty() {
-        let mut document: toml_edit::DocumentMut =
-            text.parse().map_err(|e: toml_edit::TomlError| RecipeError {
-                line: line_of(&text, e.span()),
-                message: first_line(e.message()),
-            })?;
-        document.remove("sweep");
-        for line in overrides {
-            set(&mut document, line)?;
-        }
-        text = document.to_string();
+    if !swept && overrides.is_empty() {
+        return read_text(written);
     }
-    let mut recipe: T = toml::from_str(&text).map_err(|e| in_toml(&text, &e))?;
-    recipe.check().map_err(|error| locate(&text, error))?;
+    let mut document: toml_edit::DocumentMut =
+        written.parse().map_err(|e: toml_edit::TomlError| RecipeError {
+            line: line_of(written, e.span()),
+            message: first_line(e.message()),
+        })?;
+    document.remove("sweep");
+    for line in overrides {
+        set(&mut document, line)?;
+    }
+    let merged = document.to_string();
+    read_text(&merged).map_err(|error| as_given(error, &merged, written, overrides))
+}
+
+fn read_text<T: DeserializeOwned + Check>(text: &str) -> Result<T, RecipeError> {
+    let mut recipe: T = toml::from_str(text).map_err(|e| in_toml(text, &e))?;
+    recipe.check().map_err(|error| locate(text, error))?;
     recipe.resolve();
     Ok(recipe)
+}
+
+/// An error in the `merged` text, which nobody has seen, as one in what was given: the override that the line is from, or
+/// its place in the `written` text.
+fn as_given(error: RecipeError, merged: &str, written: &str, overrides: &[String]) -> RecipeError {
+    let Some((_, path)) = error.line.and_then(|line| keys(merged).nth(line - 1)) else {
+        return error;
+    };
+    let same = |line: &&String| line.split_once('=').is_some_and(|(key, _)| key.trim() == path);
+    if let Some(line) = overrides.iter().rfind(same) {
+        return RecipeError { line: None, message: format!("--set {line}: {}", error.message) };
+    }
+    let line = keys(written).find(|(_, other)| *other == path).map(|(line, _)| line);
+    RecipeError { line, ..error }
+}
+
+/// Each line with its number and the path of what it sets: `table.key`, or of the table that it begins.
+fn keys(text: &str) -> impl Iterator<Item = (usize, String)> {
+    let mut table = String::new();
+    text.lines().enumerate().map(move |(index, line)| {
+        let line = line.trim();
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let path = if line.starts_with('[') {
+            table = line.trim_matches(['[', ']', ' ']).to_string();
+            table.clone()
+        } else if table.is_empty() {
+            key.to_string()
+        } else {
+            format!("{table}.{key}")
+        };
+        (index + 1, path)
+    })
 }
 
 fn in_toml(text: &str, error: &toml::de::Error) -> RecipeError {
@@ -477,17 +514,9 @@ fn named(text: &str, line: Option<usize>, message: String) -> String {
 
 /// Finds the line of the key that a check complained of.
 fn locate(text: &str, mut error: RecipeError) -> RecipeError {
-    let path = error.message.split('`').nth(1).unwrap_or_default().to_string();
-    let (table, key) = path.rsplit_once('.').unwrap_or(("", &path));
-    let mut current = String::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.starts_with('[') {
-            current = line.trim_matches(['[', ']', ' ']).to_string();
-        } else if current == table && line.split('=').next().is_some_and(|k| k.trim() == key) {
-            error.line = Some(index + 1);
-        }
-    }
+    let path = error.message.split('`').nth(1).unwrap_or_default();
+    let line = keys(text).filter(|(_, key)| key == path).last();
+    error.line = line.map(|(line, _)| line).or(error.line);
     error
 }
 
@@ -615,9 +644,38 @@ mod tests {
         let lines = ["train.epochs=7".to_string(), "train.learning_rate=0.5".into()];
         let recipe: Small = parse(b"[train]\nepochs = 2", &lines).unwrap();
         assert_eq!((recipe.train.epochs, recipe.train.learning_rate), (7.0, Some(0.5)));
-        let error = parse::<Small>(b"", &["train.epoch=7".into()]).unwrap_err();
-        assert!(error.message.contains("did you mean `epochs`"), "{error}");
     }
+
+    /// Nobody has seen the text that the overrides were written into.
+    #[test]
+    fn errors_under_overrides_are_in_what_was_given() {
+        let check = |text: &str, overrides: &[&str], message: &str| {
+            let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+            let error = parse::<Small>(text.as_bytes(), &overrides).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        };
+        check(
+            "",
+            &["train.epoch=7"],
+            "--set train.epoch=7: unknown key `epoch`: did you mean `epochs`?",
+        );
+        check(
+            "[train]\nepochs = 2",
+            &["train.batch_size=8", "train.batch_size=0"],
+            "--set train.batch_size=0: `train.batch_size` is 0, not within 1 and 65536",
+        );
+        check(
+            "# mine\n\n[train]\nbatch_size = 0",
+            &["train.epochs=7"],
+            "line 4: `train.batch_size` is 0, not within 1 and 65536",
+        );
+        check(
+            "[sweep]\ntrials = 2\n[sweep.space]\n\"train.epochs\" = { low = 1, high = 2 }\n[train]\nepoch = 7",
+            &[],
+            "line 6: unknown key `epoch`: did you mean `epochs`?",
+        );
+    }
+
     /// What is written down says everything that is read, and reads as itself.
     #[test]
     fn a_resolved_recipe_has_the_defaults_of_its_optimizer() {

@@ -100,7 +100,10 @@ impl Run {
         let name = || info.name.clone();
         let earlier = match dir.exists() {
             true if path.exists() => Some(read(dir)?),
-            true if fs::read_dir(dir).map_err(io("list", dir))?.next().is_some() => {
+            // One that was killed before its description was written has its lock.
+            true if !dir.join(".lock").exists()
+                && fs::read_dir(dir).map_err(io("list", dir))?.next().is_some() =>
+            {
                 return Err(RunError::NotARun { path: dir.to_path_buf() });
             }
             _ => None,
@@ -117,9 +120,10 @@ impl Run {
                 return Err(RunError::Done { path: dir.to_path_buf(), name: name() });
             }
         }
-        fs::create_dir_all(dir.join("checkpoints")).map_err(io("create", dir))?;
+        fs::create_dir_all(dir).map_err(io("create", dir))?;
         let lock = File::create(dir.join(".lock")).map_err(io("lock", dir))?;
         lock.try_lock().map_err(|_| RunError::Locked { path: dir.to_path_buf(), name: name() })?;
+        fs::create_dir_all(dir.join("checkpoints")).map_err(io("create", dir))?;
         for (file, text) in [("recipe.toml", recipe), ("recipe.resolved.toml", resolved)] {
             let path = dir.join(file);
             write_atomically(&path, text.as_bytes()).map_err(io("write", &path))?;

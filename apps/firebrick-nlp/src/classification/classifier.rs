@@ -89,27 +89,11 @@ impl TextClassifier {
             config["torch_dtype"] = "float16".into();
         }
         text::save(&self.model, &self.config, &dir.join("model.safetensors"), dtype)?;
-        let texts = [
-            ("config.json", serde_json::to_string_pretty(&config)?),
-            ("tokenizer_config.json", self.tokenizer_config()?),
-        ];
-        self.tokenizer.save(&dir.join("tokenizer.json"))?;
-        for (file, text) in texts {
-            let path = dir.join(file);
-            write_atomically(&path, text.as_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
+        self.tokenizer.save(dir, Some(self.max_len))?;
+        let path = dir.join("config.json");
+        write_atomically(&path, serde_json::to_string_pretty(&config)?.as_bytes())
+            .with_context(|| format!("writing {}", path.display()))?;
         let about = format!("A text classifier for the labels {}.", origin.labels.join(", "));
         origin.save(dir, "text-classification", &about)
-    }
-
-    fn tokenizer_config(&self) -> anyhow::Result<String> {
-        let config = serde_json::json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": self.max_len,
-            "pad_token": self.tokenizer.pad_token(),
-            "unk_token": self.tokenizer.unknown_token(),
-        });
-        Ok(serde_json::to_string_pretty(&config)?)
     }
 }

@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, path::Path};
 use anyhow::{Context, bail};
 use firebrick_data::{
     clean::{CleanRules, clean},
+    error::DataError,
     hash,
     leaks::{self, LeakReport, LeakRules},
     ledger::Ledger,
-    manifest,
+    manifest::{self, Layout},
     split::stratified,
     table::{Columns, ReadOptions, Row, Table, read},
 };
@@ -64,13 +65,22 @@ impl Corpus {
     }
 }
 
+/// Where the rows of a text classification set lie.
+fn layout(id: &str) -> Result<Layout, DataError> {
+    manifest::layout(id).ok_or_else(|| match manifest::data_set(id) {
+        Some(_) => DataError::WrongSet(format!("`{id}` is not a text classification set")),
+        None => DataError::UnknownSet { id: id.into(), guess: manifest::nearest(id) },
+    })
+}
+
 /// Reads one part of a known data set, whose files lie in `folder`; `split` as the set names it.
 pub fn read_split(folder: &Path, id: &str, split: &str) -> anyhow::Result<Table> {
-    let layout = manifest::layout(id)
-        .with_context(|| format!("data set `{id}` is not a text classification set"))?;
+    let layout = layout(id)?;
     let names: Vec<&str> = layout.splits.iter().map(|(name, _)| *name).collect();
     let Some((_, file)) = layout.splits.iter().find(|(name, _)| *name == split) else {
-        bail!("data set `{id}` has no part `{split}`; its parts are {}", names.join(", "));
+        let names = names.join(", ");
+        let message = format!("data set `{id}` has no part `{split}`; its parts are {names}");
+        bail!(DataError::WrongSet(message));
     };
     // A set's archive may hold its files in a folder of its name.
     let nested = folder.join(id).join(file);
@@ -88,12 +98,7 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     let mut parts: Vec<(&str, Table)> = vec![];
     match &data.dataset {
         Some(id) => {
-            let layout = manifest::layout(id).with_context(|| match manifest::nearest(id) {
-                Some(guess) if guess != id => {
-                    format!("no data set `{id}`: did you mean `{guess}`?")
-                }
-                _ => format!("`{id}` is not a text classification data set"),
-            })?;
+            let layout = layout(id)?;
             let folder = (places.data)(id)?;
             for (split, _) in layout.splits {
                 let name = match *split {
@@ -173,7 +178,8 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     let labels: BTreeSet<String> = train.iter().filter_map(|row| row.label.clone()).collect();
     let labels: Vec<String> = labels.into_iter().collect();
     if labels.len() < 2 {
-        bail!("the training rows have {} label(s): a classifier needs two", labels.len());
+        let message = format!("the training rows have {} label(s)", labels.len());
+        bail!(DataError::TooLittle(message + ": a classifier needs two"));
     }
     let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();
     let sha256 = hash::sha256_rows(&all);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use firebrick_data::{manifest, table::Row};
+use firebrick_data::{error::DataError, manifest, table::Row};
 use serde_json::json;
 
 use super::{recipe::Unit, verse};
@@ -101,7 +101,7 @@ fn read(id: &str, folder: &Path, name: &str) -> anyhow::Result<String> {
 pub fn characters(text: &str) -> anyhow::Result<Corpus> {
     let text: Vec<char> = text.chars().collect();
     let parts = parts(&text);
-    ensure!(!parts[1].is_empty(), "{} characters: too few to be split in three", text.len());
+    ensure!(!parts[1].is_empty(), too_little(text.len(), "characters"));
     by_character(&parts, 1)
 }
 
@@ -128,7 +128,7 @@ fn by_character(parts: &[Vec<char>; 3], fewest: usize) -> anyhow::Result<Corpus>
 /// vocabulary is that of the first; other words are `<unk>`.
 pub fn words([train, valid, test]: [&str; 3]) -> anyhow::Result<Corpus> {
     let mut vocabulary: BTreeSet<&str> = train.split_whitespace().collect();
-    ensure!(!vocabulary.is_empty(), "the training text has no word");
+    ensure!(!vocabulary.is_empty(), DataError::TooLittle("the training text has no word".into()));
     vocabulary.remove(UNKNOWN);
     vocabulary.insert(END);
     let vocabulary: Vec<&str> = vocabulary.into_iter().collect();
@@ -174,10 +174,16 @@ fn in_parts(parts: [String; 3], tokenizer: TextTokenizer, read: impl Fn(&str) ->
 fn text(id: &str, folder: &Path) -> anyhow::Result<String> {
     ensure!(
         manifest::layout(id).is_some(),
-        "data set `{id}` is not one to model language on: tinyshakespeare, ptb, chinese-poetry, or one of text classification"
+        DataError::WrongSet(format!(
+            "data set `{id}` is not one to model language on: tinyshakespeare, ptb, chinese-poetry, or one of text classification"
+        ))
     );
     let line = |row: Row| row.text.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
     Ok(read_split(folder, id, "train")?.rows.into_iter().map(line).collect())
+}
+
+fn too_little(count: usize, what: &str) -> DataError {
+    DataError::TooLittle(format!("{count} {what}: too few to be split in three"))
 }
 
 /// A text that is cut into lines or characters.
@@ -186,11 +192,7 @@ fn by_piece<E: Into<anyhow::Error>>(
     tokenizer: impl FnOnce(&[&str]) -> Result<TextTokenizer, E>,
 ) -> anyhow::Result<Corpus> {
     let parts = parts(&cut);
-    ensure!(
-        !parts[1].is_empty(),
-        "{} lines or characters: too few to be split in three",
-        cut.len()
-    );
+    ensure!(!parts[1].is_empty(), too_little(cut.len(), "lines or characters"));
     let tokenizer = tokenizer(&parts[0]).map_err(Into::into)?;
     let stream = |part: Vec<&str>| {
         let text = part.concat();

@@ -244,7 +244,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let (model, json) = named(config, best.model.materialize()); // an adapter is merged
     let dir = run.dir().join("model");
     match &pretrained {
-        None => save(&*model, json, &corpus.tokenizer, &dir)?,
+        None => save(&*model, json, &corpus.tokenizer, origin.max_len, &dir)?,
         Some(source) => {
             let mut json = source.config()?;
             quantise::set_config(&mut json, None);
@@ -361,11 +361,12 @@ fn save(
     model: &dyn AnyModel,
     config: serde_json::Value,
     tokenizer: &TextTokenizer,
+    longest: Option<usize>,
     dir: &Path,
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     model.save(&dir.join("model.safetensors"), SaveType::F32)?;
-    tokenizer.save(&dir.join("tokenizer.json"))?;
+    tokenizer.save(dir, longest)?;
     let generation =
         serde_json::json!({"do_sample": true, "temperature": 0.8, "max_new_tokens": 200});
     for (file, value) in [("config.json", config), ("generation_config.json", generation)] {

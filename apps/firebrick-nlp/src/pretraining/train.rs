@@ -205,7 +205,7 @@ fn save(
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     save_pretraining(&model.model, config, &dir.join("model.safetensors"), SaveType::F32)?;
-    tokenizer.save(&dir.join("tokenizer.json"))?;
+    tokenizer.save(dir, origin.max_len)?;
     let path = dir.join("config.json");
     let json = serde_json::to_string_pretty(&config.pretraining_json(model.model.next.is_some()))?;
     write_atomically(&path, json.as_bytes())

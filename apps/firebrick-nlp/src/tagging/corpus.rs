@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use firebrick_data::{
-    conllu, hash,
+    conllu,
+    error::DataError,
+    hash,
     table::{Limits, Row},
 };
 use firebrick_train::job::Places;
@@ -88,7 +90,9 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
     let labels: BTreeSet<&String> = train.iter().filter_map(|s| s.label.as_ref()).collect();
     let labels: Vec<String> = labels.into_iter().cloned().collect();
     if tags.len() < 2 && labels.len() < 2 {
-        bail!("the training sentences have {} tag(s) and {} label(s)", tags.len(), labels.len());
+        let (tags, labels) = (tags.len(), labels.len());
+        let message = format!("the training sentences have {tags} tag(s) and {labels} label(s)");
+        bail!(DataError::TooLittle(message));
     }
     let row = |s: &Sentence| Row {
         row: s.row,
@@ -124,9 +128,9 @@ fn known(id: &str, places: &Places) -> anyhow::Result<Parts> {
             let part = |name: &str| domains(&folder.join(format!("{name}.jsonl")));
             Ok((part("train")?, part("valid")?, None))
         }
-        _ => bail!(
+        _ => bail!(DataError::WrongSet(format!(
             "`{id}` is not a tagging data set: ud-english-ewt, snips, atis, hwu64 or smp2019-zh"
-        ),
+        ))),
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 use ferrous_opencc::{OpenCC, config::BuiltinConfig};
 use firebrick_data::{
     clean::{CleanRules, clean},
+    error::DataError,
     hash,
     leaks::{self, LeakRules},
     ledger::Ledger,
@@ -150,7 +151,9 @@ fn known(data: &DataRecipe, id: &str, folder: &Path) -> anyhow::Result<Vec<(&'st
             let part = |name| Ok((name, read(&folder.join(format!("{name}.tsv")), &options)?));
             ["train", "test"].into_iter().map(part).collect()
         }
-        _ => bail!("`{id}` is not a translation data set: multi30k or tatoeba-cmn-eng"),
+        _ => bail!(DataError::WrongSet(format!(
+            "`{id}` is not a translation data set: multi30k or tatoeba-cmn-eng"
+        ))),
     }
 }
 

@@ -244,8 +244,7 @@ impl Translator {
     ) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         self.writer.save_weights(&dir.join("model.safetensors"))?;
-        let tokenizer = &self.writer.tokenizer;
-        tokenizer.save(&dir.join("tokenizer.json"))?;
+        self.writer.tokenizer.save(dir, Some(self.longest))?;
         let generation = &self.writer.config;
         let mut json = config.to_json();
         for (key, id) in [
@@ -257,16 +256,9 @@ impl Translator {
             json[key] = id.into();
         }
         json["forced_eos_token_id"] = json["eos_token_id"].clone();
-        let words = serde_json::json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": self.longest,
-            "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
-        });
-        for (file, value) in [
-            ("config.json", json),
-            ("generation_config.json", generation.to_json()),
-            ("tokenizer_config.json", words),
-        ] {
+        for (file, value) in
+            [("config.json", json), ("generation_config.json", generation.to_json())]
+        {
             let path = dir.join(file);
             write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
                 .with_context(|| format!("writing {}", path.display()))?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use firebrick_data::audio::read::recordings;
+use firebrick_data::{audio::read::recordings, error::DataError};
 use firebrick_train::job::Places;
 
 use super::recipe::DataRecipe;
@@ -90,7 +90,8 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
     let labels: BTreeSet<&String> = train.iter().map(|recording| &recording.label).collect();
     let labels: Vec<String> = labels.into_iter().cloned().collect();
     if labels.len() < 2 {
-        bail!("the training recordings have {} class(es): a classifier needs two", labels.len());
+        let message = format!("the training recordings have {} class(es)", labels.len());
+        bail!(DataError::TooLittle(message + ": a classifier needs two"));
     }
     let sha256 = sha256(train.iter().chain(&valid));
     Ok(Corpus { labels, train, valid, test, sha256, unreadable, leaking })
@@ -146,7 +147,9 @@ fn find(data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> {
     match id.as_str() {
         "fsdd" => digits(&folder_of((places.data)(id)?, id)),
         "speech-commands" => commands(&folder_of((places.data)(id)?, id)),
-        _ => bail!("`{id}` is not a data set of words: fsdd or speech-commands"),
+        _ => bail!(DataError::WrongSet(format!(
+            "`{id}` is not a data set of words: fsdd or speech-commands"
+        ))),
     }
 }
 

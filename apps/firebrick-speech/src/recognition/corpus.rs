@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use firebrick_data::audio::read::recordings;
+use firebrick_data::{audio::read::recordings, error::DataError};
 use firebrick_train::job::Places;
 use serde::Deserialize;
 
@@ -108,7 +108,9 @@ fn find(data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> {
     match id.as_str() {
         "an4" => an4(&folder_of((places.data)(id)?, id)),
         "yesno" => yes_no(&folder_of((places.data)(id)?, id)),
-        _ => bail!("`{id}` is not a data set of recordings with their words: an4 or yesno"),
+        _ => bail!(DataError::WrongSet(format!(
+            "`{id}` is not a data set of recordings with their words: an4 or yesno"
+        ))),
     }
 }
 

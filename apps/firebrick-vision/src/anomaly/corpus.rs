@@ -48,7 +48,9 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
             let folder = if nested.is_dir() { nested } else { folder };
             (folder.join("train"), Some(folder.join("labels.csv")))
         }
-        (Some(other), _) => bail!("`{other}` is not a set of videos with anomalies: ucsd-ped2"),
+        (Some(other), _) => bail!(DataError::WrongSet(format!(
+            "`{other}` is not a set of videos with anomalies: ucsd-ped2"
+        ))),
         (None, Some(path)) => {
             (places.base.join(path), data.test.as_ref().map(|path| places.base.join(path)))
         }

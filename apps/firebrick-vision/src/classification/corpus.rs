@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{bail, ensure};
 use firebrick_data::{
+    error::DataError,
     hash::{sha256_bytes, sha256_rows},
     image::alike::{difference_hash, groups},
     ledger::{DropReason, Entry, Ledger},
@@ -68,7 +69,8 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     if labels.iter().all(|label| label.parse::<u64>().is_ok()) {
         labels.sort_by_key(|label| label.parse::<u64>().unwrap_or(0));
     }
-    ensure!(labels.len() > 1, "the training pictures have one label: {}", labels.join(", "));
+    let one = || format!("the training pictures have one label: {}", labels.join(", "));
+    ensure!(labels.len() > 1, DataError::TooLittle(one()));
     let row = |sample: &Sample| Row {
         row: 0,
         text: sha256_bytes(&sample.picture.pixels),
@@ -111,9 +113,9 @@ fn known(id: &str, data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> 
         "pneumoniamnist" => layouts::arrays(&folder()?.join("pneumoniamnist.npz"), data),
         "brain-mri" => layouts::by_class(&folder()?, data),
         "inria-person" => layouts::inria(&folder()?, data),
-        _ => bail!(
+        _ => bail!(DataError::WrongSet(format!(
             "`{id}` is not an image classification set: gtsrb, pneumoniamnist, brain-mri or inria-person"
-        ),
+        ))),
     }
 }
 

@@ -167,7 +167,9 @@ fn known(
             let path = folder(id, places)?.join("annotations.json");
             divided(&path, &annotations::street(&path)?, data)
         }
-        _ => bail!("`{id}` is not an object detection set: bccd or coco128-street"),
+        _ => bail!(DataError::WrongSet(format!(
+            "`{id}` is not an object detection set: bccd or coco128-street"
+        ))),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{bail, ensure};
 use firebrick_data::{
+    error::DataError,
     hash::{sha256_bytes, sha256_rows},
     table::Row,
 };
@@ -36,7 +37,9 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
             let nested = folder.join("orl-faces");
             layouts::by_class(if nested.is_dir() { &nested } else { &folder }, &pictures)?
         }
-        (Some(other), _) => bail!("`{other}` is not a set of faces: orl-faces"),
+        (Some(other), _) => {
+            bail!(DataError::WrongSet(format!("`{other}` is not a set of faces: orl-faces")))
+        }
         (None, Some(path)) => layouts::own(&places.base.join(path), &pictures)?,
         (None, None) => bail!("no data"),
     };

@@ -55,7 +55,9 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
             let nested = folder.join("fir-action");
             (if nested.is_dir() { nested } else { folder }).join("index.csv")
         }
-        (Some(other), _) => bail!("`{other}` is not a set of labelled clips: fir-action"),
+        (Some(other), _) => bail!(DataError::WrongSet(format!(
+            "`{other}` is not a set of labelled clips: fir-action"
+        ))),
         (None, Some(path)) => places.base.join(path),
         (None, None) => bail!("no data"),
     };
@@ -75,7 +77,8 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
     ensure!(!train.is_empty(), "{}: no clip to learn from", table.display());
     let labels: BTreeSet<&String> = train.iter().map(|clip| &clip.label).collect();
     let labels: Vec<String> = labels.into_iter().cloned().collect();
-    ensure!(labels.len() > 1, "the training clips have one label: {}", labels.join(", "));
+    let one = || format!("the training clips have one label: {}", labels.join(", "));
+    ensure!(labels.len() > 1, DataError::TooLittle(one()));
     let row = |clip: &Clip| {
         let pixels: Vec<u8> = clip.frames.iter().flat_map(|f| f.pixels.iter().copied()).collect();
         Row { row: 0, text: sha256_bytes(&pixels), label: Some(clip.label.clone()) }

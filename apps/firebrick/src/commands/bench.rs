@@ -61,7 +61,7 @@ struct Bench<'a> {
     device: Device,
 }
 
-/// Threads that a workload is measured with.
+/// Threads that a workload is measured with unless `--threads` says otherwise.
 pub fn threads() -> usize {
     measure::threads()
 }
@@ -312,7 +312,8 @@ impl Bench<'_> {
         let me = env::current_exe().context("this program's path")?;
         let mut command = Command::new(me);
         command.args(["nlp", "sentiment", text, "--model"]).arg(source.path(""));
-        command.env("RAYON_NUM_THREADS", measure::threads().to_string()).stdout(Stdio::null());
+        let threads = rayon::current_num_threads().to_string();
+        command.env("RAYON_NUM_THREADS", threads).stdout(Stdio::null());
         let mut peak: f64 = 0.0;
         let mut run = || -> anyhow::Result<()> {
             let mut child = command.spawn().context("starting this program again")?;

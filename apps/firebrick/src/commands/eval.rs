@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use firebrick_core::checkpoint::Source;
 use firebrick_data::{
+    error::DataError,
     manifest,
     table::{Columns, ReadOptions, Row, read},
 };
@@ -88,6 +89,16 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
 
 /// Asks the model for its rows, whatever its task.
 pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    if let Some(data) = &args.data
+        && !data.contains(['/', '.'])
+        && !Path::new(data).exists()
+        && manifest::data_set(data).is_none()
+    {
+        let guess = manifest::nearest(data);
+        let guess = guess.map_or(String::new(), |guess| format!("; did you mean `{guess}`?"));
+        let message = format!("`{data}` is neither a file nor a data set{guess}");
+        return Err(Failure::text(USAGE, message));
+    }
     match task(source)? {
         tagging::recipe::Recipe::TASK => tags(args, source, global),
         translation::recipe::Recipe::TASK => translations(args, source, global),
@@ -106,7 +117,7 @@ pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
 
 /// The recipe that made a model: that of its run, or the shipped one that its folder or its name tells.
 pub fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Result<Opened> {
-    let dirs = [PathBuf::from(model), global.runs.join(model)];
+    let dirs = places::folders(model, &global.runs);
     let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
     let opened = match dir {
         // Its paths are relative to where it was trained, which was most likely here.
@@ -145,7 +156,9 @@ fn choose<T: Part>(
         (Some("train"), _) => ("train", train),
         (Some("valid" | "dev"), _) | (None, None) => ("valid", valid),
         (Some("test"), test) => ("test", test.context("this data has no test part")?),
-        (Some(other), _) => bail!("no part `{other}`: train, valid or test"),
+        (Some(other), _) => {
+            bail!(DataError::WrongSet(format!("no part `{other}`: train, valid or test")))
+        }
         (None, Some(test)) => ("test", test),
     };
     Ok((name.into(), part.thinned(args.rows.unwrap_or(usize::MAX))))
@@ -241,6 +254,13 @@ pub fn is_set(data: &str) -> bool {
     manifest::data_set(data).is_some() && !Path::new(data).exists()
 }
 
+/// For data by path of which all is one part.
+fn in_one_part(args: &EvalArgs) -> Result<(), DataError> {
+    let Some(split) = &args.split else { return Ok(()) };
+    let data = args.data.as_deref().unwrap_or_default();
+    Err(DataError::WrongSet(format!("--split {split}: {data} has no parts")))
+}
+
 /// Recordings in folders by class, or those of the recipe's data.
 fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = sound::classifier::SoundClassifier::open(source, &global.device.open()?)?;
@@ -255,6 +275,7 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             (format!("{id}, {part}"), found)
         }
         Some(path) => {
+            in_one_part(args)?;
             let entries = recordings::class_folders(&PathBuf::from(path))?;
             let (found, problems) = recordings::load(&entries, rate)?;
             if let Some(first) = problems.first() {
@@ -286,7 +307,10 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
 fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let tagger = TextTagger::open(source, &global.device.open()?)?;
     let (data, sentences) = match &args.data {
-        Some(path) => (path.clone(), tagging::corpus::own(&PathBuf::from(path))?),
+        Some(path) => {
+            in_one_part(args)?;
+            (path.clone(), tagging::corpus::own(&PathBuf::from(path))?)
+        }
         None => {
             let opened = recipe_for(args, source, global)?;
             let recipe: tagging::recipe::Recipe = opened.parse(&[])?;
@@ -321,6 +345,7 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
     let mut kept = None;
     let (data, pairs) = match &args.data {
         Some(path) => {
+            in_one_part(args)?;
             let options = ReadOptions::new(Columns::named("source", Some("target")));
             let file = PathBuf::from(path);
             let table = read(&file, &options)?.usable(&file)?;
@@ -367,6 +392,7 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             (format!("{id}, {part}"), found)
         }
         Some(path) => {
+            in_one_part(args)?;
             let entries = recognition::corpus::own(&PathBuf::from(path))?;
             let (found, problems) = recordings::load(&entries, rate)?;
             if let Some(first) = problems.first() {
@@ -396,6 +422,12 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
 
 /// The stream of the recipe's data.
 fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
+    if let Some(data) = asked(args, source, global) {
+        let message = format!(
+            "--data {data}: a language model is judged by the text of a recipe; --data-of MODEL names another one"
+        );
+        return Err(Failure::text(USAGE, message));
+    }
     let opened = recipe_for(args, source, global)?;
     let recipe: lm::recipe::Recipe = opened.parse(&[])?;
     let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
@@ -430,12 +462,11 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<(St
         let rows = rows.thinned(args.rows.unwrap_or(usize::MAX));
         return Ok((format!("{data}/{split}"), rows));
     }
-    let path = PathBuf::from(data);
-    if !path.exists() && !data.contains(['/', '.']) {
-        let guess =
-            manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
-        bail!("`{data}` is neither a file nor a text classification set{guess}");
+    if is_set(data) {
+        bail!(DataError::WrongSet(format!("`{data}` is not a text classification set")));
     }
+    in_one_part(args)?;
+    let path = PathBuf::from(data);
     let table = read(&path, &ask::options(&args.columns, true))?.usable(&path)?;
     if !table.bad.is_empty() {
         eprintln!(

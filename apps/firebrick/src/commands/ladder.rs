@@ -1,9 +1,14 @@
 //! `firebrick nlp ladder`: the history of language models on one text, from counting to a GPT.
+//!
+//! The neural ones are runs like any other: the same command again goes on with them.
 
 use std::{path::Path, time::Instant};
 
 use anyhow::Context;
+use burn::module::Module;
+use firebrick_core::checkpoint::Source;
 use firebrick_nlp::lm::{
+    causal::LanguageModel,
     corpus::{self, Corpus},
     evaluate::Judged,
     ladder::{hidden_markov, ngram},
@@ -12,6 +17,7 @@ use firebrick_nlp::lm::{
 use firebrick_train::{
     job::{Trained, chart, curve, put},
     report::{Report, plots::Curve, render},
+    run::{self, RunError},
 };
 use serde_json::{Value, json};
 
@@ -38,9 +44,14 @@ struct Rung {
     test: f64,
     bits: f64,
     seconds: f64,
-    /// Watt hours.
-    energy: f64,
+    energy: Energy,
     curve: Option<Curve>,
+}
+
+struct Energy {
+    watt_hours: f64,
+    /// By the processor, and not estimated.
+    measured: bool,
 }
 
 pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
@@ -52,7 +63,8 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
     }
     let corpus = open(&args.data)?;
     let progress = Progress::new(if global.quiet { Style::None } else { global.progress });
-    let dir = global.runs.join(args.run.clone().unwrap_or_else(|| "ladder".into()));
+    let own = args.run.as_deref().unwrap_or("ladder");
+    let dir = global.runs.join(own);
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let by_word = corpus.vocab_size > 1000;
     let mut rungs = vec![];
@@ -67,21 +79,21 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
     let cores = rayon::current_num_threads() as f64;
     let orders: &[usize] = if by_word { &[1, 2, 3, 5] } else { &[1, 3, 5, 7] };
     for order in orders {
-        let begun = Instant::now();
+        let begun = (Instant::now(), meter.joules());
         let (model, judged) = ngram(&corpus, *order)?;
         let parameters = (1..=*order).map(|n| model.ngrams(n)).sum();
         add(counted(&format!("{order}-gram"), parameters, judged, begun, &meter));
     }
-    let begun = Instant::now();
+    let begun = (Instant::now(), meter.joules());
     let (model, judged) =
         hidden_markov(&corpus, args.states, args.rounds, global.seed.unwrap_or(7))?;
     let parameters = model.transitions().len() + model.emissions().len();
     add(counted("HMM", parameters, judged, begun, &meter));
     for (name, model) in neural(by_word) {
-        let begun = Instant::now();
-        let (used, text) = (meter.joules(), recipe(&args.data, name, model, args.epochs, by_word));
+        let used = meter.joules();
+        let text = recipe(&args.data, name, model, args.epochs, by_word);
         let opened = Opened::text(&format!("ladder-{name}"), text);
-        let run = format!("{}/{name}", dir.file_name().unwrap_or_default().to_string_lossy());
+        let run = format!("{own}/{name}");
         let overrides = global.seed.map(|seed| format!("seed={seed}"));
         let overrides: Vec<String> = overrides.into_iter().collect();
         let job = Job {
@@ -92,15 +104,28 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
             watch: None,
             track: None,
         };
-        let (folder, trained) = train::train::<Recipe>(&job, global)?;
-        trained.show(&folder)?.write(&folder)?;
+        let folder = dir.join(name);
+        let earlier = run::read(&folder).is_ok();
+        match train::train::<Recipe>(&job, global) {
+            Ok((_, trained)) => {
+                trained.show(&folder)?.write(&folder)?;
+            }
+            // In an earlier sitting, from the same text by the same recipe.
+            Err(Failure { error: Some(error), .. }) if is_done(&error) => {}
+            Err(failure) => return Err(failure),
+        }
+        let info = run::read(&folder)?;
         let score = |part: &str, key: &str| {
-            trained.outcome().scores.get(part).and_then(|m| m.get(key)).copied().unwrap_or(f64::NAN)
+            info.metrics.get(part).and_then(|m| m.get(key)).copied().unwrap_or(f64::NAN)
         };
-        let seconds = begun.elapsed().as_secs_f64();
+        let source = Source::folder(folder.join("model"));
+        let model = LanguageModel::open(&source, &global.device.open()?)?;
+        let seconds = info.counters.seconds;
+        // What earlier sittings took was not measured here.
+        let used = used.filter(|_| !earlier);
         add(Rung {
             name: name.to_uppercase(),
-            parameters: trained.parameters,
+            parameters: model.num_params(),
             valid: score("valid", "perplexity"),
             test: score("test", "perplexity"),
             bits: score("test", "bits_per_character"),
@@ -109,7 +134,11 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
             curve: Some(curve(&folder, &name.to_uppercase(), "valid/loss")?),
         });
     }
-    finish(&args.data, &dir, &rungs, &corpus, meter.measures(), global)
+    finish(&args.data, &dir, &rungs, &corpus, global)
+}
+
+fn is_done(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(RunError::Done { .. }))
 }
 
 /// Vocabulary of a text that is read by pieces.
@@ -120,7 +149,7 @@ fn open(data: &str) -> Result<Corpus, Failure> {
     let path = Path::new(data);
     if path.is_file() {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {data}"))?;
-        return Ok(corpus::pieces(&text, PIECES)?);
+        return Ok(corpus::pieces(&text, PIECES).with_context(|| data.to_string())?);
     }
     Ok(corpus::load(data, &places::data_set(data)?, PIECES)?)
 }
@@ -129,7 +158,7 @@ fn counted(
     name: &str,
     parameters: usize,
     [valid, test]: [Judged; 2],
-    begun: Instant,
+    (begun, used): (Instant, Option<f64>),
     meter: &Meter,
 ) -> Rung {
     let seconds = begun.elapsed().as_secs_f64();
@@ -140,7 +169,7 @@ fn counted(
         test: test.perplexity(),
         bits: test.bits_per_character(),
         seconds,
-        energy: energy(meter, None, seconds),
+        energy: energy(meter, used, seconds),
         curve: None,
     }
 }
@@ -195,32 +224,26 @@ impl Meter {
         Self { path: readable.then_some(path) }
     }
 
-    fn measures(&self) -> bool {
-        self.path.is_some()
-    }
-
     fn joules(&self) -> Option<f64> {
         let text = std::fs::read_to_string(self.path?).ok()?;
         Some(text.trim().parse::<f64>().ok()? / 1e6)
     }
 }
 
-/// Watt hours since `before`; else as many as cores at work would have taken.
-fn energy(meter: &Meter, before: Option<f64>, core_seconds: f64) -> f64 {
+/// Since the meter was at `before`; else as much as cores at work would have taken.
+fn energy(meter: &Meter, before: Option<f64>, core_seconds: f64) -> Energy {
     let measured = meter.joules().zip(before).map(|(now, before)| now - before);
     // The meter runs over every few minutes to hours.
-    measured.filter(|joules| *joules > 0.0).unwrap_or(core_seconds * WATTS) / 3600.0
+    let measured = measured.filter(|joules| *joules > 0.0);
+    let joules = measured.unwrap_or(core_seconds * WATTS);
+    Energy { watt_hours: joules / 3600.0, measured: measured.is_some() }
 }
 
-fn finish(
-    data: &str,
-    dir: &Path,
-    rungs: &[Rung],
-    corpus: &Corpus,
-    measured: bool,
-    global: &Global,
-) -> Outcome {
-    let energy = if measured { "Wh" } else { "Wh (estimated)" };
+fn finish(data: &str, dir: &Path, rungs: &[Rung], corpus: &Corpus, global: &Global) -> Outcome {
+    let energy = match rungs.iter().all(|rung| rung.energy.measured) {
+        true => "Wh",
+        false => "Wh (~ estimated)",
+    };
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
@@ -234,6 +257,8 @@ fn finish(
     ]);
     let mut comparison = vec![];
     for rung in rungs {
+        let sign = if rung.energy.measured { "" } else { "~" };
+        let used = format!("{sign}{:.2}", rung.energy.watt_hours);
         let cells = [
             rung.name.clone(),
             rung.parameters.to_string(),
@@ -241,11 +266,11 @@ fn finish(
             format!("{:.3}", rung.test),
             format!("{:.4}", rung.bits),
             format!("{:.0}", rung.seconds),
-            format!("{:.2}", rung.energy),
+            used.clone(),
         ];
         let detail = format!(
-            "{} parameters, {:.4} bits a character, {:.0} s, {:.2} {energy}",
-            rung.parameters, rung.bits, rung.seconds, rung.energy
+            "{} parameters, {:.4} bits a character, {:.0} s, {used} Wh",
+            rung.parameters, rung.bits, rung.seconds
         );
         comparison.push((rung.name.clone(), format!("{:.3}", rung.test), detail));
         table.add_row(cells);
@@ -278,7 +303,7 @@ fn finish(
             json!({
                 "model": rung.name, "parameters": rung.parameters, "valid_perplexity": rung.valid,
                 "test_perplexity": rung.test, "bits_per_character": rung.bits, "seconds": rung.seconds,
-                "watt_hours": rung.energy, "energy_measured": measured,
+                "watt_hours": rung.energy.watt_hours, "energy_measured": rung.energy.measured,
             })
         })
         .collect();

@@ -43,14 +43,18 @@ use clap::CommandFactory;
 use crate::{
     cli::{Cli, Command, Global},
     failure::Failure,
+    progress::be_quiet,
 };
 
 /// What a command answers with: nothing, or why not and the exit code.
 pub type Outcome = Result<(), Failure>;
 
 pub fn run(cli: Cli) -> Outcome {
+    if cli.global.quiet {
+        be_quiet();
+    }
     let threads = match cli.command {
-        Command::Bench(_) => bench::threads(),
+        Command::Bench(_) if cli.global.threads == 0 => bench::threads(),
         _ => cli.global.threads,
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -65,15 +69,12 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Start(args) => start::run(&args, global),
         Command::Doctor => doctor::run(global),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "firebrick",
-                &mut std::io::stdout(),
-            );
+            let mut script = vec![];
+            clap_complete::generate(shell, &mut Cli::command(), "firebrick", &mut script);
+            tell(format_args!("{}", String::from_utf8_lossy(&script)));
             Ok(())
         }
-        Command::Recipe(command) => recipe::run(command),
+        Command::Recipe(command) => recipe::run(command, global),
         Command::Data(command) => data::run(command, global),
         Command::Train(args) => train::run(&args, global),
         Command::Sweep(args) => sweep::run(&args, global),

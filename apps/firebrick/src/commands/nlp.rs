@@ -328,8 +328,12 @@ fn template(file: &Path, system: Option<String>, messages: &[String], global: &G
     Ok(())
 }
 
-fn tokenize(path: &Path, text: &str, global: &Global) -> Outcome {
-    let tokenizer = TextTokenizer::load(path)?;
+fn tokenize(name: &str, text: &str, global: &Global) -> Outcome {
+    let path = Path::new(name);
+    let tokenizer = match path.is_file() || name.ends_with(".json") {
+        true => TextTokenizer::load(path)?,
+        false => TextTokenizer::open(&places::model(name, &global.runs)?)?,
+    };
     let (tokens, ids) = (tokenizer.tokens(text), tokenizer.encode(text, usize::MAX));
     super::print(global, &json!({"tokens": tokens, "ids": ids}), &tokens.join(" "));
     Ok(())

@@ -9,22 +9,29 @@ use firebrick_train::{
 };
 use serde_json::{Map, Value, json};
 
-use super::Outcome;
+use super::{Outcome, print};
 use crate::{
-    cli::RecipeCommand,
+    cli::{Global, RecipeCommand},
     failure::{Failure, USAGE},
     tasks::{self, TASKS, with_task},
 };
 
-pub fn run(command: RecipeCommand) -> Outcome {
+pub fn run(command: RecipeCommand, global: &Global) -> Outcome {
     match command {
         RecipeCommand::Ls => {
-            for (name, text) in tasks::shipped() {
-                let first = text.lines().next().unwrap_or_default().trim_start_matches("# ");
-                say!("{name:14} {first}");
-            }
+            let all: Vec<(&str, &str)> = tasks::shipped()
+                .map(|(name, text)| (name, text.lines().next().unwrap_or_default()))
+                .map(|(name, first)| (name, first.trim_start_matches("# ")))
+                .collect();
+            let list = all.iter().map(|(name, about)| json!({"name": name, "about": about}));
+            let lines: Vec<String> =
+                all.iter().map(|(name, about)| format!("{name:14} {about}")).collect();
+            print(global, &Value::Array(list.collect()), &lines.join("\n"));
         }
-        RecipeCommand::Show { name } => say!("{}", shipped(&name)?.trim_end()),
+        RecipeCommand::Show { name } => {
+            let text = shipped(&name)?;
+            print(global, &json!({"name": name, "toml": text}), text);
+        }
         RecipeCommand::Cp { name, file } => {
             let text = shipped(&name)?;
             if file.exists() {
@@ -32,13 +39,14 @@ pub fn run(command: RecipeCommand) -> Outcome {
                 return Err(Failure::text(USAGE, message));
             }
             std::fs::write(&file, text)?;
-            say!("{}", file.display());
+            print(global, &json!({"name": name, "file": file}), &file.display().to_string());
         }
-        RecipeCommand::Check { file } => {
-            let opened = Opened::file(&file)?;
+        RecipeCommand::Check { recipe } => {
+            let opened = Opened::named(&recipe)?;
             with_task!(opened.task()?, R => {
-                let recipe: R = opened.parse(&[])?;
-                say!("{}: sound; task {}, name {}", file.display(), R::TASK, recipe.name());
+                let name = opened.parse::<R>(&[])?.name().to_string();
+                let text = format!("{recipe}: sound; task {}, name {name}", R::TASK);
+                print(global, &json!({"recipe": recipe, "task": R::TASK, "name": name}), &text);
             })
         }
         RecipeCommand::Schema => {

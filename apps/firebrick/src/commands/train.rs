@@ -7,7 +7,7 @@ use std::{
         Arc, LazyLock, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{Outcome, recipe::Opened};
 use crate::{
     cli::{Each, Global, TrainArgs},
-    failure::{Failure, INTERRUPTED, one_line},
+    failure::{Failure, INTERRUPTED, USAGE, one_line},
     places,
     progress::{Progress, Style},
     tasks::with_task,
@@ -32,6 +32,9 @@ use crate::{
 };
 
 pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
+    if args.track.is_some() {
+        global.online("--track")?;
+    }
     let opened = Opened::named(&args.recipe)?;
     let job = Job {
         opened: &opened,
@@ -55,6 +58,8 @@ fn for_each<R: Recipe>(each: &Each, job: &Job, global: &Global) -> Outcome {
     // All are what the recipe takes, before hours go by.
     for value in &each.values {
         job.opened.parse::<R>(&overrides(value))?;
+        job::check_name(&format!("{base}-{value}"))
+            .map_err(|problem| Failure::text(USAGE, format!("the run of {value} {problem}")))?;
     }
     let mut runs = BTreeMap::new();
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -137,6 +142,9 @@ pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Train
     Ok((dir, trained))
 }
 
+/// A preparation that takes so long is told of.
+const LONG: Duration = Duration::from_secs(5);
+
 /// `None` in a process that another one writes for.
 fn train_in<R: Recipe>(
     world: &mut World,
@@ -157,7 +165,12 @@ fn train_in<R: Recipe>(
     progress.line(&format!("run folder {}", dir.display()));
 
     let device = global.device.open()?;
+    progress.line("prepares the data, and what is learned before the first step");
+    let begun = Instant::now();
     let prepared = recipe.prepare(&places::of_recipe(&job.opened.base))?;
+    if begun.elapsed() >= LONG {
+        progress.line(&format!("that took {:.0} s", begun.elapsed().as_secs_f64()));
+    }
     prepared.remarks().iter().for_each(|remark| progress.line(remark));
     if !recipe.method().precision().is_here() {
         progress.line("train.bf16: this CPU has no AVX-512 BF16, so that products stay in f32");

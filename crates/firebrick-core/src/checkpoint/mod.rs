@@ -17,6 +17,7 @@ pub mod quantise;
 pub mod rounded;
 pub mod sparse;
 pub mod tensors;
+pub mod tokenizer;
 pub mod torch;
 mod window;
 pub mod write;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// A call shorter than this is repeated inside one measurement, and the mean is kept.
 pub const SHORT: f64 = 0.2;
 
-/// Threads to compute with: `$BENCH_THREADS`.
+/// Threads to compute with unless `--threads` says otherwise: `$BENCH_THREADS`.
 pub fn threads() -> usize {
     number("BENCH_THREADS", 2)
 }
@@ -141,7 +141,7 @@ impl<'a> Report<'a> {
             "median": median(&values),
             "min": values.iter().copied().fold(f64::INFINITY, f64::min),
             "max": values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            "repeats": values.len(), "threads": threads(),
+            "repeats": values.len(), "threads": rayon::current_num_threads(),
             "peak_rss_mb": self.peak.or_else(|| peak_mb("self")),
             "versions": {"firebrick": env!("CARGO_PKG_VERSION"), "burn": "0.22.1"},
             "foreign_cpu": timing.foreign_cpu,

@@ -32,6 +32,9 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 
 pub fn run(args: AssistantArgs, global: &Global) -> Outcome {
+    if args.home.is_some() {
+        global.online("a home over MQTT")?;
+    }
     let home = args.home.as_deref().map(Home::open).transpose()?;
     let device = global.device.open()?;
     let open = |name: &str| -> Result<TextTagger, Failure> {

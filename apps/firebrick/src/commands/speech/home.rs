@@ -30,6 +30,7 @@ use crate::{
 };
 
 pub fn run(args: HomeArgs, global: &Global) -> Outcome {
+    global.online("a home over MQTT")?;
     let home = Home::open(&args.home)?;
     let mut commander = Commander::new(&home, Duration::from_secs_f64(args.patience));
     match args.command {
