@@ -451,7 +451,8 @@ fn a_sentiment_is_explained_or_neutral() {
     assert_eq!(sure("1")[0]["sentiment"], "neutral");
     assert_eq!(sure("1")[0]["label"], "1", "the label stays what the model says");
 
-    fs::write(home.join("in.csv"), format!("text\n\"{text}\"\na mess\n")).unwrap();
+    fs::write(home.join("in.csv"), format!("text\n\"{text}\"\n\"a dull , lifeless mess\"\n"))
+        .unwrap();
     let list = json(&run(home, &["nlp", "sentiment", "--json", "--input", "in.csv"]));
     assert_eq!(
         (&list[0]["sentiment"], &list[1]["sentiment"]),
