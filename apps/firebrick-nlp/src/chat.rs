@@ -42,6 +42,17 @@ impl Message {
     }
 }
 
+/// Takes the oldest question and its answer out of a history that ends with a question; what the system said stays. Whether
+/// there was one before the last.
+pub fn forget_oldest(history: &mut Vec<Message>) -> bool {
+    let first = usize::from(history.first().is_some_and(|message| message.role == "system"));
+    let older = history.len() > first + 2;
+    if older {
+        history.drain(first..first + 2);
+    }
+    older
+}
+
 /// A template that has been parsed, with the special tokens that it may name.
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -184,6 +195,19 @@ mod tests {
         );
         let tokens = template("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}").unwrap();
         assert_eq!(tokens.render(&messages, false).unwrap(), "<s> Hi! </s>");
+    }
+
+    #[test]
+    fn what_the_system_said_and_the_question_stay() {
+        let say = |(role, content): &(&str, &str)| Message::new(role, content);
+        let said = [("system", "s"), ("user", "1"), ("assistant", "2"), ("user", "3")];
+        let mut history: Vec<Message> = said.iter().map(say).collect();
+        assert!(forget_oldest(&mut history));
+        assert_eq!(history, [say(&said[0]), say(&said[3])]);
+        assert!(!forget_oldest(&mut history));
+        let mut history: Vec<Message> = said[1..].iter().map(say).collect();
+        assert!(forget_oldest(&mut history) && !forget_oldest(&mut history));
+        assert_eq!(history, [say(&said[3])]);
     }
 
     #[track_caller]

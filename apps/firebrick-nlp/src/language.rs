@@ -1,4 +1,6 @@
-//! Which language a text is in, as far as its script tells.
+//! Which language a text is in, as far as its script tells, and Chinese in simplified characters.
+
+use ferrous_opencc::{OpenCC, config::BuiltinConfig};
 
 /// Whether more than half of the first 200 texts have Chinese characters.
 ///
@@ -20,4 +22,10 @@ pub fn mostly_chinese<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
 /// Whether a text has Chinese characters.
 pub fn is_chinese(text: &str) -> bool {
     text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c))
+}
+
+/// OpenCC from traditional Chinese characters to simplified ones.
+pub fn simplifier() -> anyhow::Result<OpenCC> {
+    OpenCC::from_config(BuiltinConfig::T2s)
+        .map_err(|e| anyhow::anyhow!("opening OpenCC's dictionaries: {e}"))
 }

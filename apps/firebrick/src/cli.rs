@@ -284,6 +284,9 @@ pub struct PredictArgs {
     /// JSON lines go there instead of stdout
     #[arg(long, value_name = "FILE.jsonl")]
     pub output: Option<PathBuf>,
+    /// Label texts `neutral` where the model is less sure than this probability
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub neutral_below: Option<f32>,
     #[command(flatten)]
     pub columns: ColumnArgs,
     /// Rows per batch
@@ -638,6 +641,11 @@ pub struct KeywordArgs {
 pub struct SentimentArgs {
     /// Texts; without any, one a line from stdin
     pub texts: Vec<String>,
+    /// Texts from a file instead: .txt, .jsonl, .csv, .tsv
+    #[arg(long, value_name = "PATH", conflicts_with = "texts")]
+    pub input: Option<PathBuf>,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
     /// Model folder, run folder or shipped model, instead of one chosen by language
     #[arg(long)]
     pub model: Option<String>,
@@ -693,7 +701,7 @@ pub struct TranslateArgs {
     #[arg(long, value_name = "PATH", conflicts_with = "texts")]
     pub input: Option<PathBuf>,
     /// The translation goes there instead of stdout
-    #[arg(long, value_name = "PATH", requires = "input")]
+    #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Glossary: a term, a tab and its translation a line
     #[arg(long, value_name = "FILE.tsv")]
@@ -701,6 +709,9 @@ pub struct TranslateArgs {
     /// Open hypotheses, in place of the model's own number; 1 is greedy
     #[arg(long, value_name = "N")]
     pub num_beams: Option<usize>,
+    /// A hypothesis' score is divided by its length to this power, in place of the model's own: above 0 long ones win
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub length_penalty: Option<f32>,
     /// Sentences per batch, of which every thread computes one
     #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     pub batch_size: usize,

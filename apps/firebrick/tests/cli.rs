@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -426,6 +427,21 @@ fn shipped_models_answer_in_both_languages() {
     let said: Vec<&str> = (0..4).map(|i| answers[i]["sentiment"].as_str().unwrap()).collect();
     assert_eq!(said, ["positive", "negative", "positive", "negative"]);
     assert_eq!((&answers[0]["language"], &answers[2]["language"]), (&"zh".into(), &"en".into()));
+}
+
+#[test]
+fn a_line_of_stdin_that_is_no_text_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    for args in [&["nlp", "sentiment"][..], &["nlp", "translate", "--model", "multi30k-en-de"]] {
+        let mut command = firebrick(home.path());
+        command.args(args).stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"A dog runs.\n\xff\xfe\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let shown = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{args:?}: {shown}");
+        assert!(shown.contains("stdin: line 2 is not UTF-8"), "{args:?}: {shown}");
+    }
 }
 
 /// Every family against `transformers`, both ways, on checkpoints drawn from a seed.

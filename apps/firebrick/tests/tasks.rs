@@ -14,6 +14,17 @@ fn run(home: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What a command says that ends in `code`.
+#[track_caller]
+fn fails(home: &Path, args: &[&str], code: i32) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache")).args(args);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    stderr
+}
+
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
@@ -54,9 +65,24 @@ fn translation() {
     run(home, &["nlp", "translate", "--model", "mine", "--input", "in.txt", "--output", "out.txt"]);
     let translated = fs::read_to_string(home.join("out.txt")).unwrap();
     assert_eq!(translated.lines().count(), 3);
+    run(home, &["nlp", "translate", "--model", "mine", "the number 1", "--output", "one.txt"]);
+    let one = fs::read_to_string(home.join("one.txt")).unwrap();
+    assert_eq!(one.lines().next(), translated.lines().next());
+    let list =
+        json(&run(home, &["nlp", "translate", "--model", "mine", "--input", "in.txt", "--json"]));
+    assert_eq!((list.as_array().unwrap().len(), &list[1]["text"]), (3, &"".into()));
+    // What cannot be read to its end leaves nothing behind.
+    fs::write(home.join("bad.txt"), b"the number 1\n\xff\n").unwrap();
+    let bad = ["nlp", "translate", "--model", "mine", "--input", "bad.txt", "--output", "bad.out"];
+    assert!(fails(home, &bad, 5).contains("bad.txt: line 2 is not UTF-8"));
+    assert!(!home.join("bad.out").exists() && !home.join("bad.out.partial").exists());
     assert!(!home.join("out.txt.partial").exists());
+    assert!(fails(home, &["nlp", "translate", "--model", "sst2", "x"], 5).contains("config.json"));
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.tsv"]));
     assert!(scores["metrics"]["bleu"].is_number() && scores["rows"] == 60, "{scores}");
+    let shown = run(home, &["eval", "mine", "--data", "valid.tsv"]);
+    assert!(shown.contains("bleu signature nrefs:1|case:mixed"), "{shown}");
+    assert!(fails(home, &["eval", "mine", "--split", "foo"], 2).contains("no part `foo`"));
 
     // It goes on by adapters alone, which translate with it as their base.
     fs::rename(home.join("runs/mine"), home.join("runs/base")).unwrap();
@@ -131,6 +157,16 @@ fn language_modelling() {
         let written =
             run(home, &["nlp", "generate", "--model", "mine", "line", "--max-new-tokens", "5"]);
         assert!(!written.trim().is_empty());
+        // A text of one's own in place of the recipe's, and prompts of a file.
+        fs::write(home.join("other.txt"), "line 7 of a song\n".repeat(20)).unwrap();
+        let other = json(&run(home, &["eval", "mine", "--data", "other.txt", "--json"]));
+        assert_eq!((&other["data"], &other["rows"]), (&"other.txt".into(), &340.into()));
+        fs::write(home.join("prompts.txt"), "line\n\na poem\n").unwrap();
+        let failed = fails(home, &["predict", "mine", "--input", "prompts.txt"], 5);
+        assert!(failed.contains("1 of 3 rows"), "{failed}");
+        fs::write(home.join("prompts.txt"), "line\na poem\n").unwrap();
+        let lines = run(home, &["predict", "mine", "--input", "prompts.txt"]);
+        assert!(lines.lines().all(|line| json(line)["text"].is_string()), "{lines}");
         if family == "lstm" {
             run(home, &["runs", "rm", "mine"]);
         } else {
@@ -425,6 +461,17 @@ fn a_sentiment_is_explained_or_neutral() {
     assert_eq!(sure("0.5")[0]["sentiment"], "positive");
     assert_eq!(sure("1")[0]["sentiment"], "neutral");
     assert_eq!(sure("1")[0]["label"], "1", "the label stays what the model says");
+
+    fs::write(home.join("in.csv"), format!("text\n\"{text}\"\n\"a dull , lifeless mess\"\n"))
+        .unwrap();
+    let list = json(&run(home, &["nlp", "sentiment", "--json", "--input", "in.csv"]));
+    assert_eq!(
+        (&list[0]["sentiment"], &list[1]["sentiment"]),
+        (&"positive".into(), &"negative".into())
+    );
+    let args = ["predict", "sst2", "--input", "in.csv", "--neutral-below", "1"];
+    let lines = run(home, &args);
+    assert!(lines.lines().all(|line| json(line)["label"] == "neutral"), "{lines}");
 }
 
 #[test]
@@ -696,4 +743,12 @@ fn a_translation_keeps_its_numbers() {
         let said = run(home.path(), &["nlp", "translate", "--model", "tatoeba-zh-en", text]);
         assert!(said.contains(number), "{text}: {said}");
     }
+}
+
+/// The shipped models' own settings leave room for what they write.
+#[test]
+fn shipped_language_models_write() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["nlp", "generate", "--model", "shakespeare", "--sample", "ROMEO:"];
+    assert!(run(home.path(), &args).len() > 60);
 }

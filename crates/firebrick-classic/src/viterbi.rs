@@ -1,8 +1,10 @@
 //! The best sequence of labels under scores of labels and of their neighbourhoods (Viterbi 1967).
 
+use serde::{Deserialize, Serialize};
+
 /// Scores of neighbouring labels, added to those of the labels; logarithms of probabilities, or any other.
 /// Negative infinity forbids.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Transitions {
     /// `[K]`: of the first label.
     pub start: Vec<f64>,
@@ -48,6 +50,49 @@ impl Transitions {
             }
         }
         allowed
+    }
+
+    /// What sequences of labels below `labels` say of neighbours: the logarithm of how much more often one label stands behind
+    /// another than it stands anywhere, as the scores of labels know how often that is. Everything is counted once more than it
+    /// was seen, so that nothing is forbidden.
+    ///
+    /// ```
+    /// use firebrick_classic::viterbi::Transitions;
+    ///
+    /// let seen = Transitions::counted(&[vec![0, 1, 0, 1, 0, 1]], 2);
+    /// let [same, other] = [seen.between[0], seen.between[1]];
+    /// assert!(((same - other).exp() - 1.0 / 4.0).abs() < 1e-12); // 0 behind 0 never, 1 behind 0 thrice, and each once more
+    /// assert!(seen.start[0] > 0.0 && seen.end[1] > 0.0);
+    /// ```
+    pub fn counted(sequences: &[Vec<usize>], labels: usize) -> Self {
+        let k = labels;
+        let ones = |n: usize| vec![1.0_f64; n];
+        let (mut start, mut between, mut end, mut anywhere) =
+            (ones(k), ones(k * k), ones(k), ones(k));
+        for sequence in sequences {
+            let (Some(first), Some(last)) = (sequence.first(), sequence.last()) else { continue };
+            start[*first] += 1.0;
+            end[*last] += 1.0;
+            sequence.iter().for_each(|label| anywhere[*label] += 1.0);
+            sequence.windows(2).for_each(|pair| between[pair[0] * k + pair[1]] += 1.0);
+        }
+        let all: f64 = anywhere.iter().sum();
+        let more_often = |counts: &[f64]| -> Vec<f64> {
+            let sum: f64 = counts.iter().sum();
+            counts.iter().zip(&anywhere).map(|(n, m)| (n / sum * all / m).ln()).collect()
+        };
+        let between = between.chunks(k.max(1)).flat_map(more_often).collect();
+        Self { start: more_often(&start), between, end: more_often(&end) }
+    }
+
+    /// These scores and `weight` times others, which are finite and of as many labels.
+    pub fn plus(&self, weight: f64, other: &Self) -> Self {
+        let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + weight * b).collect();
+        Self {
+            start: sum(&self.start, &other.start),
+            between: sum(&self.between, &other.between),
+            end: sum(&self.end, &other.end),
+        }
     }
 
     /// `K`

@@ -35,6 +35,7 @@ const COMPANIONS: &[&str] = &[
     "chat_template.json",
     "generation_config.json",
     "features.json",
+    "transitions.json",
     "lexicon.txt",
     "lm.arpa",
     "decode.json",

@@ -27,6 +27,9 @@ pub struct Origin {
     pub box_threshold: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copies: Option<Copies>,
+    /// Whether a translator has seen Chinese in simplified characters only, so that what it is asked is turned into them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub simplify: bool,
     pub recipe: String,
     pub recipe_sha256: String,
     pub data_sha256: String,
@@ -74,6 +77,7 @@ impl Origin {
             threshold: None,
             box_threshold: None,
             copies: None,
+            simplify: false,
             recipe: recipe.into(),
             recipe_sha256: run.recipe_sha256.clone(),
             data_sha256: run.data_sha256.clone(),

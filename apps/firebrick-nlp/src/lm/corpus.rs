@@ -145,6 +145,19 @@ pub fn words([train, valid, test]: [&str; 3]) -> anyhow::Result<Corpus> {
     Ok(Corpus { tokenizer, vocab_size, train, valid, test })
 }
 
+/// One text as one stream, by the tokens of a model, which may know the end of a line as a word.
+pub fn whole(text: &str, tokenizer: &TextTokenizer) -> Stream {
+    let ended = tokenizer.token_id(END).is_some();
+    let line = |line: &str| match line.strip_suffix('\n') {
+        Some(line) if ended => tokenizer.encode_with(&format!("{line} {END}"), usize::MAX, false),
+        _ => tokenizer.encode_with(line, usize::MAX, false),
+    };
+    Stream {
+        ids: text.split_inclusive('\n').flat_map(line).collect(),
+        characters: text.chars().count(),
+    }
+}
+
 /// One text by the pieces of byte-level BPE, whose merges are learned on the training part; split as [`characters`].
 pub fn pieces(text: &str, vocab_size: usize) -> anyhow::Result<Corpus> {
     let lines = text.split_inclusive('\n').collect();
@@ -262,6 +275,20 @@ mod tests {
         assert_eq!(corpus.test.ids, [2, 1, 1]);
         assert_eq!(corpus.tokenizer.encode("the cat <eos>", usize::MAX), [5, 2, 1]);
         assert_eq!(corpus.tokenizer.decode(&[5, 2, 1]), "the cat <eos>");
+    }
+
+    /// A file by itself is read as the parts of a set are.
+    #[test]
+    fn a_whole_text_is_one_stream() {
+        let text = "the cat sat\nthe dog\n";
+        let made = words([text, "the cat\n", "sat\n"]).unwrap();
+        assert_eq!(whole(text, &made.tokenizer), made.train);
+        let text = "abc\nbca\n".repeat(40);
+        let made = characters(&text).unwrap();
+        let parts = [&made.train, &made.valid, &made.test];
+        let stream = whole(&text, &made.tokenizer);
+        assert_eq!(stream.ids.len(), parts.iter().map(|part| part.ids.len()).sum::<usize>());
+        assert_eq!(made.tokenizer.decode(&stream.ids), text);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What a stream costs a model: nats, bits, perplexity.
 
 use burn::{module::Module, prelude::*, tensor::TensorData};
-use firebrick_core::layers::{loss::cross_entropy, rnn::State};
-use firebrick_train::fit::Metrics;
+use firebrick_core::{
+    checkpoint::{LoadError, Source},
+    layers::{loss::cross_entropy, rnn::State},
+};
+use firebrick_train::{fit::Metrics, origin::Origin};
 
 use super::{causal::LanguageModel, corpus::Stream};
 
@@ -18,6 +21,18 @@ pub struct EvalSettings {
     /// Windows read together. A recurrent model reads so many pieces of the stream beside each other, each from a
     /// window before its first token on.
     pub batch_size: usize,
+}
+
+/// Tokens that a model folder's model reads at a time: as its recipe had it, else as many as it has positions, up to 1,024.
+pub fn window(source: &Source) -> Result<usize, LoadError> {
+    const MOST: u64 = 1024;
+    if let Some(window) = Origin::read(source).and_then(|origin| origin.max_len) {
+        return Ok(window);
+    }
+    let config = source.config()?;
+    let positions = ["n_positions", "max_position_embeddings"].map(|key| config[key].as_u64());
+    let positions = positions.into_iter().flatten().next();
+    Ok(positions.unwrap_or(MOST).min(MOST) as usize)
 }
 
 /// Nats that a stream costs, and what they are divided by.

@@ -31,6 +31,7 @@ use firebrick_train::{
     recipe::RecipeError,
     report::Report,
 };
+use serde_json::json;
 
 use super::{
     causal::{CausalLm, LanguageModel, WindowSettings, Windows},
@@ -367,8 +368,12 @@ fn save(
     fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     model.save(&dir.join("model.safetensors"), SaveType::F32)?;
     tokenizer.save(dir, longest)?;
-    let generation =
-        serde_json::json!({"do_sample": true, "temperature": 0.8, "max_new_tokens": 200});
+    // A Transformer has as many positions, for the prompt and what it writes together.
+    let (length, tokens) = match config["n_positions"].as_u64() {
+        Some(positions) => ("max_length", positions),
+        None => ("max_new_tokens", 200),
+    };
+    let generation = json!({"do_sample": true, "temperature": 0.8, length: tokens});
     for (file, value) in [("config.json", config), ("generation_config.json", generation)] {
         let path = dir.join(file);
         write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())

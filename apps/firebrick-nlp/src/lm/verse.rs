@@ -1,8 +1,9 @@
 //! Chinese verse: poems as lines of text that say their form, and whether a poem keeps it.
 
 use anyhow::Context;
-use ferrous_opencc::{OpenCC, config::BuiltinConfig};
 use serde::Deserialize;
+
+use crate::language::simplifier;
 
 /// A regular form: so many lines of so many characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +69,7 @@ fn plain(title: &str) -> String {
 
 /// Poems of JSON lines as text, one a line: form, title, poem, in simplified characters.
 pub fn read(json_lines: &str) -> anyhow::Result<String> {
-    let converter = OpenCC::from_config(BuiltinConfig::T2s)
-        .map_err(|e| anyhow::anyhow!("opening OpenCC's dictionaries: {e}"))?;
+    let converter = simplifier()?;
     let mut text = String::new();
     for (number, line) in json_lines.lines().enumerate() {
         let poem: Poem =

@@ -104,6 +104,9 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
     Ok(Corpus { train, valid, test, tags, labels, sha256, repeated, leaking })
 }
 
+/// Ids of the sets that [`load`] knows: those of intents lie in one archive.
+pub const SETS: &[&str] = &["ud-english-ewt", "snips", "atis", "hwu64", "smp2019-zh"];
+
 type Parts = (Vec<Sentence>, Vec<Sentence>, Option<Vec<Sentence>>);
 
 fn known(id: &str, places: &Places) -> anyhow::Result<Parts> {
@@ -129,7 +132,8 @@ fn known(id: &str, places: &Places) -> anyhow::Result<Parts> {
             Ok((part("train")?, part("valid")?, None))
         }
         _ => bail!(DataError::WrongSet(format!(
-            "`{id}` is not a tagging data set: ud-english-ewt, snips, atis, hwu64 or smp2019-zh"
+            "`{id}` is not a tagging data set: {}",
+            SETS.join(", ")
         ))),
     }
 }

@@ -33,6 +33,9 @@ use super::{
 /// Longest `features.json`.
 const FEATURES_LIMIT: u64 = 64 << 20;
 
+/// Longest `transitions.json`.
+const TRANSITIONS_LIMIT: u64 = 64 << 20;
+
 /// Longest `hmm.json`.
 const HMM_LIMIT: u64 = 64 << 20;
 
@@ -55,6 +58,10 @@ pub struct TextTagger {
     pub model: Model,
     pub tags: Vec<String>,
     pub labels: Vec<String>,
+    /// What the training sentences say of tags beside each other, weighted; `None` where that helps nothing.
+    neighbours: Option<Transitions>,
+    /// The rules of the BIO scheme and that: what Viterbi adds to the scores of tags.
+    transitions: Transitions,
 }
 
 /// What a tagger says of a sentence.
@@ -155,13 +162,41 @@ impl TextTagger {
             let problem = "`tags` and `labels` are not as many as the model has scores";
             return Err(bad(&source.path("config.json"), problem.into()));
         }
-        Ok(Self { model: Model::Recurrent { config, model, features }, tags, labels })
+        let path = source.path("transitions.json");
+        let neighbours = match source.optional("transitions.json", TRANSITIONS_LIMIT)? {
+            None => None,
+            Some(bytes) => {
+                let found: Transitions =
+                    serde_json::from_slice(&bytes).map_err(|e| bad(&path, e.to_string()))?;
+                let k = tags.len();
+                if (found.start.len(), found.between.len(), found.end.len()) != (k, k * k, k) {
+                    return Err(bad(&path, format!("its scores are not those of {k} tags")));
+                }
+                Some(found)
+            }
+        };
+        Ok(Self::new(Model::Recurrent { config, model, features }, tags, labels, neighbours))
+    }
+
+    /// A tagger in memory.
+    pub fn new(
+        model: Model,
+        tags: Vec<String>,
+        labels: Vec<String>,
+        neighbours: Option<Transitions>,
+    ) -> Self {
+        let bio = Transitions::bio(&tags);
+        let transitions = match &neighbours {
+            None => bio,
+            Some(neighbours) => bio.plus(1.0, neighbours),
+        };
+        Self { model, tags, labels, neighbours, transitions }
     }
 
     /// A hidden Markov model in memory.
     pub fn hidden(tagger: hmm::tagger::Tagger) -> Self {
         let tags = tagger.tags().to_vec();
-        Self { model: Model::Hidden(tagger), tags, labels: vec![] }
+        Self::new(Model::Hidden(tagger), tags, vec![], None)
     }
 
     /// Answers in the order of the sentences, each a list of words.
@@ -199,7 +234,7 @@ impl TextTagger {
         let tags = match self.tags.len() {
             0 => vec![],
             _ => {
-                let best = viterbi(&logits.tags, &Transitions::bio(&self.tags));
+                let best = viterbi(&logits.tags, &self.transitions);
                 let (best, _) = best.unwrap_or_default();
                 best.into_iter().map(|place| self.tags[place].clone()).collect()
             }
@@ -249,6 +284,11 @@ impl TextTagger {
         for (file, text) in [("config.json", serde_json::to_string_pretty(&config)?), other] {
             let path = dir.join(file);
             write_atomically(&path, text.as_bytes())
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        if let Some(neighbours) = &self.neighbours {
+            let path = dir.join("transitions.json");
+            write_atomically(&path, &serde_json::to_vec(neighbours)?)
                 .with_context(|| format!("writing {}", path.display()))?;
         }
         origin.save(dir, "token-classification", about)

@@ -45,12 +45,14 @@ pub fn replaced(text: &str, spans: impl IntoIterator<Item = (usize, Range<usize>
 pub struct Masked {
     pub text: String,
     values: Vec<String>,
+    /// What there was no placeholder left for: it is translated like any word.
+    beyond: Vec<String>,
 }
 
 impl Masked {
     /// A sentence without placeholders.
     pub fn plain(text: &str) -> Self {
-        Self { text: text.into(), values: vec![] }
+        Self { text: text.into(), values: vec![], beyond: vec![] }
     }
 
     /// The same values in another text.
@@ -61,6 +63,11 @@ impl Masked {
     /// What its placeholders stand for, in their order.
     pub fn values(&self) -> &[String] {
         &self.values
+    }
+
+    /// What a translation is to hold, with a placeholder or without.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        self.values.iter().chain(&self.beyond)
     }
 
     /// Whether a translation has all of its placeholders.
@@ -103,6 +110,11 @@ impl Terms {
         }
         entries.sort_by_key(|(from, _)| std::cmp::Reverse(from.len()));
         Ok(Self { entries })
+    }
+
+    /// The same translations of terms that are written otherwise.
+    pub fn map(self, term: impl Fn(&str) -> String) -> Self {
+        Self { entries: self.entries.into_iter().map(|(from, to)| (term(&from), to)).collect() }
     }
 
     /// Where terms stand as whole words, in any case; the longest wins.
@@ -159,10 +171,11 @@ pub fn mask(text: &str, tokenizer: &TextTokenizer, terms: &Terms, names: bool) -
         }
     }
     // Terms first, then the rest as they were found.
-    found.truncate(SLOTS);
+    let beyond = found.split_off(found.len().min(SLOTS));
+    let beyond = beyond.into_iter().map(|(_, value)| value).collect();
     found.sort_by_key(|(span, _)| span.start);
     let (spans, values): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-    Masked { text: replaced(text, spans.into_iter().enumerate()), values }
+    Masked { text: replaced(text, spans.into_iter().enumerate()), values, beyond }
 }
 
 /// Numbers with their marks, and addresses.
@@ -241,6 +254,14 @@ mod tests {
         let answer = masked.restore("\u{3} sagt, ein Mann hat 2 Hunde und \u{1} Katzen \u{2}.");
         assert_eq!(answer, "Kowalski sagt, ein Mann hat 2 Hunde und 31 Katzen im Park.");
         assert!(masked.is_whole("\u{3} sagt \u{1} \u{2}") && !masked.is_whole("\u{3} sagt \u{1}"));
+    }
+
+    #[test]
+    fn what_no_placeholder_is_left_for_is_known() {
+        let text = "11, 22, 33, 44, 55 and 66";
+        let masked = mask(text, &tokenizer(), &Terms::default(), true);
+        assert_eq!(masked.text, "\u{1}, \u{2}, \u{3}, \u{4}, 55 and 66");
+        assert_eq!(masked.all().collect::<Vec<_>>(), ["11", "22", "33", "44", "55", "66"]);
     }
 
     #[test]

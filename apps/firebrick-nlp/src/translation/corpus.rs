@@ -3,7 +3,6 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use ferrous_opencc::{OpenCC, config::BuiltinConfig};
 use firebrick_data::{
     clean::{CleanRules, clean},
     error::DataError,
@@ -14,8 +13,10 @@ use firebrick_data::{
     table::{Columns, ReadOptions, Row, Table, read},
 };
 use firebrick_train::job::Places;
+use serde_json::json;
 
 use super::recipe::DataRecipe;
+use crate::language::simplifier;
 
 /// A sentence in two languages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +36,29 @@ pub struct Corpus {
     pub sha256: String,
     /// Pairs that were dropped, by part.
     pub ledgers: Vec<(String, Ledger)>,
+    /// What was rewritten before anything was dropped.
+    pub changed: Vec<Changed>,
     /// Rows that could not be read, by part.
     pub unreadable: Vec<(String, usize)>,
     /// Training pairs that were dropped because another part has their like.
     pub leaking: usize,
+}
+
+/// What was changed in the rows of a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    pub part: &'static str,
+    /// How many.
+    pub rows: usize,
+    pub detail: &'static str,
+}
+
+impl Changed {
+    /// A line of the ledger.
+    pub fn json_line(&self) -> String {
+        let Self { part, rows, detail } = self;
+        format!("{}\n", json!({"part": part, "changed": rows, "detail": detail}))
+    }
 }
 
 /// Reads, cleans, splits and checks what `[data]` names.
@@ -47,14 +67,14 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         Some(id) => known(data, id, &(places.data)(id)?)?,
         None => own(data, places.base)?,
     };
+    let mut changed = vec![];
+    if data.dataset.as_deref() == Some("tatoeba-cmn-eng") {
+        changed.extend(rewrite(&mut parts, "quotation marks of CSV undone", unquoted));
+    }
     if data.simplify {
-        let converter = OpenCC::from_config(BuiltinConfig::T2s)
-            .map_err(|e| anyhow::anyhow!("opening OpenCC's dictionaries: {e}"))?;
-        let pairs = parts.iter_mut().flat_map(|(_, table)| &mut table.rows);
-        for row in pairs {
-            row.text = converter.convert(&row.text);
-            row.label = row.label.as_deref().map(|text| converter.convert(text));
-        }
+        let simplifier = simplifier()?;
+        let simplified = |text: &str| simplifier.convert(text);
+        changed.extend(rewrite(&mut parts, "characters simplified by OpenCC", simplified));
     }
     let rules = CleanRules {
         contradiction: false, // a sentence may have several translations
@@ -109,9 +129,44 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         test: test.map(pairs),
         sha256,
         ledgers,
+        changed,
         unreadable,
         leaking,
     })
+}
+
+/// Rewrites both sides of all pairs; says in how many rows of each part that changed something.
+fn rewrite(
+    parts: &mut [(&'static str, Table)],
+    detail: &'static str,
+    rewritten: impl Fn(&str) -> String,
+) -> Vec<Changed> {
+    let mut changed = vec![];
+    for &mut (part, ref mut table) in parts {
+        let mut rows = 0;
+        for row in &mut table.rows {
+            let new = Row {
+                row: row.row,
+                text: rewritten(&row.text),
+                label: row.label.as_deref().map(&rewritten),
+            };
+            rows += usize::from(new != *row);
+            *row = new;
+        }
+        if rows > 0 {
+            changed.push(Changed { part, rows, detail });
+        }
+    }
+    changed
+}
+
+/// A field that was quoted for CSV, although its file is tabbed, as it was before.
+fn unquoted(field: &str) -> String {
+    let inside = field.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match inside.filter(|inside| inside.contains("\"\"")) {
+        Some(inside) => inside.replace("\"\"", "\""),
+        None => field.to_string(),
+    }
 }
 
 fn pairs(rows: Vec<Row>) -> Vec<Pair> {
@@ -183,4 +238,43 @@ fn parallel(source: &Path, target: &Path) -> anyhow::Result<Table> {
     };
     let rows = sources.lines().zip(targets.lines()).enumerate().map(row).collect();
     Ok(Table { rows, bad: vec![] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_of_csv_are_undone() {
+        for (field, expected) in [
+            ("\"Music? \"\"Yes.\"\"\"", "Music? \"Yes.\""),
+            ("\"Say \"\"I\"\" in French?\"", "Say \"I\" in French?"),
+            ("\"Hello!\"", "\"Hello!\""),
+            ("He said \"no.\"", "He said \"no.\""),
+            ("\"", "\""),
+        ] {
+            assert_eq!(unquoted(field), expected);
+        }
+    }
+
+    /// Both sides, with a line of the ledger for each part that changed.
+    #[test]
+    fn rewritten_rows_are_counted() {
+        let row = |row, text: &str, label: &str| Row {
+            row,
+            text: text.into(),
+            label: Some(label.into()),
+        };
+        let rows = vec![row(0, "我們", "we"), row(1, "我", "I"), row(2, "book", "書")];
+        let plain = vec![row(0, "我", "I")];
+        let table = |rows| Table { rows, bad: vec![] };
+        let mut parts = [("train", table(rows)), ("test", table(plain.clone()))];
+        let simplifier = simplifier().unwrap();
+        let changed = rewrite(&mut parts, "simplified", |text| simplifier.convert(text));
+        let lines: String = changed.iter().map(Changed::json_line).collect();
+        assert_eq!(lines, "{\"changed\":2,\"detail\":\"simplified\",\"part\":\"train\"}\n");
+        let expected = [row(0, "我们", "we"), row(1, "我", "I"), row(2, "book", "书")];
+        assert_eq!(parts[0].1.rows, expected);
+        assert_eq!(parts[1].1.rows, plain);
+    }
 }

@@ -72,13 +72,11 @@ fn unfinished(text: &str) -> bool {
 pub fn shorten<'a>(sentence: &'a str, fits: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
     let mut pieces = vec![];
     let mut rest = sentence;
-    while !fits(rest) {
-        // The longest beginning that fits, by bisection over characters.
-        let ends: Vec<usize> = rest.char_indices().map(|(at, _)| at).skip(1).collect();
-        let long = ends.partition_point(|end| fits(&rest[..*end]));
-        let Some(limit) = ends.get(long.saturating_sub(1)).copied() else {
-            break; // one character: as short as it gets
-        };
+    loop {
+        let limit = fitting(rest, fits);
+        if limit == rest.len() {
+            break;
+        }
         let head = &rest[..limit];
         let behind = |marks: &[char]| {
             head.rfind(marks).map(|at| at + head[at..].chars().next().map_or(0, char::len_utf8))
@@ -93,8 +91,28 @@ pub fn shorten<'a>(sentence: &'a str, fits: &dyn Fn(&str) -> bool) -> Vec<&'a st
     pieces
 }
 
+/// Where the longest beginning ends that fits: a character at least.
+fn fitting(text: &str, fits: &dyn Fn(&str) -> bool) -> usize {
+    // Twice as far each time: what is cut off a long text costs by its own length, not by that of the rest.
+    let mut reach = 64;
+    let end = loop {
+        let end = text.floor_char_boundary(reach);
+        match fits(&text[..end]) {
+            true if end == text.len() => return end,
+            true => reach *= 2,
+            false => break end,
+        }
+    };
+    // By bisection over characters.
+    let ends: Vec<usize> = text[..end].char_indices().map(|(at, _)| at).skip(1).collect();
+    let long = ends.partition_point(|end| fits(&text[..*end]));
+    ends.get(long.saturating_sub(1)).copied().unwrap_or(end)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -109,6 +127,18 @@ mod tests {
             prop_assert_eq!(&pieces.concat(), &text);
             prop_assert!(pieces.iter().all(|piece| short(piece)));
         }
+    }
+
+    /// Each piece costs by its own length, however much is behind it.
+    #[test]
+    fn a_long_text_is_read_a_few_times() {
+        let (text, read) = ("ab".repeat(50_000), Cell::new(0));
+        let fits = |piece: &str| {
+            read.set(read.get() + piece.len());
+            piece.len() <= 100
+        };
+        assert_eq!(shorten(&text, &fits).len(), 1000);
+        assert!(read.get() < 20 * text.len(), "{} bytes", read.get());
     }
 
     #[test]

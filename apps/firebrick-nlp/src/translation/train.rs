@@ -14,7 +14,7 @@ use firebrick_train::{
 };
 
 use super::{
-    corpus::{self, Corpus, Pair},
+    corpus::{self, Changed, Corpus, Pair},
     formats, lexicon,
     recipe::{METRICS, Recipe},
     report,
@@ -88,6 +88,9 @@ impl job::Prepared for Prepared {
         for (part, count) in report::dropped(corpus) {
             remarks.push(format!("{part}: {count} (data.ledger.jsonl says why)"));
         }
+        for Changed { part, rows, detail } in &corpus.changed {
+            remarks.push(format!("{part}: {detail} in {rows} rows"));
+        }
         if self.too_long > 0 {
             remarks.push(format!("train: {} pairs have too many tokens", self.too_long));
         }
@@ -99,7 +102,9 @@ impl job::Prepared for Prepared {
     }
 
     fn ledger(&self) -> String {
-        self.corpus.ledgers.iter().map(|(part, ledger)| ledger.json_lines(part)).collect()
+        let corpus = &self.corpus;
+        let dropped = corpus.ledgers.iter().map(|(part, ledger)| ledger.json_lines(part));
+        dropped.chain(corpus.changed.iter().map(Changed::json_line)).collect()
     }
 }
 
@@ -206,6 +211,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
         copies,
+        simplify: recipe.data.simplify,
         max_len: Some(recipe.tokenizer.max_len),
         ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };

@@ -1,9 +1,10 @@
 //! A model folder that translates: opened, asked, saved.
 
-use std::{cmp::Reverse, fs, path::Path};
+use std::{borrow::Cow, cmp::Reverse, fs, path::Path};
 
 use anyhow::Context;
 use burn::prelude::*;
+use ferrous_opencc::OpenCC;
 use firebrick_core::{
     arch::bart::{Bart, BartConfig, BartForConditionalGeneration},
     checkpoint::{LoadError, Source, tensors::write_atomically},
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     generate::{Limits, Writer},
-    language::mostly_chinese,
+    language::{is_chinese, mostly_chinese, simplifier},
     tokenizer::TextTokenizer,
 };
 
@@ -36,6 +37,8 @@ pub struct Translator {
     /// Tokens of a sentence at most, special ones included.
     longest: usize,
     copies: Option<Copies>,
+    /// Of a model that has seen simplified characters only.
+    simplifier: Option<OpenCC>,
     terms: Terms,
 }
 
@@ -47,11 +50,15 @@ impl Translator {
             return Err(LoadError::Config { path: source.path("config.json"), problem }.into());
         }
         let longest = source.config()?["max_position_embeddings"].as_u64().unwrap_or(512);
-        let copies = Origin::read(source).and_then(|origin| origin.copies);
-        Ok(Self { writer, longest: longest as usize, copies, terms: Terms::default() })
+        let origin = Origin::read(source);
+        let copies = origin.as_ref().and_then(|origin| origin.copies);
+        let simplify = origin.is_some_and(|origin| origin.simplify);
+        let simplifier = simplify.then(simplifier).transpose()?;
+        let (longest, terms) = (longest as usize, Terms::default());
+        Ok(Self { writer, longest, copies, simplifier, terms })
     }
 
-    /// A model in memory.
+    /// A model in memory, which reads what its recipe has prepared.
     pub fn new(
         config: &BartConfig,
         model: Bart,
@@ -63,7 +70,7 @@ impl Translator {
         let longest = config.max_position_embeddings;
         let model = BartForConditionalGeneration { config: config.clone(), model };
         let writer = Writer::new(Box::new(model), tokenizer, generation, device);
-        Self { writer, longest, copies, terms: Terms::default() }
+        Self { writer, longest, copies, simplifier: None, terms: Terms::default() }
     }
 
     /// How the model's folder says to search.
@@ -77,6 +84,7 @@ impl Translator {
             self.copies.is_some(),
             "this translator knows no placeholders, so that it cannot keep to a glossary: train one with `data.copies`"
         );
+        let terms = terms.map(|term| self.simplified(term).into_owned());
         Ok(Self { terms, ..self })
     }
 
@@ -142,39 +150,25 @@ impl Translator {
         config: &GenerationConfig,
         batch_size: usize,
     ) -> anyhow::Result<Vec<String>> {
+        let sentences: Vec<Cow<str>> = sentences.iter().map(|text| self.simplified(text)).collect();
         let asked: Vec<Asked> = sentences.iter().map(|text| self.ask(text, terms)).collect();
-        let texts: Vec<&str> = asked.iter().map(|asked| asked.masked.text.as_str()).collect();
-        let mut config = config.clone();
-        if self.copies.is_some() {
-            config.once = (0..SLOTS).filter_map(|slot| self.token(placeholder(slot))).collect();
-        }
-        let answers = self.read(&texts, &config, batch_size)?;
-        let answers = asked.iter().zip(answers).map(|(asked, answer)| asked.answer(&answer));
-        let mut answers: Vec<Answer> = answers.collect();
+        let all: Vec<&Asked> = asked.iter().collect();
+        let mut answers = self.read(&all, false, config, batch_size)?;
 
         // A translation that left a placeholder out may not end before it has all of them.
-        for slots in 1..=SLOTS {
-            let lacking =
-                |i: &usize| asked[*i].masked.values().len() == slots && !answers[*i].whole;
-            let again: Vec<usize> = (0..asked.len()).filter(lacking).collect();
-            let texts: Vec<&str> = again.iter().map(|i| texts[*i]).collect();
-            let required = config.once[..slots.min(config.once.len())].to_vec();
-            let config = GenerationConfig { required, ..config.clone() };
-            for (i, answer) in again.iter().zip(self.read(&texts, &config, batch_size)?) {
-                answers[*i].improve(asked[*i].answer(&answer));
-            }
+        let again: Vec<usize> = (0..asked.len()).filter(|i| !answers[*i].whole).collect();
+        let lacking: Vec<&Asked> = again.iter().map(|i| &asked[*i]).collect();
+        for (i, answer) in again.into_iter().zip(self.read(&lacking, true, config, batch_size)?) {
+            answers[i].improve(answer);
         }
         // Or the model knows better what it reads as it is.
         let again: Vec<usize> = (0..asked.len()).filter(|i| !answers[*i].whole).collect();
         let plain: Vec<Asked> =
-            again.iter().map(|i| Asked::new(Masked::plain(sentences[*i]))).collect();
-        let texts: Vec<&str> = plain.iter().map(|plain| plain.masked.text.as_str()).collect();
-        for ((i, plain), answer) in
-            again.iter().zip(&plain).zip(self.read(&texts, &config, batch_size)?)
-        {
-            let text = plain.answer(&answer).text;
-            let whole = asked[*i].masked.values().iter().all(|value| text.contains(value));
-            answers[*i].improve(Answer { text, whole });
+            again.iter().map(|i| Asked::new(Masked::plain(&sentences[*i]))).collect();
+        let plain: Vec<&Asked> = plain.iter().collect();
+        for (i, answer) in again.into_iter().zip(self.read(&plain, false, config, batch_size)?) {
+            let whole = asked[i].masked.values().iter().all(|value| answer.text.contains(value));
+            answers[i].improve(Answer { whole, ..answer });
         }
         Ok(answers.into_iter().map(|answer| answer.text).collect())
     }
@@ -188,10 +182,19 @@ impl Translator {
 
     /// What of a text was to be carried over and is not in its translation.
     pub fn lost(&self, text: &str, translation: &str) -> Vec<String> {
+        let text = self.simplified(text);
         let asked =
-            sentences::split(text).into_iter().map(|piece| self.ask(piece.text, &self.terms));
-        let values = asked.flat_map(|asked| asked.masked.values().to_vec());
+            sentences::split(&text).into_iter().map(|piece| self.ask(piece.text, &self.terms));
+        let values = asked.flat_map(|asked| asked.masked.all().cloned().collect::<Vec<_>>());
         values.filter(|value| !translation.contains(value.as_str())).collect()
+    }
+
+    /// A text in the characters that the model has learned.
+    fn simplified<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match &self.simplifier {
+            Some(simplifier) if is_chinese(text) => simplifier.convert(text).into(),
+            _ => text.into(),
+        }
     }
 
     fn ask(&self, text: &str, terms: &Terms) -> Asked {
@@ -202,34 +205,50 @@ impl Translator {
         Asked::new(masked)
     }
 
-    /// Sentences as the model reads and writes them.
+    /// Sentences as the model reads and writes them; none is `whole` that ends before it has its placeholders.
     fn read(
         &self,
-        sentences: &[&str],
+        asked: &[&Asked],
+        whole: bool,
         config: &GenerationConfig,
         batch_size: usize,
-    ) -> anyhow::Result<Vec<String>> {
-        let tokens: Vec<usize> =
-            sentences.iter().map(|s| self.writer.tokenizer.encode(s, usize::MAX).len()).collect();
+    ) -> anyhow::Result<Vec<Answer>> {
+        let text = |i: &usize| asked[*i].masked.text.as_str();
+        let tokens: Vec<usize> = (0..asked.len())
+            .map(|i| self.writer.tokenizer.encode(text(&i), usize::MAX).len())
+            .collect();
+        let placeholders: Vec<i64> = match self.copies {
+            Some(_) => (0..SLOTS).filter_map(|slot| self.token(placeholder(slot))).collect(),
+            None => vec![],
+        };
+        let slots = |i: &usize| asked[*i].masked.values().len().min(placeholders.len());
         let mut order: Vec<usize> =
-            (0..sentences.len()).filter(|i| !sentences[*i].trim().is_empty()).collect();
-        // The longest first, so that the threads end together.
-        order.sort_by_key(|i| Reverse(tokens[*i]));
+            (0..asked.len()).filter(|i| !text(i).trim().is_empty()).collect();
         // A translation much longer than its source is a loop. The limit must not depend on who else is in the batch.
         let limit = |i: &usize| (2 * tokens[*i].next_multiple_of(16) + 10).min(self.longest - 1);
-        let alike = order.chunk_by(|a, b| limit(a) == limit(b));
+        // The longest first, so that the threads end together.
+        order.sort_by_key(|i| Reverse((limit(i), slots(i), tokens[*i])));
+        let alike = order.chunk_by(|a, b| (limit(a), slots(a)) == (limit(b), slots(b)));
         let batches: Vec<&[usize]> =
             alike.flat_map(|alike| alike.chunks(batch_size.max(1))).collect();
         let limits = Limits { special_tokens: true, ..Limits::default() };
         let written = threads::each(&batches, |batch| {
-            let texts: Vec<&str> = batch.iter().map(|i| sentences[*i]).collect();
-            let config =
-                GenerationConfig { max_new_tokens: Some(limit(&batch[0])), ..config.clone() };
+            let texts: Vec<&str> = batch.iter().map(text).collect();
+            // A placeholder that stands for nothing would be left in the translation.
+            let (standing, idle) = placeholders.split_at(slots(&batch[0]));
+            let suppressed = config.suppress_tokens.iter().flatten().chain(idle).copied();
+            let config = GenerationConfig {
+                max_new_tokens: Some(limit(&batch[0])),
+                suppress_tokens: Some(suppressed.collect()),
+                once: standing.to_vec(),
+                required: if whole { standing.to_vec() } else { vec![] },
+                ..config.clone()
+            };
             self.writer.write(&texts, &config, &limits, &mut |_, _| {})
         })?;
-        let mut answers = vec![String::new(); sentences.len()];
+        let mut answers: Vec<Answer> = asked.iter().map(|asked| asked.answer("")).collect();
         for (i, text) in batches.concat().into_iter().zip(written.into_iter().flatten()) {
-            answers[i] = text.trim().to_string();
+            answers[i] = asked[i].answer(text.trim());
         }
         Ok(answers)
     }

@@ -3,8 +3,9 @@
 use burn::prelude::*;
 use firebrick_core::arch::bart::{BartConfig, ModelType};
 use firebrick_nlp::{
+    shipped::MODELS,
     tokenizer::train_byte_bpe,
-    translation::{recipe::Recipe, translator::Translator},
+    translation::{copies::Terms, recipe::Recipe, translator::Translator},
 };
 use firebrick_train::recipe::parse;
 
@@ -56,4 +57,64 @@ fn long_texts_are_cut_and_joined() {
     let answers = translator.translate(&[&text, ""], &config, 4).unwrap();
     assert_eq!(answers[0].matches('\n').count(), 3);
     assert_eq!(answers[1], "");
+}
+
+/// Sentences of the test parts with words that the models do not know.
+#[test]
+fn no_placeholder_is_left_in_a_translation() {
+    let device = Device::flex();
+    for (model, sentences) in [
+        (
+            "multi30k-en-de",
+            [
+                "A group of people standing in front of an igloo.",
+                "A man in a red shirt entering an establishment.",
+                "A man—a woman",
+                "A  dog  runs.",
+            ],
+        ),
+        (
+            "multi30k-de-en",
+            [
+                "Ein Mann mit einem grünen Schutzhelm und Sicherheitsweste blickt ernst.",
+                "Zbigniew, 31, und Wolodymyr, 27, um 10:45 im Bus 417B.",
+                "Ein Mann—eine Frau",
+                "",
+            ],
+        ),
+        (
+            "tatoeba-zh-en",
+            ["我在一家工廠工作。", "蒸餾水是水平的。", "我忘了這張地圖。", "瑪麗下樓到廚房。"],
+        ),
+    ] {
+        let translator = Translator::open(&MODELS.model(model).unwrap(), &device).unwrap();
+        for answer in translator.translate(&sentences, translator.config(), 2).unwrap() {
+            assert!(!answer.contains(['\u{1}', '\u{2}', '\u{3}', '\u{4}']), "{model}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn traditional_characters_are_read_as_simplified_ones() {
+    let source = MODELS.model("tatoeba-zh-en").unwrap();
+    let translator = Translator::open(&source, &Device::flex()).unwrap();
+    let texts = ["我們在圖書館讀書。", "我们在图书馆读书。"];
+    let answers = translator.translate(&texts, translator.config(), 2).unwrap();
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0].contains("library"), "{answers:?}");
+
+    // And a glossary may be written in either.
+    let terms = Terms::parse("圖書館\tathenaeum").unwrap();
+    let translator = translator.with_terms(terms).unwrap();
+    let answers = translator.translate(&texts, translator.config(), 2).unwrap();
+    assert!(answers.iter().all(|answer| answer.contains("athenaeum")), "{answers:?}");
+}
+
+/// Of seven numbers four have a placeholder; the others may be lost, but not in silence.
+#[test]
+fn what_is_lost_beyond_the_placeholders_is_named() {
+    let source = MODELS.model("multi30k-en-de").unwrap();
+    let translator = Translator::open(&source, &Device::flex()).unwrap();
+    let text = "11, 22, 33, 44, 55, 66 and 77 men.";
+    assert_eq!(translator.lost(text, "11, 22, 33, 44 und 66 Männer."), ["55", "77"]);
 }

@@ -1,7 +1,7 @@
 //! `firebrick predict`: a trained model at work, and what other commands share with it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufWriter, Write},
     path::Path,
 };
@@ -10,6 +10,7 @@ use anyhow::Context;
 use firebrick_core::{
     arch::{clip_rnn, deep_speech, detector, motion},
     checkpoint::{Source, tensors::write_atomically},
+    generate::GenerationConfig,
 };
 use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
 use firebrick_nlp::{
@@ -17,6 +18,8 @@ use firebrick_nlp::{
         classifier::{Prediction, TextClassifier},
         recipe::Recipe,
     },
+    embed::Embedder,
+    generate::{Limits, Writer},
     lm, pretraining,
     tagging::{self, tagger::TextTagger},
     translation::{self, translator::Translator},
@@ -34,7 +37,7 @@ use firebrick_vision::{
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Outcome, detect, faces, media, video, vision};
+use super::{Outcome, detect, faces, media, nlp, video, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -109,9 +112,14 @@ pub fn write_lines(
 }
 
 pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
-    let source = places::model(&args.model, &global.runs)?;
+    let source = nlp::checkpoint(&args.model, global)?;
     let device = global.device.open()?;
+    let embeds = source.optional("modules.json", 1 << 20)?.is_some();
     let task = task(&source)?;
+    if args.neutral_below.is_some() && (embeds || task != Recipe::TASK) {
+        let message = "--neutral-below is for models that label texts";
+        return Err(Failure::text(USAGE, message));
+    }
     if task == tagging::recipe::Recipe::TASK {
         return predict_tags(args, &TextTagger::open(&source, &device)?);
     }
@@ -138,31 +146,74 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
+    let mut bad = problems(&table.bad);
     let answers: Vec<Value> = match task {
+        _ if embeds => {
+            let embedder = Embedder::open(&source, &device)?;
+            let vectors = embedder.embed(&texts, args.batch_size).into_iter();
+            vectors.map(|vector| json!({"embedding": vector})).collect()
+        }
         translation::recipe::Recipe::TASK => {
             let translator = Translator::open(&source, &device)?;
             let answers = translator.translate(&texts, translator.config(), args.batch_size)?;
             answers.into_iter().map(|text| json!({"text": text})).collect()
         }
         lm::recipe::Recipe::TASK => {
-            let message = "a language model continues texts: `firebrick nlp generate`";
-            return Err(Failure::text(USAGE, message));
+            let writer = Writer::open(&source, &device)?;
+            let config =
+                GenerationConfig { seed: global.seed.unwrap_or(0), ..writer.config.clone() };
+            // A prompt that is too long, or has no token, is no reason to leave the others unanswered.
+            let continued = continue_all(&writer, &texts, &config, args.batch_size.max(1));
+            let rows = table.rows.iter().zip(continued);
+            rows.filter_map(|(row, text)| match text {
+                Ok(text) => Some(json!({"text": text})),
+                Err(error) => {
+                    bad.push((row.row, format!("row {}: {error:#}", row.row + 1)));
+                    None
+                }
+            })
+            .collect()
         }
         pretraining::recipe::Recipe::TASK => return Err(unfinished()),
         _ => {
             let classifier = TextClassifier::open(&source, &device)?;
             let answers = classifier.predict(&texts, args.batch_size.max(1)).into_iter();
-            let answer =
-                |answer: Prediction| labelled(&classifier.labels, answer.label, &answer.scores);
+            let answer = |answer: Prediction| {
+                let mut said = labelled(&classifier.labels, answer.label, &answer.scores);
+                let sure = answer.scores[answer.label];
+                if args.neutral_below.is_some_and(|least| sure < least) {
+                    said["label"] = "neutral".into();
+                }
+                said
+            };
             answers.map(answer).collect()
         }
     };
-    let answers = table.rows.iter().zip(answers).map(|(row, mut answer)| {
-        answer["id"] = row.row.into();
-        (row.row, answer)
+    let unread: BTreeSet<usize> = bad.iter().map(|(row, _)| *row).collect();
+    let rows = table.rows.iter().map(|row| row.row).filter(|row| !unread.contains(row));
+    let answers = rows.zip(answers).map(|(row, mut answer)| {
+        answer["id"] = row.into();
+        (row, answer)
     });
-    let bad = problems(&table.bad);
     write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+}
+
+/// What a language model goes on with, prompt by prompt; those that it cannot read are tried alone.
+fn continue_all(
+    writer: &Writer,
+    prompts: &[&str],
+    config: &GenerationConfig,
+    batch_size: usize,
+) -> Vec<anyhow::Result<String>> {
+    let limits = Limits { special_tokens: true, ..Limits::default() };
+    let write = |prompts: &[&str]| writer.write(prompts, config, &limits, &mut |_, _| {});
+    let answers = |batch: &[&str]| -> Vec<anyhow::Result<String>> {
+        match write(batch) {
+            Ok(texts) => texts.into_iter().map(Ok).collect(),
+            Err(_) => batch.iter().map(|&prompt| Ok(write(&[prompt])?.concat())).collect(),
+        }
+    };
+    prompts.chunks(batch_size).flat_map(answers).collect()
 }
 
 /// Of a pre-trained encoder, which has no labels to answer with.

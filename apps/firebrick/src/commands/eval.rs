@@ -17,8 +17,10 @@ use firebrick_data::{
 use firebrick_metrics::{confusion::Confusion, interval::wilson_interval};
 use firebrick_nlp::{
     classification::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate},
-    lm, pretraining,
+    lm::{self, evaluate::EvalSettings},
+    pretraining,
     tagging::{self, tagger::TextTagger},
+    tokenizer::TextTokenizer,
     translation::{
         self,
         corpus::Pair,
@@ -73,6 +75,11 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
             _ => String::new(),
         };
         text.push_str(&format!("{name} {value:.4}{range}\n"));
+    }
+    for signature in ["bleu_signature", "chrf_signature"] {
+        if let Some(found) = more[signature].as_str() {
+            text.push_str(&format!("{} {found}\n", signature.replace('_', " ")));
+        }
     }
     text.push_str(&vision::robustness(&more));
     let mut report = json!({"model": args.model, "data": data, "rows": rows, "metrics": metrics});
@@ -151,15 +158,17 @@ fn choose<T: Part>(
     train: T,
     valid: T,
     test: Option<T>,
-) -> anyhow::Result<(String, T)> {
+) -> Result<(String, T), Failure> {
     let (name, part) = match (args.split.as_deref(), test) {
         (Some("train"), _) => ("train", train),
         (Some("valid" | "dev"), _) | (None, None) => ("valid", valid),
-        (Some("test"), test) => ("test", test.context("this data has no test part")?),
-        (Some(other), _) => {
-            bail!(DataError::WrongSet(format!("no part `{other}`: train, valid or test")))
+        (Some("test") | None, Some(test)) => ("test", test),
+        (Some("test"), None) => {
+            return Err(Failure::text(USAGE, "this data has no test part: train or valid"));
         }
-        (None, Some(test)) => ("test", test),
+        (Some(other), _) => {
+            return Err(Failure::text(USAGE, format!("no part `{other}`: train, valid or test")));
+        }
     };
     Ok((name.into(), part.thinned(args.rows.unwrap_or(usize::MAX))))
 }
@@ -303,10 +312,17 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     Ok(scored)
 }
 
-/// Sentences of a JSON lines file, or of the recipe's data.
+/// Sentences of a JSON lines file, of a tagging set, or of the recipe's data.
 fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let tagger = TextTagger::open(source, &global.device.open()?)?;
-    let (data, sentences) = match &args.data {
+    let (data, sentences) = match asked(args, source, global) {
+        Some(id) if tagging::corpus::SETS.contains(&id.as_str()) && !Path::new(id).exists() => {
+            let data =
+                tagging::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let corpus = tagging::corpus::load(&data, &places::of_recipe(Path::new("")))?;
+            let (part, found) = choose(args, corpus.train, corpus.valid, corpus.test)?;
+            (format!("{id}, {part}"), found)
+        }
         Some(path) => {
             in_one_part(args)?;
             (path.clone(), tagging::corpus::own(&PathBuf::from(path))?)
@@ -339,12 +355,12 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
 
-/// Pairs of a table with the columns `source` and `target`, or of the recipe's data.
+/// Pairs of a table with the columns `source` and `target`, of a set in the recipe's languages, or of the recipe's data.
 fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let translator = Translator::open(source, &global.device.open()?)?;
-    let mut kept = None;
-    let (data, pairs) = match &args.data {
-        Some(path) => {
+    let mut kept = Metrics::new();
+    let (data, pairs) = match asked(args, source, global) {
+        Some(path) if !is_set(path) => {
             in_one_part(args)?;
             let options = ReadOptions::new(Columns::named("source", Some("target")));
             let file = PathBuf::from(path);
@@ -352,14 +368,18 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
             let pair = |row: Row| Some(Pair { row: row.row, source: row.text, target: row.label? });
             (path.clone(), table.rows.into_iter().filter_map(pair).collect())
         }
-        None => {
+        set => {
             let opened = recipe_for(args, source, global)?;
-            let recipe: translation::recipe::Recipe = opened.parse(&[])?;
+            let mut recipe: translation::recipe::Recipe = opened.parse(&[])?;
+            if set.is_some() {
+                recipe.data.dataset = set.cloned();
+            }
             let languages = [&recipe.data.source, &recipe.data.target];
-            kept = Some(translation::formats::check(&translator, languages[0], languages[1])?);
+            kept = translation::formats::check(&translator, languages[0], languages[1])?;
             let places = places::of_recipe(&opened.base);
             let corpus = translation::corpus::load(&recipe.data, recipe.seed, &places)?;
-            choose(args, corpus.train, corpus.valid, corpus.test)?
+            let (part, pairs) = choose(args, corpus.train, corpus.valid, corpus.test)?;
+            (set.map_or(part.clone(), |id| format!("{id}, {part}")), pairs)
         }
     };
     let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
@@ -372,9 +392,10 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
     let judged = Judged::new(answers, &pairs);
     let more = json!({
         "bleu_signature": judged.bleu.signature(), "chrf_signature": judged.chrf.signature(),
-        "kept": kept, "speed": speed,
+        "speed": speed,
     });
-    let (rows, metrics) = (pairs.len(), judged.metrics());
+    let (rows, mut metrics) = (pairs.len(), judged.metrics());
+    metrics.extend(kept.into_iter().map(|(kind, share)| (format!("kept_{kind}"), share)));
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
 
@@ -420,20 +441,44 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     Ok(Scored { data, rows, metrics, interval: None, more })
 }
 
-/// The stream of the recipe's data.
+/// A text file, or the stream of a set or of the recipe's data.
 fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
-    if let Some(data) = asked(args, source, global) {
-        let message = format!(
-            "--data {data}: a language model is judged by the text of a recipe; --data-of MODEL names another one"
-        );
-        return Err(Failure::text(USAGE, message));
-    }
-    let opened = recipe_for(args, source, global)?;
-    let recipe: lm::recipe::Recipe = opened.parse(&[])?;
-    let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
     let model = lm::causal::LanguageModel::open(source, &global.device.open()?)?;
-    let (data, stream) = choose(args, corpus.train, corpus.valid, Some(corpus.test))?;
-    let settings = recipe.reading();
+    let (data, stream, settings) = match asked(args, source, global) {
+        Some(data) => {
+            let tokenizer = TextTokenizer::open(source)?;
+            let (name, stream) = match is_set(data) {
+                true => {
+                    let folder = places::data_set(data)?;
+                    let corpus = lm::corpus::load_with(data, &folder, tokenizer)?;
+                    let (part, stream) =
+                        choose(args, corpus.train, corpus.valid, Some(corpus.test))?;
+                    (format!("{data}, {part}"), stream)
+                }
+                false => {
+                    in_one_part(args)?;
+                    let text = std::fs::read_to_string(data)
+                        .with_context(|| format!("reading {data}"))
+                        .map_err(|error| Failure::new(BAD_FILE, error))?;
+                    let stream = lm::corpus::whole(&text, &tokenizer);
+                    (data.clone(), stream.thinned(args.rows.unwrap_or(usize::MAX)))
+                }
+            };
+            let window = lm::evaluate::window(source)?;
+            (name, stream, EvalSettings { window, batch_size: args.batch_size })
+        }
+        None => {
+            let opened = recipe_for(args, source, global)?;
+            let recipe: lm::recipe::Recipe = opened.parse(&[])?;
+            let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
+            let (part, stream) = choose(args, corpus.train, corpus.valid, Some(corpus.test))?;
+            (part, stream, recipe.reading())
+        }
+    };
+    if stream.ids.len() < 2 {
+        let message = format!("{data}: fewer than two tokens, of which the second is guessed");
+        return Err(Failure::text(BAD_FILE, message));
+    }
     let watch = Stopwatch::start();
     let metrics = lm::evaluate::evaluate(&model, &stream, settings).metrics();
     let rows = stream.ids.len();
@@ -447,23 +492,32 @@ fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored,
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.
-fn rows(args: &EvalArgs, source: &Source, global: &Global) -> anyhow::Result<(String, Vec<Row>)> {
+fn rows(args: &EvalArgs, source: &Source, global: &Global) -> Result<(String, Vec<Row>), Failure> {
     let split = args.split.as_deref();
     let Some(data) = &args.data else {
         let opened = recipe_for(args, source, global)?;
-        let recipe: Recipe = opened.parse(&[]).map_err(Failure::into_error)?;
+        let recipe: Recipe = opened.parse(&[])?;
         let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
         return choose(args, corpus.train, corpus.valid, corpus.test);
     };
     if let Some(layout) = manifest::layout(data) {
         let last = layout.splits.last().map_or("test", |(name, _)| *name);
         let split = split.unwrap_or(last);
+        if layout.splits.iter().all(|(name, _)| *name != split) {
+            let names: Vec<&str> = layout.splits.iter().map(|(name, _)| *name).collect();
+            let message = format!("{data} has no part `{split}`: {}", names.join(", "));
+            return Err(Failure::text(USAGE, message));
+        }
         let rows = corpus::read_split(&places::data_set(data)?, data, split)?.rows;
         let rows = rows.thinned(args.rows.unwrap_or(usize::MAX));
         return Ok((format!("{data}/{split}"), rows));
     }
-    if is_set(data) {
-        bail!(DataError::WrongSet(format!("`{data}` is not a text classification set")));
+    let path = PathBuf::from(data);
+    if !path.exists() && !data.contains(['/', '.']) {
+        let guess =
+            manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
+        let message = format!("`{data}` is neither a file nor a text classification set{guess}");
+        return Err(Failure::text(USAGE, message));
     }
     in_one_part(args)?;
     let path = PathBuf::from(data);

@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::{
+    arch::inputs::InputError,
     checkpoint::{Source, json as strict},
     generate::GenerationConfig,
 };
 use firebrick_nlp::{
-    chat::{ChatTemplate, Message},
+    chat::{ChatTemplate, Message, forget_oldest},
     embed::Embedder,
     generate::{Limits, Writer},
     lm::verse::{FORMS, Form},
@@ -63,11 +64,18 @@ pub fn run(command: NlpCommand, global: &Global) -> Outcome {
 }
 
 /// The texts that were typed, or one a line from stdin.
-pub fn or_stdin(texts: Vec<String>) -> anyhow::Result<Vec<String>> {
-    match texts.is_empty() {
-        false => Ok(texts),
-        true => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("reading stdin"),
+pub fn or_stdin(texts: Vec<String>) -> Result<Vec<String>, Failure> {
+    if !texts.is_empty() {
+        return Ok(texts);
     }
+    let line = |(number, line): (usize, std::io::Result<Vec<u8>>)| -> Result<String, Failure> {
+        let mut line = String::from_utf8(line.context("reading stdin")?).map_err(|_| {
+            Failure::text(BAD_FILE, format!("stdin: line {} is not UTF-8", number + 1))
+        })?;
+        line.truncate(line.trim_end_matches('\r').len());
+        Ok(line)
+    };
+    std::io::stdin().lock().split(b'\n').enumerate().map(line).collect()
 }
 
 fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
@@ -246,6 +254,9 @@ fn chat(
     let library = docs.map(|docs| Library::open(docs, global)).transpose()?;
     let mut history: Vec<Message> =
         system.iter().map(|text| Message::new("system", text)).collect();
+    let mut forgotten = false;
+    let too_long =
+        |error: &anyhow::Error| matches!(error.downcast_ref(), Some(InputError::TooLong { .. }));
     let mut answer = |said: &str| -> Outcome {
         let hits = library.as_ref().map_or_else(Vec::new, |library| library.search(said, PASSAGES));
         let asked = match &library {
@@ -253,13 +264,26 @@ fn chat(
             None => said.to_string(),
         };
         history.push(Message::new("user", &asked));
-        let prompt = template.render(&history, true).map_err(anyhow::Error::new)?;
         let told = &mut |_: usize, text: &str| {
             if !global.json {
                 super::tell(format_args!("{text}"));
             }
         };
-        let text = writer.write(&[&prompt], &config, &limits, told)?.remove(0);
+        let text = loop {
+            let prompt = template.render(&history, true).map_err(anyhow::Error::new)?;
+            match writer.write(&[&prompt], &config, &limits, told) {
+                Ok(texts) => break texts.concat(),
+                Err(error) if too_long(&error) && forget_oldest(&mut history) => {
+                    if !forgotten {
+                        eprintln!(
+                            "the talk is longer than the model reads: it forgets how it began"
+                        );
+                    }
+                    forgotten = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         let named = cited(&text, hits.len());
         let sources = (1..).zip(&hits).map(|(number, hit)| {
             let (file, line) = (&hit.passage.file, hit.passage.line);

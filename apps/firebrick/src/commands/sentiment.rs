@@ -11,10 +11,10 @@ use firebrick_nlp::{
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, nlp::or_stdin};
+use super::{Outcome, ask, nlp::or_stdin};
 use crate::{
     cli::{Global, SentimentArgs},
-    failure::Failure,
+    failure::{BAD_FILE, Failure},
     places,
 };
 
@@ -55,7 +55,13 @@ impl Judge {
 }
 
 pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
-    let texts = or_stdin(args.texts)?;
+    let (texts, bad) = match &args.input {
+        None => (or_stdin(args.texts)?, vec![]),
+        Some(path) => {
+            let table = ask::texts(path, &args.columns)?;
+            (table.rows.into_iter().map(|row| row.text).collect(), table.bad)
+        }
+    };
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut opened: BTreeMap<&str, Judge> = BTreeMap::new();
     let mut answers = vec![];
@@ -107,7 +113,13 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
     if global.json {
         say!("{}", Value::Array(answers));
     }
-    Ok(())
+    match bad.first() {
+        None => Ok(()),
+        Some(first) => {
+            let message = format!("{} rows could not be read; the first: {first}", bad.len());
+            Err(Failure::text(BAD_FILE, message))
+        }
+    }
 }
 
 /// A word a line, those that weigh most first.

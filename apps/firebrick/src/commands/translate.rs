@@ -2,8 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, BufWriter, Write},
-    path::Path,
+    io::{BufRead, BufReader, BufWriter, Read, Write},
 };
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use firebrick_core::generate::GenerationConfig;
 use firebrick_nlp::translation::{copies::Terms, translator::Translator};
 use serde_json::json;
 
-use super::{Outcome, nlp::or_stdin};
+use super::Outcome;
 use crate::{
     cli::{Global, TranslateArgs},
     failure::{BAD_FILE, Failure, USAGE},
@@ -35,82 +34,136 @@ pub fn run(args: TranslateArgs, global: &Global) -> Outcome {
     }
     let mut config = translator.config().clone();
     config.num_beams = args.num_beams.unwrap_or(config.num_beams);
+    config.length_penalty = args.length_penalty.unwrap_or(config.length_penalty);
     config.check().map_err(|problem| Failure::text(USAGE, problem))?;
-    if let Some(path) = &args.input {
-        return file(path, &args, &translator, &config);
-    }
-    let texts = or_stdin(args.texts)?;
-    let views: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let answers = translator.translate(&views, &config, args.batch_size)?;
-    warn(&translator, &views, &answers, 1);
-    let list: Vec<_> = texts
-        .iter()
-        .zip(&answers)
-        .map(|(text, answer)| json!({"text": text, "translation": answer}))
-        .collect();
-    super::print(global, &json!(list), &answers.join("\n"));
-    Ok(())
-}
-
-/// Says what a translation should have carried over and did not; `first` is the number of the first text.
-fn warn(translator: &Translator, texts: &[&str], answers: &[String], first: usize) {
-    for (number, (text, answer)) in (first..).zip(texts.iter().zip(answers)) {
-        for value in translator.lost(text, answer) {
-            eprintln!("text {number}: {value:?} is not in the translation");
+    let parts: Box<dyn Iterator<Item = Result<Vec<String>, Failure>>> = match &args.input {
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("opening {}", path.display()));
+            let input = BufReader::new(file.map_err(|error| Failure::new(BAD_FILE, error))?);
+            Box::new(Parts { input, name: path.display().to_string(), number: 0 })
         }
-    }
-}
-
-fn file(
-    path: &Path,
-    args: &TranslateArgs,
-    translator: &Translator,
-    config: &GenerationConfig,
-) -> Outcome {
-    let shown = path.display();
-    let file = File::open(path).with_context(|| format!("opening {shown}"));
-    let mut input = BufReader::new(file.map_err(|error| Failure::new(BAD_FILE, error))?);
-    // Beside its place until it is whole.
-    let partial = args.output.as_ref().map(|path| path.with_added_extension("partial"));
-    let mut output: Box<dyn Write> = match &partial {
-        Some(path) => Box::new(BufWriter::new(
-            File::create(path).with_context(|| format!("creating {}", path.display()))?,
-        )),
-        None => Box::new(BufWriter::new(std::io::stdout())),
+        None if !args.texts.is_empty() => Box::new(std::iter::once(Ok(args.texts.clone()))),
+        None => {
+            let input = BufReader::new(std::io::stdin());
+            Box::new(Parts { input, name: "stdin".into(), number: 0 })
+        }
     };
-    let mut number = 0;
-    loop {
-        let mut lines: Vec<String> = vec![];
+    let job = Job { translator, config, batch_size: args.batch_size, json: global.json };
+    let Some(path) = &args.output else {
+        return job.translate(parts, &mut |text| {
+            super::tell(format_args!("{text}"));
+            Ok(())
+        });
+    };
+    // Beside its place until it is whole.
+    let partial = path.with_added_extension("partial");
+    let whole = || -> Outcome {
+        let file = File::create(&partial);
+        let file = file.with_context(|| format!("creating {}", partial.display()))?;
+        let mut output = BufWriter::new(file);
+        let writing = || format!("writing {}", path.display());
+        job.translate(parts, &mut |text| {
+            Ok(output.write_all(text.as_bytes()).with_context(writing)?)
+        })?;
+        output.flush().with_context(writing)?;
+        Ok(std::fs::rename(&partial, path).with_context(writing)?)
+    };
+    let written = whole();
+    if written.is_err() {
+        // What is not whole is of no use.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
+}
+
+/// How to translate.
+struct Job {
+    translator: Translator,
+    config: GenerationConfig,
+    batch_size: usize,
+    /// One list in place of lines.
+    json: bool,
+}
+
+impl Job {
+    /// Translates part after part, and writes as it goes.
+    fn translate(
+        &self,
+        parts: impl Iterator<Item = Result<Vec<String>, Failure>>,
+        write: &mut dyn FnMut(&str) -> Outcome,
+    ) -> Outcome {
+        let mut number = 0;
+        if self.json {
+            write("[")?;
+        }
+        for texts in parts {
+            let texts = texts?;
+            let views: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let answers = self.translator.translate(&views, &self.config, self.batch_size)?;
+            let mut shown = String::new();
+            for (text, answer) in views.iter().zip(&answers) {
+                number += 1;
+                for value in self.translator.lost(text, answer) {
+                    eprintln!("text {number}: {value:?} is not in the translation");
+                }
+                match self.json {
+                    true => {
+                        let comma = if number == 1 { "" } else { "," };
+                        let value = json!({"text": text, "translation": answer});
+                        shown.push_str(&format!("{comma}{value}"));
+                    }
+                    false => shown.push_str(&format!("{answer}\n")),
+                }
+            }
+            write(&shown)?;
+        }
+        match self.json {
+            true => write("]\n"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The lines of a file or of stdin, some at a time.
+struct Parts<R> {
+    input: R,
+    name: String,
+    /// Of the last line that was read, from 1.
+    number: usize,
+}
+
+impl<R: BufRead> Parts<R> {
+    /// `None` at the end.
+    fn line(&mut self) -> Result<Option<String>, Failure> {
+        let mut line = vec![];
+        let read = self.input.by_ref().take(LINE_LIMIT + 1).read_until(b'\n', &mut line);
+        if read.with_context(|| format!("reading {}", self.name))? == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        let bad = |what: String| {
+            Failure::text(BAD_FILE, format!("{}: line {} {what}", self.name, self.number))
+        };
+        if line.len() as u64 > LINE_LIMIT {
+            return Err(bad(format!("is longer than {LINE_LIMIT} bytes")));
+        }
+        let line = String::from_utf8(line).map_err(|_| bad("is not UTF-8".into()))?;
+        Ok(Some(line.trim_end_matches(['\n', '\r']).to_string()))
+    }
+}
+
+impl<R: BufRead> Iterator for Parts<R> {
+    type Item = Result<Vec<String>, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut lines = vec![];
         while lines.len() < LINES {
-            let mut line = vec![];
-            let limited = std::io::Read::take(&mut input, LINE_LIMIT + 1);
-            let read = BufReader::with_capacity(1, limited).read_until(b'\n', &mut line);
-            if read.with_context(|| format!("reading {shown}"))? == 0 {
-                break;
+            match self.line() {
+                Ok(Some(line)) => lines.push(line),
+                Ok(None) => break,
+                Err(error) => return Some(Err(error)),
             }
-            number += 1;
-            let bad =
-                |what: String| Failure::text(BAD_FILE, format!("{shown}: line {number} {what}"));
-            if line.len() as u64 > LINE_LIMIT {
-                return Err(bad(format!("is longer than {LINE_LIMIT} bytes")));
-            }
-            let line = String::from_utf8(line).map_err(|_| bad("is not UTF-8".into()))?;
-            lines.push(line.trim_end_matches(['\n', '\r']).to_string());
         }
-        if lines.is_empty() {
-            break;
-        }
-        let views: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let answers = translator.translate(&views, config, args.batch_size)?;
-        warn(translator, &views, &answers, number + 1 - lines.len());
-        for answer in answers {
-            writeln!(output, "{answer}").context("writing the translation")?;
-        }
+        (!lines.is_empty()).then_some(Ok(lines))
     }
-    output.flush().context("writing the translation")?;
-    drop(output);
-    if let (Some(partial), Some(path)) = (partial, &args.output) {
-        std::fs::rename(&partial, path).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
 }
