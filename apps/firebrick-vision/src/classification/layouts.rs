@@ -11,14 +11,13 @@ use firebrick_data::{
     image::{
         Colour, Picture,
         decode::{self, is_picture},
-        resize::resize,
     },
     npz::{self, Array},
     table::{Columns, ReadOptions, read},
 };
 use rayon::prelude::*;
 
-use super::recipe::DataRecipe;
+use super::{processor::fit, recipe::DataRecipe};
 
 /// A picture with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,8 +58,7 @@ fn load(files: Vec<File>, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
 }
 
 fn sized(picture: &Picture, data: &DataRecipe) -> Picture {
-    let [rows, columns] = data.size;
-    resize(picture, columns, rows, data.filter)
+    fit(picture, data.size, data.shortest_edge, data.filter)
 }
 
 /// Pictures of a user's path: a folder, an `.npz` file, or a table.

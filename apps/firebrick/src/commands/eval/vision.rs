@@ -24,21 +24,18 @@ use crate::{
 /// Pictures by path, or those of the recipe's data.
 pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = pictures::classifier::PictureClassifier::open(source, &global.device.open()?)?;
-    let read = pictures::recipe::DataRecipe {
-        size: classifier.processor.size,
-        filter: classifier.processor.filter,
-        grey: classifier.classifier.config.num_channels() == 1,
-        ..Default::default()
-    };
     let (data, samples) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
-            let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
+            let dataset = Some(id.clone());
+            let read = pictures::recipe::DataRecipe { dataset, ..Default::default() };
+            let read = classifier.reading(read);
             let places = places::of_recipe(Path::new(""));
             let corpus = pictures::corpus::load(&read, global.seed.unwrap_or(0), &places)?;
             let (part, samples) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), samples)
         }
         Some(path) => {
+            let read = classifier.reading(Default::default());
             let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
             (path.clone(), part_of(&mut parts, args, path)?)
         }
@@ -46,7 +43,8 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let opened = recipe_for(args, source, global)?;
             let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
-            let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
+            let read = classifier.reading(recipe.data);
+            let corpus = pictures::corpus::load(&read, recipe.seed, &places)?;
             choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
