@@ -14,7 +14,7 @@ use std::{
 
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
-    ImageReader, Limits, codecs::png::PngEncoder,
+    ImageReader, Limits, codecs::png::PngEncoder, metadata::Orientation,
 };
 
 use super::{Colour, Picture};
@@ -48,6 +48,24 @@ pub fn read(path: &Path, colour: Colour) -> Result<Picture, DataError> {
         .read_to_end(&mut bytes)
         .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     decode(&bytes, path, colour)
+}
+
+/// Width and height of a picture's file as [`read`] turns it, without its pixels; `None` of what is no picture.
+pub fn size(path: &Path) -> Option<(u32, u32)> {
+    let of_file = || {
+        let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+        let mut decoder = reader.into_decoder().ok()?;
+        let (width, height) = decoder.dimensions();
+        let turned = matches!(
+            decoder.orientation(),
+            Ok(Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH)
+        );
+        Some(if turned { (height, width) } else { (width, height) })
+    };
+    contained(of_file).flatten()
 }
 
 /// Makes a picture of a file's bytes; `path` is what messages call it.
