@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use firebrick_core::checkpoint::Source;
 use firebrick_metrics::interval::wilson_interval;
 use firebrick_vision::{
@@ -17,7 +16,7 @@ use super::{Scored, asked, choose, is_set, of_classes, recipe_for};
 use crate::{
     cli::{EvalArgs, Global},
     commands::speed::Stopwatch,
-    failure::{BAD_FILE, Failure},
+    failure::{BAD_FILE, Failure, USAGE},
     places,
 };
 
@@ -85,7 +84,7 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
                 ..Default::default()
             };
             let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
-            (path.clone(), parts.remove("train").unwrap_or_default())
+            (path.clone(), part_of(&mut parts, args, path)?)
         }
         set => {
             let opened = recipe_for(args, source, global)?;
@@ -139,6 +138,9 @@ pub(super) fn actions(
             let all = clips::corpus::clips(&PathBuf::from(path), &read)?;
             let wanted = args.split.as_deref();
             let of_part = |(_, part): &(_, String)| wanted.is_none_or(|wanted| wanted == part);
+            if let Some(wanted) = wanted.filter(|_| !all.iter().any(of_part)) {
+                return Err(Failure::text(USAGE, format!("{path}: no part `{wanted}`")));
+            }
             (path.clone(), all.into_iter().filter(of_part).map(|(clip, _)| clip).collect())
         }
         set => {
@@ -169,6 +171,10 @@ pub(super) fn anomalies(
     source: &Source,
     global: &Global,
 ) -> Result<Scored, Failure> {
+    if let Some(split) = args.split.as_deref().filter(|split| *split != "test") {
+        let message = format!("no part `{split}` has frames that are told apart: test alone");
+        return Err(Failure::text(USAGE, message));
+    }
     let detector = anomaly::detector::Detector::open(source, &global.device.open()?)?;
     let (data, found) = match &args.data {
         Some(path) if !is_set(path) => {
@@ -271,10 +277,13 @@ fn part_of<T>(
     parts: &mut BTreeMap<&'static str, T>,
     args: &EvalArgs,
     path: &str,
-) -> anyhow::Result<T> {
+) -> Result<T, Failure> {
     let last = if parts.contains_key("test") { "test" } else { "train" };
     let part = args.split.as_deref().unwrap_or(last);
-    parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))
+    parts.remove(part).ok_or_else(|| {
+        let known = parts.keys().copied().collect::<Vec<_>>().join(", ");
+        Failure::text(USAGE, format!("{path}: no part `{part}`: {known}"))
+    })
 }
 
 /// Accuracy under each corruption, by strength.
