@@ -126,15 +126,17 @@ pub(super) fn actions(
     global: &Global,
 ) -> Result<Scored, Failure> {
     let classifier = clips::classifier::ClipClassifier::open(source, &global.device.open()?)?;
-    let read = clips::recipe::DataRecipe {
+    let reading = |data| clips::recipe::DataRecipe {
         frames: classifier.length(),
         size: classifier.frames.frame.size,
+        shortest_edge: classifier.frames.frame.shortest_edge,
         rate: classifier.frames.rate,
         grey: classifier.network.config.num_channels() == 1,
-        ..Default::default()
+        ..data
     };
     let (data, found) = match &args.data {
         Some(path) if !is_set(path) => {
+            let read = reading(Default::default());
             let all = clips::corpus::clips(&PathBuf::from(path), &read)?;
             let wanted = args.split.as_deref();
             let of_part = |(_, part): &(_, String)| wanted.is_none_or(|wanted| wanted == part);
@@ -149,7 +151,8 @@ pub(super) fn actions(
             if set.is_some() {
                 recipe.data.dataset.clone_from(set);
             }
-            let corpus = clips::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = clips::corpus::load(&reading(recipe.data), &places)?;
             choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
