@@ -39,7 +39,8 @@ fn trained(home: &Path, task: &str, tables: &str) {
         fs::read(home.join("runs").join(name).join("model/model.safetensors")).unwrap()
     };
     assert!(weights("mine") == weights("parts"), "the run that went on has other weights");
-    for file in ["model/config.json", "model/README.md", "report.html", "plots/loss.svg"] {
+    let files = ["model/config.json", "model/README.md", "report.html", "plots/loss.svg"];
+    for file in files.into_iter().chain(["eval/test.jsonl"]) {
         assert!(home.join("runs/mine").join(file).exists(), "{file}");
     }
 }
