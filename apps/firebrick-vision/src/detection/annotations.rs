@@ -139,9 +139,9 @@ fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
 /// YOLO's text files: beside `data.yaml`, or each in a folder `labels` where its picture is in a folder `images`.
 fn yolo(path: &Path) -> Result<Dataset, DataError> {
     let pictures = layouts::pictures(path).map_err(|error| bad(path, format!("{error:#}")))?;
-    let labelled =
-        |picture: &PathBuf| Some((labels_of(picture.strip_prefix(path).ok()?)?, picture));
-    let labelled: Vec<_> = pictures.iter().filter_map(labelled).collect();
+    let labels = |picture: &Path| labels_of(picture.strip_prefix(path).ok()?);
+    let labelled: Vec<(PathBuf, &PathBuf)> =
+        pictures.iter().filter_map(|picture| Some((labels(picture)?, picture))).collect();
     if !labelled.iter().any(|(labels, _)| path.join(labels).parent().is_some_and(Path::is_dir)) {
         return beside(path);
     }

@@ -265,6 +265,25 @@ mod tests {
         assert!(decoded(b"P6\n100 100\n255\n\x01\x02\x03", Colour::Rgb).is_err());
     }
 
+    /// 6 x 4 pixels whose EXIF says that they lie on their side (orientation 6).
+    #[test]
+    fn a_size_is_that_of_the_picture_as_it_is_read() {
+        let mut jpeg = vec![];
+        let encoder = image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
+        encoder.write_image(&[9; 6 * 4 * 3], 6, 4, ExtendedColorType::Rgb8).unwrap();
+        let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
+        let dir = tempfile::tempdir().unwrap();
+        for (bytes, expected) in [(&jpeg, (6, 4)), (&turned, (4, 6))] {
+            let path = dir.path().join("a.jpg");
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(size(&path), Some(expected));
+            let picture = read(&path, Colour::Rgb).unwrap();
+            assert_eq!((picture.width as u32, picture.height as u32), expected);
+        }
+        assert_eq!(size(&dir.path().join("none.jpg")), None);
+    }
+
     #[test]
     fn a_jpeg_must_end() {
         let scan = |tail: &[u8]| [&[0xff, 0xd8, 0xff, 0xda, 0, 2, 7, 0xff, 0x00], tail].concat();
