@@ -47,6 +47,11 @@ const MEANINGS: [&str; 43] = [
     "end of no overtaking by trucks",
 ];
 
+/// Whether a model has learned the benchmark's signs: by its labels, which are their numbers.
+pub fn are_labels(labels: &[String]) -> bool {
+    labels.iter().map(String::as_str).eq((0..MEANINGS.len()).map(|i| i.to_string()))
+}
+
 /// What a label of the benchmark means; `None` for another label.
 ///
 /// ```

@@ -366,11 +366,15 @@ pub enum DataCommand {
     Ls,
     /// Verify and unpack a data set into the cache
     Fetch { id: String },
-    /// Describe a data set or a file, with its first rows
+    /// Describe a data set or a file, with its first rows; or draw a batch of an image recipe
     Show {
+        /// Id, file, or with --output a recipe
         target: String,
         #[command(flatten)]
         columns: ColumnArgs,
+        /// Write the training pictures of an image-classification recipe as its first step sees them
+        #[arg(long, value_name = "FILE.png")]
+        output: Option<PathBuf>,
     },
     /// What cleaning would drop, and why; bad rows; leaks between parts
     Check {

@@ -218,12 +218,16 @@ fn image_classification() {
                   [decision]\npositive = \"right\"\n";
     recipe(home, "image-classification", tables);
     assert!(home.join("runs/mine/model/preprocessor_config.json").exists());
-    assert!(home.join("runs/mine/plots/batch.png").exists());
+    run(home, &["data", "show", "mine.toml", "--output", "batch.png"]);
+    let drawn =
+        ["batch.png", "runs/mine/plots/batch.png"].map(|file| fs::read(home.join(file)).unwrap());
+    assert!(drawn[0] == drawn[1] && drawn[0].starts_with(b"\x89PNG"));
 
     let answers = run(home, &["predict", "mine", "--input", "pictures"]);
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (48, &"left/00.ppm".into()));
     assert!(first["scores"]["left"].is_number() && first["label"].is_string(), "{first}");
+    assert!(answers.starts_with("{\"id\":"), "{answers}");
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "others"]));
     assert!(scores["metrics"]["auc"].is_number() && scores["rows"] == 20, "{scores}");
     let answer = json(&run(
@@ -253,6 +257,7 @@ fn image_classification() {
     let answers = fs::read_to_string(home.join("answers.jsonl")).unwrap();
     let lines: Vec<Value> = answers.lines().map(json).collect();
     assert!(lines.len() == 48 && lines[0]["error"].is_string() && lines[1]["label"].is_string());
+    assert!(answers.starts_with("{\"id\":\"left/00.ppm\",\"error\":"), "{answers}");
 }
 
 /// Light squares and dark ones on grey, with boxes in COCO's format, in YOLO's and in VOC's.

@@ -39,7 +39,8 @@ fn trained(home: &Path, task: &str, tables: &str) {
         fs::read(home.join("runs").join(name).join("model/model.safetensors")).unwrap()
     };
     assert!(weights("mine") == weights("parts"), "the run that went on has other weights");
-    for file in ["model/config.json", "model/README.md", "report.html", "plots/loss.svg"] {
+    let files = ["model/config.json", "model/README.md", "report.html", "plots/loss.svg"];
+    for file in files.into_iter().chain(["eval/test.jsonl"]) {
         assert!(home.join("runs/mine").join(file).exists(), "{file}");
     }
 }
@@ -94,8 +95,24 @@ fn faces_are_learned_and_forgotten() {
     assert_eq!(code, Some(0), "{error}");
     assert!(json(&said)[0]["cosine"].is_number(), "{said}");
     let (_, said, _) =
-        faces(&["identify", "--index", "known", "people/p6/0.pgm", "--threshold", "1.1"]);
+        faces(&["identify", "--index", "known", "people/p6/0.pgm", "--threshold", "1"]);
     assert!(said.starts_with("unknown"), "{said}");
+    for wrong in ["nan", "7"] {
+        let known = ["identify", "--index", "known", "people/p6/0.pgm", "--threshold", wrong];
+        assert_eq!(faces(&known).0, Some(2), "{wrong}");
+    }
+    // Logits of another task's model are no vectors.
+    let signs = [&enrol[..], &["people/p6/0.pgm", "--model", "gtsrb"]].concat();
+    let (code, _, error) = faces(&signs);
+    assert!(code == Some(5) && error.contains("is for `image-classification`"), "{error}");
+    let ask = ["vision", "classify", "--model", "faces", "people/p6/0.pgm"];
+    let (code, _, error) = output(home, &ask);
+    assert!(code == Some(5) && error.contains("is for `face-embedding`"), "{error}");
+    assert_eq!(
+        output(home, &["vision", "signs", "--model", "pneumonia", "people/p6/0.pgm"]).0,
+        Some(2)
+    );
+    assert_eq!(output(home, &["eval", "mine", "--data", "people", "--split", "x"]).0, Some(2));
     let (_, said, _) = faces(&["verify", "people/p6/0.pgm", "people/p6/0.pgm", "--json"]);
     assert!(json(&said)["same"] == true, "{said}");
     // An index of another model is not asked.
@@ -175,6 +192,20 @@ fn anomalies_are_found_in_videos() {
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (24, &"fast/000.pgm".into()));
     assert!(first["score"].is_number(), "{first}");
+    // Each video of a folder is answered, and what is none beside them is told.
+    fs::create_dir(home.join("videos")).unwrap();
+    for name in ["a.mkv", "b.mkv"] {
+        fs::copy(home.join("normal/3.mkv"), home.join("videos").join(name)).unwrap();
+    }
+    let answers = run(home, &["predict", "mine", "--input", "videos"]);
+    let ids: Vec<&str> = answers.lines().collect();
+    assert!(ids.len() == 40 && ids[21].starts_with("{\"id\":\"b.mkv/1\",\"score\":"), "{answers}");
+    fs::write(home.join("videos/c.mp4"), "no video").unwrap();
+    let (code, answers, _) = output(home, &["predict", "mine", "--input", "videos"]);
+    assert!(code == Some(5) && answers.lines().count() == 41, "{answers}");
+    assert_eq!(output(home, &["eval", "mine", "--data", "test.csv", "--split", "x"]).0, Some(2));
+    let (code, ..) = output(home, &["vision", "anomaly", "normal/3.mkv", "--threshold", "nan"]);
+    assert_eq!(code, Some(2));
     let ask = ["vision", "anomaly", "normal/3.mkv", "--model", "mine", "--json"];
     let more = ["--plot", "plot.svg", "--where", "where.png"];
     let said = json(&run(home, &[&ask[..], &more].concat()));
@@ -223,6 +254,12 @@ fn actions_are_named() {
     let first = json(answers.lines().next().unwrap());
     assert_eq!((answers.lines().count(), &first["id"]), (20, &"00.pgm".into()));
     assert!(first["scores"]["down"].is_number() && first["label"].is_string(), "{first}");
+
+    let ask = ["vision", "action", "clips/01.pgm", "--model", "mine", "--start", "5"];
+    let (code, _, error) = output(home, &ask);
+    assert!(code == Some(2) && error.contains("--start is for videos"), "{error}");
+    let ask = ["eval", "mine", "--data", "clips.csv", "--split", "x"];
+    assert_eq!(output(home, &ask).0, Some(2));
 
     // A longer video is named part by part, and a folder of frames is one clip.
     recording(&home.join("long"), 15, 1);

@@ -23,6 +23,8 @@ pub enum DropReason {
     Leak,
     /// A box of no area, or outside its picture.
     NoArea,
+    /// A box of a picture that is not there.
+    NoPicture,
 }
 
 /// One dropped row.

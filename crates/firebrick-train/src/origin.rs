@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_core::checkpoint::{LoadError, Source, tensors::write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::{job::Scores, run::RunInfo};
@@ -88,6 +88,17 @@ impl Origin {
     /// Of a model folder; `None` where somebody else made it.
     pub fn read(source: &Source) -> Option<Self> {
         serde_json::from_slice(&source.read("firebrick.json", 1 << 20).ok()?).ok()
+    }
+
+    /// As [`Self::read`], of a model that is opened for `task`.
+    pub fn read_for(task: &str, source: &Source) -> Result<Option<Self>, LoadError> {
+        match Self::read(source) {
+            Some(origin) if origin.task != task => Err(LoadError::Config {
+                path: source.path("firebrick.json"),
+                problem: format!("the model is for `{}`, not for `{task}`", origin.task),
+            }),
+            origin => Ok(origin),
+        }
     }
 
     /// Writes `firebrick.json` and the card, with the metadata that model hubs read. `pipeline` is the hubs' word for

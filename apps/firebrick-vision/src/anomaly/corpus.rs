@@ -83,8 +83,14 @@ fn recordings(folder: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
         }
     }
     paths.sort();
-    let reading =
-        Frames { size: data.size, colour: Colour::Grey, rate: data.rate, start: 0.0, most: FRAMES };
+    let reading = Frames {
+        size: data.size,
+        shortest_edge: None,
+        colour: Colour::Grey,
+        rate: data.rate,
+        start: 0.0,
+        most: FRAMES,
+    };
     let clip = |path: &PathBuf| {
         let mut frames = vec![];
         video::read(path, &reading, &mut |frame| frames.push(frame))?;

@@ -13,6 +13,7 @@ use firebrick_train::{
     report::{Report, plots},
     sampler::{Coins, mix},
 };
+use serde_json::json;
 
 use super::{
     corpus::{self, Clip, Corpus},
@@ -117,6 +118,19 @@ pub fn scores(clips: &[Clip], found: &[Vec<f64>]) -> Roc {
         }
     }
     roc
+}
+
+/// A line for each frame: its clip and number, its score, and the truth.
+fn answers(clips: &[Clip], found: &[Vec<f64>]) -> String {
+    let of_clip = |(clip, scores): (&Clip, &Vec<f64>)| -> String {
+        let frames = scores.iter().zip(&clip.anomalous).enumerate();
+        let line = |(at, (score, anomalous)): (usize, (&f64, &bool))| {
+            let id = format!("{}/{at}", clip.name);
+            format!("{}\n", json!({"id": id, "score": score, "truth": anomalous}))
+        };
+        frames.map(line).collect()
+    };
+    clips.iter().zip(found).map(of_clip).collect()
 }
 
 /// `auc` and `eer` of frames, and at the threshold the shares of anomalous frames that are found and of normal ones that
@@ -248,7 +262,9 @@ impl job::Trained for Trained {
             ),
         ];
         let mut verdict = "The test clips were not watched yet.".to_string();
+        let mut files = vec![];
         if let Some(found) = &self.test {
+            files.push(("eval/test.jsonl", answers(&self.corpus.test, found)));
             let roc = scores(&self.corpus.test, found);
             let points = plots::Curve { name: "test".into(), points: roc.curve() };
             let axes = ("share of false alarms".to_string(), "share found".to_string());
@@ -276,6 +292,6 @@ impl job::Trained for Trained {
             )],
             ..page(dir)?
         };
-        Ok(Shown { report, files: vec![] })
+        Ok(Shown { report, files })
     }
 }

@@ -11,14 +11,19 @@ use firebrick_core::{
         tensors::{SaveType, write_atomically},
     },
 };
-use firebrick_data::image::Picture;
-use firebrick_train::origin::{Decision, Origin};
+use firebrick_data::image::{Colour, Picture};
+use firebrick_train::{
+    job,
+    origin::{Decision, Origin},
+};
 use rayon::prelude::*;
+use serde_json::Value;
 
 use super::{
     decision::{Answer, decide},
     layouts::Sample,
     processor::Processor,
+    recipe::{DataRecipe, Recipe},
     task::{Judged, logits, softmax, with_known_label},
 };
 
@@ -38,8 +43,16 @@ pub struct Prediction {
     pub scores: Vec<f32>,
 }
 
+/// Names of so many classes by `config.json`; one that it leaves out has the name that `transformers` gives it.
+pub fn named(config: &Value, count: usize) -> Vec<String> {
+    let names = &config["id2label"];
+    let name = |i: usize| names[i.to_string()].as_str().map(str::to_string);
+    (0..count).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
+}
+
 impl PictureClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let origin = Origin::read_for(<Recipe as job::Recipe>::TASK, source)?;
         let config = source.config()?;
         let classifier = ImageClassifier::load(source, Head::Own, device)?;
         let processor = Processor::open(source, classifier.config.num_channels())?;
@@ -47,13 +60,8 @@ impl PictureClassifier {
             path: source.path("preprocessor_config.json"),
             problem,
         })?;
-        let names = &config["id2label"];
-        let count = names.as_object().map_or(0, serde_json::Map::len);
-        let name = |i: usize| names[i.to_string()].as_str().map(str::to_string);
-        // `transformers` leaves these out of the file, and reads them so.
-        let labels = (0..count.max(2)).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}")));
-        let labels: Vec<String> = labels.collect();
-        let decision = Origin::read(source).and_then(|origin| origin.decision);
+        let labels = named(&config, classifier.model.labels());
+        let decision = origin.and_then(|origin| origin.decision);
         if let Some(positive) = decision.as_ref().map(|d| &d.positive)
             && !(labels.len() == 2 && labels.contains(positive))
         {
@@ -63,10 +71,21 @@ impl PictureClassifier {
         Ok(Self { classifier, processor, labels, decision })
     }
 
+    /// `data` with its pictures as [`Self::processor`] sizes them.
+    pub fn reading(&self, data: DataRecipe) -> DataRecipe {
+        let Processor { size, shortest_edge, colour, filter, .. } = self.processor;
+        DataRecipe { size, shortest_edge, filter, grey: colour == Colour::Grey, ..data }
+    }
+
     /// Answers in the order of the pictures, which may have any size and colours.
     pub fn predict(&self, pictures: &[Picture], batch_size: usize) -> Vec<Prediction> {
         let sized: Vec<Picture> = pictures.par_iter().map(|p| self.processor.size(p)).collect();
-        let logits = logits(&self.classifier.model, &self.processor, &sized, batch_size);
+        self.predict_sized(&sized, batch_size)
+    }
+
+    /// As [`Self::predict`] of pictures that [`Self::processor`] has sized.
+    pub fn predict_sized(&self, pictures: &[Picture], batch_size: usize) -> Vec<Prediction> {
+        let logits = logits(&self.classifier.model, &self.processor, pictures, batch_size);
         let answer = |logits: &Vec<f32>| {
             let scores = softmax(logits);
             Prediction { answer: decide(self.decision.as_ref(), &self.labels, &scores), scores }
@@ -74,11 +93,10 @@ impl PictureClassifier {
         logits.iter().map(answer).collect()
     }
 
-    /// Judges on samples at any size; those with an unknown label are left out.
+    /// Judges on samples that were read as [`Self::reading`] says; those with an unknown label are left out.
     pub fn judge(&self, samples: &[Sample], batch_size: usize) -> Judged {
         let known: Vec<_> = with_known_label(samples, &self.labels).collect();
-        let sized = |(sample, _): &(&Sample, usize)| self.processor.size(&sample.picture);
-        let pictures: Vec<Picture> = known.par_iter().map(sized).collect();
+        let pictures: Vec<Picture> = known.iter().map(|(s, _)| s.picture.clone()).collect();
         let truths: Vec<usize> = known.iter().map(|(_, class)| *class).collect();
         let logits = logits(&self.classifier.model, &self.processor, &pictures, batch_size);
         Judged::new(&logits, &truths, &self.labels, self.decision.as_ref())
@@ -97,5 +115,65 @@ impl PictureClassifier {
                 .with_context(|| format!("writing {}", path.display()))?;
         }
         origin.save(dir, "image-classification", about)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_core::arch::{image::ImageConfig, resnet::ResNetConfig};
+    use firebrick_data::image::resize::Filter;
+    use serde_json::json;
+
+    use super::*;
+
+    fn saved(dir: &Path, task: &str) {
+        let config = ImageConfig::ResNet(ResNetConfig::tiny());
+        let model = config.init(5, &Device::flex());
+        let processor = Processor {
+            size: [32, 32],
+            shortest_edge: None,
+            colour: Colour::Rgb,
+            filter: Filter::Bilinear,
+            mean: vec![0.5; 3],
+            std: vec![0.5; 3],
+        };
+        let labels: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_string).to_vec();
+        let origin = Origin {
+            task: task.into(),
+            labels: labels.clone(),
+            max_len: None,
+            decision: None,
+            threshold: None,
+            box_threshold: None,
+            copies: None,
+            recipe: "mine".into(),
+            recipe_sha256: String::new(),
+            data_sha256: String::new(),
+            metrics: Default::default(),
+        };
+        let classifier = ImageClassifier { config, model };
+        let classifier = PictureClassifier { classifier, processor, labels, decision: None };
+        classifier.save(dir, &origin, "").unwrap();
+    }
+
+    /// As many labels as logits, whatever `config.json` names; and no vector of a face is a label.
+    #[test]
+    fn as_many_labels_as_logits() {
+        let dir = tempfile::tempdir().unwrap();
+        saved(dir.path(), "image-classification");
+        let open = || PictureClassifier::open(&Source::folder(dir.path()), &Device::flex());
+        assert_eq!(open().unwrap().labels, ["a", "b", "c", "d", "e"]);
+        let mut config = Source::folder(dir.path()).config().unwrap().clone();
+        config["id2label"] = Value::Null;
+        config["num_labels"] = json!(5);
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let opened = open().unwrap();
+        assert_eq!(opened.labels[4], "LABEL_4");
+        let picture = Picture::filled(40, 32, Colour::Grey, 9);
+        assert_eq!(opened.predict(&[picture], 1)[0].scores.len(), 5);
+
+        saved(dir.path(), "face-embedding");
+        let error = open().err().unwrap().to_string();
+        assert!(error.contains("is for `face-embedding`"), "{error}");
     }
 }

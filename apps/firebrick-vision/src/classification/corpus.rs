@@ -9,13 +9,14 @@ use anyhow::{bail, ensure};
 use firebrick_data::{
     error::DataError,
     hash::{sha256_bytes, sha256_rows},
-    image::alike::{difference_hash, groups},
+    image::alike::{difference_hash, groups, pairs},
     ledger::{DropReason, Entry, Ledger},
     table::Row,
 };
 use firebrick_train::{job::Places, sampler};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::{
     layouts::{self, Parts, Sample},
@@ -33,6 +34,9 @@ pub struct Corpus {
     pub sha256: String,
     /// What was dropped of each part.
     pub ledgers: Vec<(&'static str, Ledger)>,
+    /// Of parts that the data itself names, which pictures look like one of another; they stay, as the parts are those that
+    /// others report on.
+    alike: Vec<String>,
 }
 
 /// Reads and divides what `[data]` names.
@@ -61,6 +65,13 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     apart(&mut valid, &tested, "in test, too", ledgers.entry("valid").or_default());
     let elsewhere: HashSet<&[u8]> = pixels(&valid).chain(tested).collect();
     apart(&mut train, &elsewhere, "in valid or test, too", ledgers.entry("train").or_default());
+    let given = [
+        ("test", &test, "train", &train, !no_test),
+        ("test", &test, "valid", &valid, !no_test || !no_valid),
+        ("valid", &valid, "train", &train, !no_valid),
+    ];
+    let alike = given.into_iter().filter(|(.., given)| *given);
+    let alike = alike.filter_map(|(a, of_a, b, of_b, _)| alike_in((a, of_a), (b, of_b))).collect();
 
     ensure!(!train.is_empty(), "no training picture is left");
     ensure!(!valid.is_empty(), "there is no validation picture: set `data.valid_fraction`");
@@ -78,7 +89,7 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     };
     let sha256 = sha256_rows(&train.iter().chain(&valid).map(row).collect::<Vec<_>>());
     let test = (!test.is_empty()).then_some(test);
-    Ok(Corpus { train, valid, test, labels, sha256, ledgers: ledgers.into_iter().collect() })
+    Ok(Corpus { train, valid, test, labels, sha256, ledgers: ledgers.into_iter().collect(), alike })
 }
 
 impl Corpus {
@@ -94,6 +105,7 @@ impl Corpus {
                 remarks.push(format!("{part}: dropped {count}: {reason:?}").to_lowercase());
             }
         }
+        remarks.extend(self.alike.iter().cloned());
         remarks
     }
 
@@ -136,10 +148,30 @@ fn pixels(samples: &[Sample]) -> impl Iterator<Item = &[u8]> {
     samples.iter().map(|sample| sample.picture.pixels.as_slice())
 }
 
+/// Difference hashes of a part's pictures.
+fn hashes(samples: &[Sample]) -> Vec<u128> {
+    samples.par_iter().map(|sample| difference_hash(&sample.picture)).collect()
+}
+
+/// How many pictures of a part look like one of another, and the first of them; `None` where none does.
+fn alike_in(
+    (part, samples): (&str, &[Sample]),
+    (other, others): (&str, &[Sample]),
+) -> Option<String> {
+    let found = pairs(&hashes(samples), &hashes(others));
+    let (one, like) = *found.first()?;
+    Some(format!(
+        "{part}: {} pictures look like one in {other}, and stay; the first: {} like {}",
+        found.len(),
+        samples[one].id,
+        others[like].id
+    ))
+}
+
 /// Gives pictures without a group one: that of those that look the same.
 fn group(samples: &mut [Sample]) {
-    let hashes: Vec<u128> = samples.iter().map(|sample| difference_hash(&sample.picture)).collect();
-    for (sample, first) in samples.iter_mut().zip(groups(&hashes)) {
+    let first = groups(&hashes(samples));
+    for (sample, first) in samples.iter_mut().zip(first) {
         sample.group.get_or_insert_with(|| format!("like {first}"));
     }
 }
@@ -254,6 +286,19 @@ mod tests {
         once(&mut part, &mut ledger);
         assert_eq!(part.len(), 3);
         assert_eq!(ledger.counts()[&DropReason::Duplicate], 1);
+    }
+
+    #[test]
+    fn what_looks_alike_in_given_parts_is_told() {
+        let stripes = |id: usize, least: u8| {
+            let pixels = (0..256).map(|i| least + (i % 16 / 4 % 2 * 90) as u8).collect();
+            let picture = Picture { width: 16, height: 16, colour: Colour::Grey, pixels };
+            Sample { picture, ..sample(id, "a", None, 0) }
+        };
+        let (train, test) = ([sample(0, "a", None, 9), stripes(1, 20)], [stripes(7, 30)]);
+        let told = alike_in(("test", &test), ("train", &train)).unwrap();
+        assert_eq!(told, "test: 1 pictures look like one in train, and stay; the first: 7 like 1");
+        assert_eq!(alike_in(("test", &test), ("train", &train[..1])), None);
     }
 
     #[test]

@@ -11,14 +11,13 @@ use firebrick_data::{
     image::{
         Colour, Picture,
         decode::{self, is_picture},
-        resize::resize,
     },
     npz::{self, Array},
     table::{Columns, ReadOptions, read},
 };
 use rayon::prelude::*;
 
-use super::recipe::DataRecipe;
+use super::{processor::fit, recipe::DataRecipe};
 
 /// A picture with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,8 +58,7 @@ fn load(files: Vec<File>, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
 }
 
 fn sized(picture: &Picture, data: &DataRecipe) -> Picture {
-    let [rows, columns] = data.size;
-    resize(picture, columns, rows, data.filter)
+    fit(picture, data.size, data.shortest_edge, data.filter)
 }
 
 /// Pictures of a user's path: a folder, an `.npz` file, or a table.
@@ -75,23 +73,33 @@ pub fn own(path: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
 
 /// Pictures under `path`, in the order of their names, those in folders too.
 pub fn pictures(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    files(path, is_picture)
+}
+
+/// Files under `path` that are `wanted`, as [`pictures`] has them.
+pub fn files(path: &Path, wanted: impl Fn(&Path) -> bool) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = vec![];
-    walk(path, DEPTH, &mut found)?;
+    walk(path, DEPTH, &wanted, &mut found)?;
     found.sort();
     Ok(found)
 }
 
-fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+fn walk(
+    folder: &Path,
+    depth: usize,
+    wanted: &impl Fn(&Path) -> bool,
+    found: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
     ensure!(depth > 0, "{}: folders within folders, deeper than {DEPTH}", folder.display());
     let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("listing {}", folder.display()))?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         if kind.is_dir() {
-            walk(&path, depth - 1, found)?;
-        } else if is_picture(&path) {
+            walk(&path, depth - 1, wanted, found)?;
+        } else if wanted(&path) {
             found.push(path);
-            ensure!(found.len() <= FILES, "{}: more than {FILES} pictures", folder.display());
+            ensure!(found.len() <= FILES, "{}: more than {FILES} files", folder.display());
         }
     }
     Ok(())

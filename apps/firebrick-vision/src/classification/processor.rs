@@ -58,6 +58,11 @@ impl Processor {
             let side = value.as_u64().filter(|side| (1..=SIDE_LIMIT).contains(side));
             side.map(|side| side as usize)
         };
+        let flag = |key: &str, otherwise: bool| match &value[key] {
+            Value::Null => Ok(otherwise),
+            Value::Bool(flag) => Ok(*flag),
+            other => Err(format!("{key} is {other}")),
+        };
         let sides = |key: &str| -> Result<Option<[usize; 2]>, String> {
             let value = &value[key];
             let pair = match (side(&value["height"]), side(&value["width"]), side(value)) {
@@ -68,19 +73,48 @@ impl Processor {
             };
             Ok(pair)
         };
-        if !value["crop_pct"].is_null() {
-            return Err("crop_pct is not supported: give size and crop_size".into());
+        if !flag("do_resize", true)? {
+            return Err("do_resize is false, and pictures of any size are taken here".into());
         }
-        let crops = value["do_center_crop"].as_bool().unwrap_or(false);
+        let filter = match value["resample"].as_u64() {
+            Some(2) => Filter::Bilinear,
+            Some(3) => Filter::Bicubic,
+            None if value["resample"].is_null() => Filter::Bilinear,
+            _ => {
+                let found = &value["resample"];
+                return Err(format!("resample is {found}: 2 (bilinear) or 3 (bicubic)"));
+            }
+        };
         let shortest_edge = side(&value["size"]["shortest_edge"]);
-        let size = match (sides("size")?, sides("crop_size")?.filter(|_| crops), shortest_edge) {
-            (_, Some(crop), _) => crop,
-            (Some(size), None, _) => size,
-            (None, None, Some(_)) => return Err("size is a shortest_edge without crop_size".into()),
-            (None, None, None) => [224; 2],
+        let crops = flag("do_center_crop", false)?;
+        let (size, shortest_edge) = match (sides("size")?, shortest_edge) {
+            _ if !value["crop_pct"].is_null() => {
+                cropped(value, shortest_edge.or(side(&value["size"])))?
+            }
+            (_, Some(edge)) => match sides("crop_size")?.filter(|_| crops) {
+                Some(crop) => (crop, Some(edge)),
+                None => return Err("size is a shortest_edge without crop_size".into()),
+            },
+            (Some(size), None) if !crops || sides("crop_size")? == Some(size) => (size, None),
+            (None, None) if !crops && value["size"].is_null() => ([224; 2], None),
+            _ => {
+                let (size, crop) = (&value["size"], &value["crop_size"]);
+                return Err(format!("size {size} and crop_size {crop}: a shortest_edge is due"));
+            }
+        };
+        // What the numbers of a pixel are multiplied with, if they are out of 1 before.
+        let factor = match (flag("do_rescale", true)?, &value["rescale_factor"]) {
+            (false, _) => 255.0,
+            (true, Value::Null) => 1.0,
+            (true, factor) => match factor.as_f64().map(|factor| 255.0 * factor) {
+                // As many digits as the file has.
+                Some(factor) if (factor - 1.0).abs() < 1e-5 => 1.0,
+                Some(factor) if factor.is_finite() && factor > 0.0 => factor as f32,
+                _ => return Err(format!("rescale_factor is {factor}")),
+            },
         };
         let numbers = |key: &str, otherwise: f32| -> Result<Vec<f32>, String> {
-            let applies = value["do_normalize"].as_bool().unwrap_or(true);
+            let applies = flag("do_normalize", true)?;
             let Some(list) = value[key].as_array().filter(|_| applies) else {
                 let otherwise = if applies { 0.5 } else { otherwise };
                 return Ok(vec![otherwise; channels]);
@@ -96,14 +130,9 @@ impl Processor {
         if std.iter().any(|std| *std <= 0.0) {
             return Err("image_std has a number that is not above 0".into());
         }
-        Ok(Self {
-            size,
-            shortest_edge: shortest_edge.filter(|_| crops),
-            colour,
-            filter: if value["resample"] == 3 { Filter::Bicubic } else { Filter::Bilinear },
-            mean: numbers("image_mean", 0.0)?,
-            std,
-        })
+        let scaled = |numbers: Vec<f32>| numbers.into_iter().map(|x| x / factor).collect();
+        let mean = scaled(numbers("image_mean", 0.0)?);
+        Ok(Self { size, shortest_edge, colour, filter, mean, std: scaled(std) })
     }
 
     /// As `transformers.ViTImageProcessor` reads it.
@@ -124,14 +153,8 @@ impl Processor {
 
     /// `picture` at the model's size and in its colours.
     pub fn size(&self, picture: &Picture) -> Picture {
-        let [rows, columns] = self.size;
         let picture = picture.clone().into_colour(self.colour);
-        let Some(edge) = self.shortest_edge else {
-            return resize(&picture, columns, rows, self.filter);
-        };
-        let (w, h) = (picture.width, picture.height);
-        let scaled = |side: usize| (side * edge / w.min(h)).max(1);
-        middle(&resize(&picture, scaled(w), scaled(h), self.filter), columns, rows)
+        fit(&picture, self.size, self.shortest_edge, self.filter)
     }
 
     /// Pictures of the model's size -> `[B, I, H, W]`
@@ -159,6 +182,30 @@ impl Processor {
             }
         }
     }
+}
+
+/// `picture` in `[rows, columns]`: both sides are scaled, or the shorter one, and the middle is cut out.
+pub fn fit(
+    picture: &Picture,
+    [rows, columns]: [usize; 2],
+    shortest_edge: Option<usize>,
+    filter: Filter,
+) -> Picture {
+    let Some(edge) = shortest_edge else { return resize(picture, columns, rows, filter) };
+    let (w, h) = (picture.width, picture.height);
+    let scaled = |side: usize| (side * edge / w.min(h)).max(1);
+    middle(&resize(picture, scaled(w), scaled(h), filter), columns, rows)
+}
+
+/// Size and shortest edge of a file with `crop_pct`, as `transformers.ConvNextImageProcessor` reads them: below 384, so
+/// large a share of the scaled picture's shorter side is cut out.
+fn cropped(value: &Value, edge: Option<usize>) -> Result<([usize; 2], Option<usize>), String> {
+    let edge = edge.ok_or_else(|| "crop_pct goes with a size of one side".to_string())?;
+    let share = value["crop_pct"].as_f64().filter(|share| (0.01..=1.0).contains(share));
+    let share = share.ok_or_else(|| {
+        format!("crop_pct is {}, which is not within 0.01 and 1", value["crop_pct"])
+    })?;
+    Ok(([edge; 2], (edge < 384).then_some((edge as f64 / share) as usize)))
 }
 
 /// The middle of a picture; what it is too small for is black.
@@ -242,9 +289,50 @@ mod tests {
             json!({"image_mean": [0.5, 0.5]}),
             json!({"image_std": [0.0, 1.0, 1.0]}),
             json!({"crop_pct": 0.875}),
+            json!({"crop_pct": 0, "size": 224}),
+            json!({"size": {"shortest_edge": 0}}),
+            json!({"do_resize": false}),
+            json!({"do_resize": "no"}),
+            json!({"resample": 1}),
+            json!({"rescale_factor": 0}),
+            json!({"size": 256, "do_center_crop": true, "crop_size": 224}),
         ] {
             assert!(Processor::from_json(&wrong, 3).is_err(), "{wrong}");
         }
+    }
+
+    /// Of microsoft/resnet-50 and facebook/convnext-tiny-224: `size` and `crop_pct`.
+    #[test]
+    fn a_share_is_cut_out_below_384() {
+        let read = |side: usize, share: f64| {
+            let value = json!({"size": side, "crop_pct": share, "resample": 3});
+            let read = Processor::from_json(&value, 3).unwrap();
+            assert_eq!(read.filter, Filter::Bicubic);
+            (read.size, read.shortest_edge)
+        };
+        assert_eq!(read(224, 0.875), ([224; 2], Some(256)));
+        assert_eq!(read(224, 0.95), ([224; 2], Some(235)));
+        assert_eq!(read(384, 0.875), ([384; 2], None));
+        let edge = json!({"size": {"shortest_edge": 224}, "crop_pct": 0.875});
+        assert_eq!(Processor::from_json(&edge, 3).unwrap().shortest_edge, Some(256));
+    }
+
+    /// 51 is 0.2 out of 1, 51 where nothing is rescaled.
+    #[test]
+    fn numbers_are_rescaled_as_the_file_says() {
+        let check = |value: Value, expected: f32| {
+            let processor = Processor::from_json(&value, 1).unwrap();
+            let mut values = [0.0];
+            processor.write(&Picture::filled(1, 1, Colour::Grey, 51), &mut values);
+            assert!((values[0] - expected).abs() < 1e-4, "{value}: {values:?}");
+        };
+        check(
+            json!({"image_mean": [0.1], "image_std": [0.5], "rescale_factor": 0.00392156862}),
+            0.2,
+        );
+        check(json!({"image_mean": [1.0], "image_std": [0.5], "do_rescale": false}), 100.0);
+        check(json!({"do_normalize": false, "do_rescale": false}), 51.0);
+        check(json!({"do_normalize": false, "rescale_factor": 0.0078125}), 51.0 / 128.0);
     }
 
     #[test]

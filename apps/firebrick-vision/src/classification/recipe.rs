@@ -72,6 +72,9 @@ pub struct DataRecipe {
     pub test_fraction: f64,
     /// Rows and columns that every picture is scaled to.
     pub size: [usize; 2],
+    /// That of a model whose pictures are read, [`super::processor::Processor::shortest_edge`]; no key.
+    #[serde(skip)]
+    pub shortest_edge: Option<usize>,
     /// How pictures are scaled.
     pub filter: Filter,
     /// One channel in place of red, green and blue.
@@ -92,6 +95,7 @@ impl Default for DataRecipe {
             valid_fraction: 0.1,
             test_fraction: 0.0,
             size: [32, 32],
+            shortest_edge: None,
             filter: Filter::Bilinear,
             grey: false,
             mean: None,

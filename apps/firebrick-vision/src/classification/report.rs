@@ -127,19 +127,24 @@ fn answers(trained: &Trained, samples: &[Sample], judged: &Judged) -> String {
     let rows = with_known_label(samples, &classifier.labels).zip(&judged.scores);
     rows.map(|((sample, _), scores)| {
         let answer = decide(classifier.decision.as_ref(), &classifier.labels, scores);
-        let by_label: serde_json::Map<_, _> = classifier
-            .labels
-            .iter()
-            .zip(scores)
-            .map(|(label, p)| (label.clone(), json!(p)))
-            .collect();
-        let value = json!({
-            "id": sample.id, "label": classifier.labels[answer.label], "truth": sample.label,
-            "scores": by_label,
-        });
-        format!("{value}\n")
+        let label = &classifier.labels[answer.label];
+        answer_line(&sample.id, label, &sample.label, &classifier.labels, scores)
     })
     .collect()
+}
+
+/// An answer as `predict` writes it, with the truth beside it.
+pub fn answer_line(
+    id: &str,
+    label: &str,
+    truth: &str,
+    labels: &[String],
+    scores: &[f32],
+) -> String {
+    let scores: serde_json::Map<_, _> =
+        labels.iter().zip(scores).map(|(label, p)| (label.clone(), json!(p))).collect();
+    let value = json!({"id": id, "label": label, "truth": truth, "scores": scores});
+    format!("{value}\n")
 }
 
 /// The surest wrong answers and their pictures.

@@ -81,6 +81,25 @@ impl job::Recipe for Recipe {
 }
 
 impl Recipe {
+    /// Training pictures as the first step sees them.
+    pub fn sheet(&self, prepared: &Prepared) -> Picture {
+        self.shown(&self.examples(&prepared.corpus, &prepared.processor))
+    }
+
+    fn shown(&self, examples: &PictureExamples) -> Picture {
+        let (count, columns) = SHEET;
+        let indices = spread(count, examples.pictures.len());
+        sheet(&examples.augmented(&indices, mix(self.seed, 0)), columns, 64)
+    }
+
+    fn examples(&self, corpus: &Corpus, processor: &Processor) -> PictureExamples {
+        PictureExamples {
+            augment: self.augment,
+            smoothing: self.train.label_smoothing as f32,
+            ..PictureExamples::new(&corpus.train, &corpus.labels, processor)
+        }
+    }
+
     /// Mean and deviation are the recipe's, else those of the checkpoint to go on from, else measured.
     fn processor(&self, corpus: &Corpus, pretrained: Option<&Source>) -> anyhow::Result<Processor> {
         let (size, colour, filter) = (self.data.size, self.data.colour(), self.data.filter);
@@ -156,9 +175,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let ImageClassifier { config, model } = begin(recipe, &prepared, &device)?;
     let Prepared { corpus, processor, .. } = prepared;
     let labels = corpus.labels.clone();
-    let mut examples = PictureExamples::new(&corpus.train, &labels, &processor);
-    examples.augment = recipe.augment;
-    examples.smoothing = recipe.train.label_smoothing as f32;
+    let examples = recipe.examples(&corpus, &processor);
     let valid = PictureExamples::new(&corpus.valid, &labels, &processor);
     let batch_size = recipe.eval.batch_size;
     let said = |model: &Classify| logits(&model.model, &processor, &valid.pictures, batch_size);
@@ -223,9 +240,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     classifier.save(&run.dir().join("model"), &origin, &about(recipe, &classifier))?;
 
-    let (count, columns) = SHEET;
-    let indices = spread(count, examples.pictures.len());
-    let shown = sheet(&examples.augmented(&indices, mix(recipe.seed, 0)), columns, 64);
+    let shown = recipe.shown(&examples);
     let outcome = Outcome { end, counters, scores };
     Ok(Some(Trained { outcome, corpus, classifier, valid, test, shown, temperature }))
 }

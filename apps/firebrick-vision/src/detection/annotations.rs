@@ -3,9 +3,9 @@
 //! In memory all are COCO's data set, whose boxes are `[left, top, width, height]` in pixels.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
-    io::Read,
+    io::{self, Read},
     path::{Component, Path, PathBuf},
 };
 
@@ -13,15 +13,17 @@ use anyhow::Context;
 use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::{
     error::DataError,
-    image::decode::{EXTENSIONS, is_picture},
+    image::decode::{self, EXTENSIONS, is_picture},
     quote::escaped,
     stream,
 };
 use hotcoco::{
     Annotation, Category, Dataset, Image,
-    convert::{coco_to_voc, coco_to_yolo, voc_to_coco, yolo_to_coco},
+    convert::{ConvertError, coco_to_voc, coco_to_yolo, voc_to_coco, yolo_to_coco},
 };
 use serde::Deserialize;
+
+use crate::classification::layouts;
 
 /// Largest file of boxes: COCO's own training part has 450 MB.
 const FILE_LIMIT: u64 = 1 << 30;
@@ -36,7 +38,7 @@ pub enum Format {
     Voc,
     /// One JSON file.
     Coco,
-    /// A folder with `data.yaml` and a text file for each picture.
+    /// A folder with `data.yaml` and a text file for each picture, beside it or in `labels` where the picture is in `images`.
     Yolo,
 }
 
@@ -54,13 +56,17 @@ impl Format {
     /// What a path holds.
     fn of(path: &Path) -> Result<Self, DataError> {
         match path.is_dir() {
+            _ if !path.exists() => Err(DataError::Read {
+                path: path.to_owned(),
+                source: io::ErrorKind::NotFound.into(),
+            }),
             true if path.join("data.yaml").exists() => Ok(Self::Yolo),
             true if path.join("Annotations").is_dir() || has_ending(path, "xml") => Ok(Self::Voc),
             false if path.extension().is_some_and(|e| e == "json") => Ok(Self::Coco),
             _ => Err(DataError::Unsupported {
                 path: path.to_owned(),
                 detail: "holds no boxes that are read here: a folder with Annotations/*.xml (VOC), a folder with \
-                         data.yaml and *.txt (YOLO), or a .json file (COCO)"
+                         data.yaml and *.txt or labels/ (YOLO), or a .json file (COCO)"
                     .into(),
             }),
         }
@@ -76,7 +82,7 @@ fn has_ending(folder: &Path, ending: &str) -> bool {
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let dataset = match Format::of(path)? {
         Format::Voc => voc_to_coco(path).map_err(|error| bad(path, error))?,
-        Format::Yolo => yolo_to_coco(path, &sizes(path)).map_err(|error| bad(path, error))?,
+        Format::Yolo => yolo(path)?,
         Format::Coco => serde_json::from_slice(&bytes(path)?)
             .map_err(|error| bad(path, format!("is not COCO's JSON: {error}")))?,
     };
@@ -92,13 +98,15 @@ fn bad(path: &Path, detail: impl std::fmt::Display) -> DataError {
     DataError::BadSyntax { path: path.to_owned(), detail: escaped(&detail.to_string()) }
 }
 
-/// Writes boxes; returns how many pictures and boxes were written, and how many boxes were left out: those of no area, and
-/// what the format cannot express.
+/// Writes boxes; returns how many pictures and boxes were written, and how many boxes were left out: those of no area or of
+/// no picture, and what the format cannot express.
 pub fn write(mut dataset: Dataset, format: Format, path: &Path) -> anyhow::Result<[usize; 3]> {
     let all = dataset.annotations.len();
-    // VOC, which counts pixels, would turn them inside out.
+    let images: HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
+    // VOC, which counts pixels, would turn those of no area inside out.
     dataset.annotations.retain(|annotation| {
-        annotation.bbox.is_some_and(|[_, _, w, h]| w > LEAST_SIDE && h > LEAST_SIDE)
+        let area = annotation.bbox.is_some_and(|[_, _, w, h]| w > LEAST_SIDE && h > LEAST_SIDE);
+        area && images.contains(&annotation.image_id)
     });
     let context = || format!("writing {}", path.display());
     let written = match format {
@@ -128,15 +136,105 @@ fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
-/// Width and height of the pictures that lie with YOLO's text files, by the stems of their names.
-fn sizes(folder: &Path) -> HashMap<String, (u32, u32)> {
-    let files = picture_folders(folder).into_iter().filter_map(|folder| fs::read_dir(folder).ok());
-    let files = files.flatten().flatten().map(|entry| entry.path()).filter(|path| is_picture(path));
-    let sized = |path: PathBuf| {
-        let stem = path.file_stem()?.to_string_lossy().into_owned();
-        Some((stem, image::image_dimensions(&path).ok()?))
+/// YOLO's text files: beside `data.yaml`, or each in a folder `labels` where its picture is in a folder `images`.
+fn yolo(path: &Path) -> Result<Dataset, DataError> {
+    let pictures = layouts::pictures(path).map_err(|error| bad(path, format!("{error:#}")))?;
+    let labels = |picture: &Path| labels_of(picture.strip_prefix(path).ok()?);
+    let labelled: Vec<(PathBuf, &PathBuf)> =
+        pictures.iter().filter_map(|picture| Some((labels(picture)?, picture))).collect();
+    if !labelled.iter().any(|(labels, _)| path.join(labels).parent().is_some_and(Path::is_dir)) {
+        return beside(path);
+    }
+    let mut dataset = Dataset { categories: categories(path)?, ..Dataset::default() };
+    for (id, (labels, picture)) in (1..).zip(labelled) {
+        let (width, height) = decode::size(picture)
+            .ok_or_else(|| bad(picture, "is no picture whose size can be read"))?;
+        // A picture without a file of boxes has none.
+        let labels = path.join(labels);
+        let text = if labels.is_file() { bytes(&labels)? } else { vec![] };
+        let text = String::from_utf8_lossy(&text);
+        for (row, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let wrong = || {
+                let count = dataset.categories.len();
+                bad(
+                    &labels,
+                    format!("line {} is not a class below {count} and four shares", row + 1),
+                )
+            };
+            let numbers: Option<Vec<f64>> =
+                line.split_whitespace().map(|part| part.parse().ok()).collect();
+            let Some([class, x, y, w, h]) = numbers.as_deref() else { return Err(wrong()) };
+            let category = dataset.categories.get(*class as usize).filter(|_| class.fract() == 0.0);
+            let category_id = category.ok_or_else(wrong)?.id;
+            let (width, height) = (f64::from(width), f64::from(height));
+            let (x0, y0, w, h) =
+                ((x - w / 2.0) * width, (y - h / 2.0) * height, w * width, h * height);
+            dataset.annotations.push(Annotation {
+                id: dataset.annotations.len() as u64 + 1,
+                image_id: id,
+                category_id,
+                bbox: Some([x0, y0, w, h]),
+                area: Some(w * h),
+                ..Default::default()
+            });
+        }
+        let file_name = layouts::relative(picture, path);
+        dataset.images.push(Image { id, file_name, width, height, ..Default::default() });
+    }
+    Ok(dataset)
+}
+
+/// The text file of a picture in a folder `images`: in `labels` in its place, as Ultralytics looks for it.
+fn labels_of(picture: &Path) -> Option<PathBuf> {
+    let parts: Vec<Component> = picture.components().collect();
+    let last = parts.iter().rposition(|part| part.as_os_str() == "images")?;
+    let part = |(at, part): (usize, &Component)| match at == last {
+        true => PathBuf::from("labels"),
+        false => PathBuf::from(part.as_os_str()),
     };
-    files.filter_map(sized).collect()
+    let labels: PathBuf = parts.iter().enumerate().map(part).collect();
+    Some(labels.with_extension("txt"))
+}
+
+/// What `data.yaml` names; it is read alone, as other text files beside it would be taken for boxes.
+fn categories(path: &Path) -> Result<Vec<Category>, DataError> {
+    const FILE: &str = "data.yaml";
+    let text = bytes(&path.join(FILE))?;
+    let alone = || -> anyhow::Result<Dataset> {
+        let alone = tempfile::tempdir()?;
+        fs::write(alone.path().join(FILE), text)?;
+        Ok(yolo_to_coco(alone.path(), &HashMap::new())?)
+    };
+    let read =
+        alone().map_err(|_| bad(&path.join(FILE), "has no list `names` that is read here"))?;
+    Ok(read.categories)
+}
+
+/// Text files that lie beside `data.yaml`.
+fn beside(path: &Path) -> Result<Dataset, DataError> {
+    let folders = picture_folders(path).into_iter().filter_map(|folder| fs::read_dir(folder).ok());
+    let files = folders.flatten().flatten().map(|file| file.path()).filter(|path| is_picture(path));
+    let stem = |path: &Path| Some(path.file_stem()?.to_string_lossy().into_owned());
+    let by_stem: HashMap<String, PathBuf> =
+        files.filter_map(|path| Some((stem(&path)?, path))).collect();
+    let sizes = by_stem.iter().filter_map(|(stem, path)| Some((stem.clone(), decode::size(path)?)));
+    let mut dataset =
+        yolo_to_coco(path, &sizes.collect()).map_err(|error| match error {
+            ConvertError::MissingImageDimensions(name) => bad(
+                path,
+                format!(
+                    "the picture {name:?}, whose size YOLO's numbers are shares of, is not beside it, nor in \
+                     JPEGImages/ or images/"
+                ),
+            ),
+            error => bad(path, error),
+        })?;
+    for image in &mut dataset.images {
+        if let Some(name) = by_stem.get(&image.file_name).and_then(|path| path.file_name()) {
+            image.file_name = name.to_string_lossy().into_owned();
+        }
+    }
+    Ok(dataset)
 }
 
 /// Where pictures lie that the boxes in `path` are of.
@@ -217,4 +315,63 @@ pub fn street(path: &Path) -> Result<Dataset, DataError> {
         });
     }
     Ok(dataset)
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_data::image::{Colour, Picture};
+
+    use super::*;
+
+    fn picture(path: &Path) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, decode::png(&Picture::filled(40, 20, Colour::Rgb, 9))).unwrap();
+    }
+
+    /// Beside `data.yaml`, and with `images` and `labels` as Ultralytics and Roboflow have them.
+    #[test]
+    fn yolo_in_its_layouts() {
+        for (image, labels) in [
+            ("a.png", "a.txt"),
+            ("images/a.png", "labels/a.txt"),
+            ("images/train/a.png", "labels/train/a.txt"),
+            ("train/images/a.png", "train/labels/a.txt"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            picture(&dir.path().join(image));
+            fs::write(dir.path().join("data.yaml"), "nc: 2\nnames: [cat, dog]\n").unwrap();
+            let labels = dir.path().join(labels);
+            fs::create_dir_all(labels.parent().unwrap()).unwrap();
+            fs::write(&labels, "1 0.5 0.5 0.5 0.5\n").unwrap();
+            let dataset = read(dir.path()).unwrap();
+            assert_eq!(dataset.images[0].file_name, image);
+            assert_eq!(dataset.annotations[0].bbox, Some([10.0, 5.0, 20.0, 10.0]), "{image}");
+            let label = dataset.annotations[0].category_id;
+            assert!(dataset.categories.iter().any(|c| c.id == label && c.name == "dog"), "{image}");
+            super::picture(dir.path(), image).unwrap();
+            fs::write(&labels, "2 0.5 0.5 0.5 0.5\n").unwrap();
+            assert!(read(dir.path()).unwrap_err().to_string().contains("a.txt"), "{image}");
+        }
+        let error = read(Path::new("nosuch")).unwrap_err();
+        assert_eq!(error.kind(), "Read");
+    }
+
+    #[test]
+    fn a_box_of_no_picture_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let annotation = |image_id| Annotation {
+            image_id,
+            bbox: Some([1.0, 1.0, 5.0, 5.0]),
+            ..Default::default()
+        };
+        let image =
+            Image { id: 1, width: 9, height: 9, file_name: "a.png".into(), ..Default::default() };
+        let dataset = Dataset {
+            images: vec![image],
+            annotations: vec![annotation(1), annotation(7)],
+            ..Default::default()
+        };
+        let written = write(dataset, Format::Coco, &dir.path().join("boxes.json")).unwrap();
+        assert_eq!(written, [1, 1, 1]);
+    }
 }

@@ -143,6 +143,7 @@ impl Corpus {
             for (reason, count) in ledger.counts() {
                 let what = match reason {
                     DropReason::NoArea => "boxes of no area",
+                    DropReason::NoPicture => "boxes of a picture that the file does not list",
                     _ => "pictures that are in another part, too",
                 };
                 remarks.push(format!("{part}: dropped {count}: {what}"));
@@ -204,6 +205,9 @@ fn divided(
     for image in &dataset.images {
         let stem = Path::new(&image.file_name).file_stem().unwrap_or_default().to_string_lossy();
         match &parts {
+            None if path.is_dir() => {
+                images.entry(part_of(&image.file_name)).or_default().push(image);
+            }
             None => images.entry("train").or_default().push(image),
             // A picture that no list names is in no part.
             Some(parts) => {
@@ -216,7 +220,36 @@ fn divided(
     let part = |(part, images)| -> anyhow::Result<(&'static str, Part)> {
         Ok((part, scenes(path, dataset, images, data)?))
     };
-    images.into_iter().map(part).collect()
+    let mut parts: BTreeMap<_, Part> =
+        images.into_iter().map(part).collect::<anyhow::Result<_>>()?;
+    if let Some((_, ledger)) = parts.values_mut().next_back() {
+        ledger.dropped.extend(of_no_picture(dataset));
+    }
+    Ok(parts)
+}
+
+/// Boxes of pictures that the file does not list.
+fn of_no_picture(dataset: &Dataset) -> Vec<Entry> {
+    let images: HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
+    let stray = dataset.annotations.iter().enumerate();
+    let stray = stray.filter(|(_, annotation)| !images.contains(&annotation.image_id));
+    let entry = |(row, annotation): (usize, &Annotation)| {
+        let detail = format!("box {} is of picture {}", annotation.id, annotation.image_id);
+        Entry { row, reason: DropReason::NoPicture, detail }
+    };
+    stray.map(entry).collect()
+}
+
+/// The part that a picture's folders name, as YOLO's do.
+fn part_of(file_name: &str) -> &'static str {
+    let mut folders = file_name.split('/').rev().skip(1);
+    let part = |folder| match folder {
+        "train" => Some("train"),
+        "val" | "valid" => Some("valid"),
+        "test" => Some("test"),
+        _ => None,
+    };
+    folders.find_map(part).unwrap_or("train")
 }
 
 /// VOC's lists of pictures: the part of each by its name's stem; `None` where there are none.
@@ -376,6 +409,22 @@ mod tests {
         let error = own(dir.path(), &cells).unwrap_err().to_string();
         assert!(error.contains("a.ppm"), "{error}");
         assert!(annotations::picture(dir.path(), "../b.ppm").is_err());
+    }
+
+    #[test]
+    fn a_box_of_no_picture_is_told() {
+        let dir = folder(&["a"]);
+        let text = r#"{"images": [{"id": 1, "file_name": "a.ppm", "width": 20, "height": 10}],
+            "categories": [{"id": 1, "name": "cell"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 9, 5]},
+                            {"id": 2, "image_id": 8, "category_id": 1, "bbox": [2, 2, 9, 5]}]}"#;
+        let path = dir.path().join("boxes.json");
+        fs::write(&path, text).unwrap();
+        let parts = own(&path, &DataRecipe { size: [32, 32], ..Default::default() }).unwrap();
+        let (scenes, ledger) = &parts["train"];
+        assert_eq!((scenes.len(), scenes[0].objects.len()), (1, 1));
+        assert_eq!(ledger.counts()[&DropReason::NoPicture], 1);
+        assert_eq!(ledger.dropped[0].detail, "box 2 is of picture 8");
     }
 
     #[test]

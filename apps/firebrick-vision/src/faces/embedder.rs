@@ -12,10 +12,13 @@ use firebrick_core::{
     },
 };
 use firebrick_data::{hash::sha256_bytes, image::Picture};
-use firebrick_train::origin::{Origin, Threshold};
+use firebrick_train::{
+    job,
+    origin::{Origin, Threshold},
+};
 use rayon::prelude::*;
 
-use super::task::normalised;
+use super::{recipe::Recipe, task::normalised};
 use crate::classification::processor::Processor;
 
 /// A ResNet whose last layer writes the vector.
@@ -28,13 +31,14 @@ pub struct FaceEmbedder {
 
 impl FaceEmbedder {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let origin = Origin::read_for(<Recipe as job::Recipe>::TASK, source)?;
         let network = ImageClassifier::load(source, Head::Own, device)?;
         let processor = Processor::open(source, network.config.num_channels())?;
         network.config.check_size(processor.size).map_err(|problem| LoadError::Config {
             path: source.path("preprocessor_config.json"),
             problem,
         })?;
-        let threshold = Origin::read(source).and_then(|origin| origin.threshold);
+        let threshold = origin.and_then(|origin| origin.threshold);
         Ok(Self { network, processor, threshold })
     }
 

@@ -14,10 +14,12 @@ use firebrick_train::{
     report::{Report, plots},
     sampler::mix,
 };
+use serde_json::json;
 
 use super::{
     corpus::{self, Corpus},
     embedder::{FaceEmbedder, embed},
+    index::cosine,
     judge,
     recipe::{METRICS, Recipe, Split},
     task::Embed,
@@ -43,6 +45,8 @@ pub struct Trained {
     pub threshold: Option<Threshold>,
     /// Pairs of the test pictures, once, when the run finished.
     pub test: Option<Roc>,
+    /// Of each test picture whose other one is nearest, and the cosine to it; as [`Self::test`].
+    nearest: Vec<(String, f64)>,
     /// What the model learned from: some pictures as a step saw them.
     pub shown: Picture,
 }
@@ -122,7 +126,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     if recipe.data.split == Split::People {
         scores.insert("valid".into(), judge::verification(&valid, threshold));
     }
-    let mut test = None;
+    let (mut test, mut nearest) = (None, vec![]);
     if matches!(end, End::Finished | End::EarlyStop) && !corpus.test.is_empty() {
         let found = vectors(&best, &corpus.test);
         let people = names(&corpus.test);
@@ -141,6 +145,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         }
         scores.insert("test".into(), metrics);
         test = Some(roc);
+        nearest = nearest_others(&found, &people);
     }
     let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin { threshold, ..Origin::new(task, &recipe.name, &run.info, scores.clone()) };
@@ -152,11 +157,22 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let indices = spread(count, examples.pictures.len());
     let shown = sheet(&examples.augmented(&indices, mix(recipe.seed, 0)), columns, 64);
     let outcome = Outcome { end, counters, scores };
-    Ok(Some(Trained { outcome, corpus, threshold, test, shown }))
+    Ok(Some(Trained { outcome, corpus, threshold, test, nearest, shown }))
 }
 
 fn names(samples: &[Sample]) -> Vec<&str> {
     samples.iter().map(|sample| sample.label.as_str()).collect()
+}
+
+/// For each vector whose other one is nearest, and the cosine to it.
+fn nearest_others(vectors: &[Vec<f32>], names: &[&str]) -> Vec<(String, f64)> {
+    let nearest = |(at, vector): (usize, &Vec<f32>)| {
+        let others = vectors.iter().zip(names).enumerate().filter(|(other, _)| *other != at);
+        let cosines = others.map(|(_, (other, name))| (*name, cosine(vector, other)));
+        let nearest = cosines.max_by(|a, b| a.1.total_cmp(&b.1));
+        nearest.map_or((String::new(), -1.0), |(name, cosine)| (name.to_string(), cosine))
+    };
+    vectors.iter().enumerate().map(nearest).collect()
 }
 
 /// Vectors with whose they are.
@@ -236,6 +252,17 @@ impl job::Trained for Trained {
             )],
             ..page(dir)?
         };
-        Ok(Shown { report, files: vec![] })
+        let mut files = vec![];
+        if self.test.is_some() {
+            // No vectors: a page is handed on more lightly than an index.
+            let line = |(sample, (name, cosine)): (&Sample, &(String, f64))| {
+                let (id, truth) = (&sample.id, &sample.label);
+                let value = json!({"id": id, "nearest": name, "cosine": cosine, "truth": truth});
+                format!("{value}\n")
+            };
+            let lines = self.corpus.test.iter().zip(&self.nearest).map(line).collect();
+            files.push(("eval/test.jsonl", lines));
+        }
+        Ok(Shown { report, files })
     }
 }

@@ -19,7 +19,10 @@ use super::{
     frames::FrameProcessor,
     task::{classes, logits},
 };
-use crate::classification::task::{Judged, softmax};
+use crate::classification::{
+    classifier::named,
+    task::{Judged, softmax},
+};
 
 /// A network with what it was trained with.
 pub struct ClipClassifier {
@@ -33,11 +36,8 @@ impl ClipClassifier {
         let config = source.config()?;
         let network = VideoClassifier::load(source, Head::Own, device)?;
         let frames = FrameProcessor::open(source, network.config.num_channels())?;
-        let names = &config["id2label"];
-        let count = names.as_object().map_or(0, serde_json::Map::len);
-        let name = |i: usize| names[i.to_string()].as_str().map(str::to_string);
-        let labels = (0..count.max(2)).map(|i| name(i).unwrap_or_else(|| format!("LABEL_{i}")));
-        Ok(Self { network, frames, labels: labels.collect() })
+        let labels = named(&config, network.model.labels());
+        Ok(Self { network, frames, labels })
     }
 
     /// Frames of a clip.

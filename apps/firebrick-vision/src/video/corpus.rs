@@ -12,7 +12,7 @@ use firebrick_data::{
     image::{
         Colour, Picture,
         decode::{self, is_picture},
-        resize::{Filter, resize},
+        resize::Filter,
     },
     table::{Columns, ReadOptions, Row, read},
 };
@@ -23,6 +23,7 @@ use super::{
     read::{self as video, Frames, VideoError, is_video},
     recipe::DataRecipe,
 };
+use crate::classification::processor::fit;
 
 /// A short video with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +101,7 @@ pub fn clips(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<(Clip, Strin
     let folder = table.parent().unwrap_or(Path::new(""));
     let reading = Frames {
         size: data.size,
+        shortest_edge: data.shortest_edge,
         colour: data.colour(),
         rate: data.rate,
         start: 0.0,
@@ -148,11 +150,10 @@ fn strip(path: &Path, reading: &Frames) -> Result<Vec<Picture>, DataError> {
         return Err(DataError::BadValue { path: path.to_owned(), detail });
     }
     let height = whole.height / count;
-    let [rows, columns] = reading.size;
     let size = height * whole.width * whole.colour.channels();
     let frame = |pixels: &[u8]| {
         let frame = Picture { height, pixels: pixels.to_vec(), ..whole };
-        resize(&frame, columns, rows, Filter::Bilinear)
+        fit(&frame, reading.size, reading.shortest_edge, Filter::Bilinear)
     };
     Ok(whole.pixels.chunks_exact(size).map(frame).collect())
 }
@@ -242,7 +243,8 @@ mod tests {
             pixels: (0..24).map(|i| (i / 6) * 10).collect(),
         };
         std::fs::write(&path, decode::png(&whole)).unwrap();
-        let reading = Frames { size: [3, 2], colour: Colour::Grey, rate: 1.0, start: 0.0, most: 4 };
+        let (size, colour) = ([3, 2], Colour::Grey);
+        let reading = Frames { size, shortest_edge: None, colour, rate: 1.0, start: 0.0, most: 4 };
         let found = frames(&path, &reading).unwrap();
         assert_eq!(found.iter().map(|f| f.pixels[0]).collect::<Vec<_>>(), [0, 10, 20, 30]);
         assert!(found.iter().all(|f| (f.width, f.height) == (2, 3)));

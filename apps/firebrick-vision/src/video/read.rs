@@ -21,9 +21,11 @@ use firebrick_data::{
     image::{
         Colour, Picture,
         decode::{self, is_picture},
-        resize::{Filter, resize},
+        resize::Filter,
     },
 };
+
+use crate::classification::processor::fit;
 
 /// Why a video cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,8 @@ pub enum VideoError {
 pub struct Frames {
     /// Rows and columns that each is scaled to.
     pub size: [usize; 2],
+    /// The shorter side is scaled to this, which is no less than [`Self::size`], and the middle is cut out.
+    pub shortest_edge: Option<usize>,
     pub colour: Colour,
     /// Frames a second, of which some of the video's are left out or shown twice. A folder's are taken as they are.
     pub rate: f64,
@@ -117,10 +121,9 @@ fn folder(path: &Path, frames: &Frames, sink: &mut dyn FnMut(Picture)) -> Result
     let first = (frames.start * frames.rate).round() as usize;
     let files = files.into_iter().skip(first).take(frames.most);
     let mut count = 0;
-    let [rows, columns] = frames.size;
     for file in files {
         let picture = decode::read(&file, frames.colour)?;
-        sink(resize(&picture, columns, rows, Filter::Bilinear));
+        sink(fit(&picture, frames.size, frames.shortest_edge, Filter::Bilinear));
         count += 1;
     }
     Ok(count)
@@ -196,7 +199,13 @@ fn command(path: &Path, frames: &Frames) -> Command {
     command.args(["-max_pixels", &PIXEL_LIMIT.to_string(), "-err_detect", "explode"]);
     command.args(["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]);
     command.args(["-ss", &frames.start.to_string(), "-i"]).arg(input);
-    let filter = format!("fps={},scale={columns}:{rows}:flags=area,format={format}", frames.rate);
+    let scale = match frames.shortest_edge {
+        None => format!("scale={columns}:{rows}:flags=area,format={format}"),
+        Some(edge) => format!(
+            "scale={edge}:{edge}:force_original_aspect_ratio=increase:flags=area,format={format},crop={columns}:{rows}"
+        ),
+    };
+    let filter = format!("fps={},{scale}", frames.rate);
     command.args(["-an", "-sn", "-dn", "-map", "0:v:0", "-vf", &filter]);
     command.args(["-frames:v", &frames.most.to_string()]);
     command.args(["-f", "rawvideo", "-pix_fmt", format, "pipe:1"]);
@@ -283,7 +292,8 @@ mod tests {
     }
 
     fn frames(rate: f64) -> Frames {
-        Frames { size: [24, 32], colour: Colour::Rgb, rate, start: 0.0, most: 1000 }
+        let (size, colour) = ([24, 32], Colour::Rgb);
+        Frames { size, shortest_edge: None, colour, rate, start: 0.0, most: 1000 }
     }
 
     fn all(path: &Path, frames: &Frames) -> Result<Vec<Picture>, VideoError> {
@@ -318,6 +328,16 @@ mod tests {
             assert_ne!(found[0], found[19]);
             assert_eq!(all(&path, &frames(5.0)).unwrap().len(), 10);
             assert_eq!(all(&path, &Frames { most: 3, ..frames(10.0) }).unwrap().len(), 3);
+            // The middle of 64 x 48 pixels, where the shorter side stays.
+            let middle = Frames { shortest_edge: Some(48), most: 1, ..frames(10.0) };
+            let [middle, whole] = [middle.clone(), Frames { size: [48, 64], ..middle }]
+                .map(|frames| all(&path, &frames).unwrap().remove(0));
+            assert_eq!((middle.width, middle.height), (32, 24));
+            let row = |picture: &Picture, y: usize, x: usize| {
+                let at = (y * picture.width + x) * 3;
+                picture.pixels[at..at + 32 * 3].to_vec()
+            };
+            assert_eq!(row(&middle, 0, 0), row(&whole, 12, 16), "{name}");
             let late = all(&path, &Frames { start: 1.0, ..frames(10.0) }).unwrap();
             assert_eq!(late.len(), 10);
             assert_eq!(

@@ -62,6 +62,9 @@ pub struct DataRecipe {
     pub frames: usize,
     /// Rows and columns that every frame is scaled to.
     pub size: [usize; 2],
+    /// That of a model whose clips are read; no key.
+    #[serde(skip)]
+    pub shortest_edge: Option<usize>,
     /// Frames a second that are taken of videos.
     pub rate: f64,
     /// One channel in place of red, green and blue.
@@ -80,6 +83,7 @@ impl Default for DataRecipe {
             valid_recordings: vec![],
             frames: 16,
             size: [60, 80],
+            shortest_edge: None,
             rate: 7.8,
             grey: false,
             balance: 0.5,

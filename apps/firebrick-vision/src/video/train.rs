@@ -6,6 +6,7 @@ use anyhow::Context;
 use burn::{module::Module, tensor::Device};
 use firebrick_core::{arch::video::VideoClassifier, checkpoint::Source};
 use firebrick_data::image::{Picture, resize::Filter, sheet::sheet};
+use firebrick_metrics::confusion::argmax;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
@@ -23,7 +24,11 @@ use super::{
     task::{Act, ClipExamples, classes, logits, weights},
 };
 use crate::{
-    classification::{processor::Processor, report::share, task::Judged},
+    classification::{
+        processor::Processor,
+        report::{answer_line, share},
+        task::Judged,
+    },
     page::{pictured, spread},
 };
 
@@ -170,6 +175,18 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     Ok(Some(Trained { outcome, corpus, judged, shown }))
 }
 
+impl Trained {
+    /// What the model says of every clip, as `predict` writes it, with the truth beside it.
+    fn answers(&self, clips: &[Clip], judged: &Judged) -> String {
+        let labels = &self.corpus.labels;
+        let known = clips.iter().filter(|clip| labels.contains(&clip.label)).zip(&judged.scores);
+        let line = |(clip, scores): (&Clip, &Vec<f32>)| {
+            answer_line(&clip.id, &labels[argmax(scores)], &clip.label, labels, scores)
+        };
+        known.map(line).collect()
+    }
+}
+
 /// Some clips as the first step saw them, each a row.
 fn shown(recipe: &Recipe, examples: &ClipExamples) -> Picture {
     let clips = spread(SHOWN, examples.clips.len()).into_iter().enumerate();
@@ -233,6 +250,15 @@ impl job::Trained for Trained {
             )],
             ..page(dir)?
         };
-        Ok(Shown { report, files: vec![] })
+        let files = match &self.judged {
+            Some(("test", judged)) => {
+                vec![("eval/test.jsonl", self.answers(&self.corpus.test, judged))]
+            }
+            Some((_, judged)) => {
+                vec![("eval/valid.jsonl", self.answers(&self.corpus.valid, judged))]
+            }
+            None => vec![],
+        };
+        Ok(Shown { report, files })
     }
 }

@@ -4,6 +4,29 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::probability;
+
+fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    match (least..=most).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("{number} is not within {least} and {most}")),
+    }
+}
+
+fn score(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 1.0)
+}
+
+fn cosine(text: &str) -> Result<f64, String> {
+    within(text, -1.0, 1.0)
+}
+
+/// In seconds; no video has more.
+fn start(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 1e7)
+}
+
 #[derive(Debug, Subcommand)]
 pub enum VisionCommand {
     /// What is on a picture?
@@ -69,7 +92,7 @@ pub struct ActionArgs {
     #[arg(long, default_value = "fir-action")]
     pub model: String,
     /// Seconds of the video that are left out first
-    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = start)]
     pub start: f64,
 }
 
@@ -81,10 +104,10 @@ pub struct AnomalyArgs {
     #[arg(long, default_value = "ped2")]
     pub model: String,
     /// Seconds of the video that are left out first
-    #[arg(long, default_value_t = 0.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 0.0, value_name = "SECONDS", value_parser = start)]
     pub start: f64,
     /// Score from which on a frame is anomalous; the model's own otherwise
-    #[arg(long, value_name = "SCORE")]
+    #[arg(long, value_name = "SCORE", value_parser = score)]
     pub threshold: Option<f64>,
     /// Draw the scores over time
     #[arg(long, value_name = "FILE.svg")]
@@ -118,7 +141,7 @@ pub enum FacesCommand {
         #[arg(long, default_value = "faces")]
         model: String,
         /// Cosine from which on they are; the model's own otherwise, of which its card says how often it is wrong
-        #[arg(long, value_name = "COSINE")]
+        #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
         threshold: Option<f64>,
     },
     /// Who of the index is on each picture? `unknown` where nobody is near enough
@@ -131,7 +154,7 @@ pub enum FacesCommand {
         #[arg(long, default_value = "faces")]
         model: String,
         /// Cosine to a person's mean from which on it is that person; the model's own otherwise
-        #[arg(long, value_name = "COSINE")]
+        #[arg(long, value_name = "COSINE", value_parser = cosine, allow_negative_numbers = true)]
         threshold: Option<f64>,
     },
     /// Remove a person from an index, and show that nothing of them is left in it
@@ -160,6 +183,6 @@ pub struct DetectArgs {
     #[arg(long, value_name = "OUT.png")]
     pub output: Option<PathBuf>,
     /// Least score of a box, in place of the model's, which has the best F1 on validation pictures
-    #[arg(long, value_name = "SCORE")]
+    #[arg(long, value_name = "SCORE", value_parser = probability)]
     pub threshold: Option<f32>,
 }

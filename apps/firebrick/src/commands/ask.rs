@@ -86,29 +86,37 @@ pub fn write_lines(
     output: Option<&Path>,
     array: bool,
 ) -> Outcome {
-    let mut text = Vec::new();
-    if array {
-        serde_json::to_writer(&mut text, &lines).context("writing the answers")?;
-    } else {
-        for line in lines {
-            serde_json::to_writer(&mut text, line).context("writing an answer")?;
-            text.push(b'\n');
-        }
-    }
+    let all = lines.len();
+    let lines: Vec<String> = lines.iter().map(with_id_first).collect();
+    let text = match array {
+        true => format!("[{}]", lines.join(",")),
+        false => lines.into_iter().map(|line| line + "\n").collect(),
+    };
+    let text = text.as_bytes();
     match output {
         Some(path) => {
-            write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
+            write_atomically(path, text).with_context(|| format!("writing {}", path.display()))?
         }
-        None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
+        None => BufWriter::new(std::io::stdout()).write_all(text).context("writing to stdout")?,
     }
     match bad {
         0 => Ok(()),
         bad => {
-            let (path, all) = (input.display(), lines.len());
-            let message = format!("{path}: {bad} of {all} rows could not be read");
+            let path = input.display();
+            let message = format!("{path}: {bad} of {all} could not be read");
             Err(Failure::text(BAD_FILE, message))
         }
     }
+}
+
+/// An answer as JSON: the `id` comes first, whatever the letters of the others.
+pub fn with_id_first(answer: &Value) -> String {
+    let fields = answer.as_object().into_iter().flatten().filter(|(name, _)| *name != "id");
+    let mut text = format!("{{\"id\":{}", answer["id"]);
+    for (name, value) in fields {
+        text.push_str(&format!(",{}:{value}", json!(name)));
+    }
+    text + "}"
 }
 
 pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
@@ -136,10 +144,10 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         return faces::predict(args, &source, &device);
     }
     if task == clips::recipe::Recipe::TASK {
-        return video::predict_actions(args, &source, &device);
+        return video::predict_actions(args, &source, &device, global);
     }
     if task == anomaly::recipe::Recipe::TASK {
-        return video::predict_anomalies(args, &source, &device);
+        return video::predict_anomalies(args, &source, &device, global);
     }
     if task == detection::recipe::Recipe::TASK {
         return detect::predict(args, &source, &device);
@@ -346,7 +354,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
         motion::MODEL_TYPE => anomaly::recipe::Recipe::TASK,
-        clip_rnn::MODEL_TYPE => clips::recipe::Recipe::TASK,
+        clip_rnn::MODEL_TYPE | "videomae" => clips::recipe::Recipe::TASK,
         deep_speech::MODEL_TYPE | "whisper" => SpeechRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK
@@ -355,4 +363,15 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
         detector::MODEL_TYPE => detection::recipe::Recipe::TASK,
         _ => Recipe::TASK,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_comes_first() {
+        let line = with_id_first(&json!({"boxes": [], "id": "a \"b\"", "error": null}));
+        assert_eq!(line, r#"{"id":"a \"b\"","boxes":[],"error":null}"#);
+    }
 }

@@ -5,6 +5,7 @@ mod drift;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::{
     archive,
     clean::{CleanRules, clean},
@@ -19,12 +20,14 @@ use firebrick_data::{
     table::{LabelKind, Row, Table, read},
 };
 use firebrick_nlp::classification::corpus;
+use firebrick_train::job::{Prepared as _, Recipe as _};
+use firebrick_vision::classification as pictures;
 use serde_json::{Value, json};
 
-use super::{Outcome, ask, detect};
+use super::{Outcome, ask, detect, recipe::Opened};
 use crate::{
     cli::{ColumnArgs, DataCommand, Global},
-    failure::Failure,
+    failure::{Failure, USAGE},
     places,
 };
 
@@ -40,12 +43,13 @@ pub fn run(command: DataCommand, global: &Global) -> Outcome {
             );
             Ok(())
         }
+        DataCommand::Show { target, output: Some(output), .. } => batch(&target, &output, global),
         DataCommand::Show { target, .. } | DataCommand::Check { target, .. }
             if described(&target) =>
         {
             describe(&PathBuf::from(target), global)
         }
-        DataCommand::Show { target, columns } => show(&target, &columns, global),
+        DataCommand::Show { target, columns, .. } => show(&target, &columns, global),
         DataCommand::Check { target, columns, strict, integer_labels, ledger } => {
             check(&target, &columns, strict, integer_labels, ledger, global)
         }
@@ -79,6 +83,27 @@ fn ls(global: &Global) -> Outcome {
         list.push(json!({"id": set.id, "task": set.task, "bytes": set.bytes, "path": here, "licence": set.licence}));
     }
     super::print(global, &json!(list), &table.to_string());
+    Ok(())
+}
+
+/// Training pictures of a recipe, drawn as its first step sees them.
+fn batch(recipe: &str, output: &Path, global: &Global) -> Outcome {
+    let opened = Opened::named(recipe)?;
+    let task = opened.task()?;
+    if task != pictures::recipe::Recipe::TASK {
+        let message = format!(
+            "{recipe}: --output is for image-classification; `firebrick train` draws plots/batch.png of {task}"
+        );
+        return Err(Failure::text(USAGE, message));
+    }
+    let mut recipe: pictures::recipe::Recipe = opened.parse(&[])?;
+    recipe.seed = global.seed.unwrap_or(recipe.seed);
+    let prepared = recipe.prepare(&places::of_recipe(&opened.base))?;
+    let remarks = prepared.remarks();
+    write_atomically(output, &decode::png(&recipe.sheet(&prepared)))
+        .map_err(|source| DataError::Write { path: output.to_owned(), source })?;
+    let text = format!("{}\n{}", remarks.join("\n"), output.display());
+    super::print(global, &json!({"remarks": remarks, "output": output}), &text);
     Ok(())
 }
 

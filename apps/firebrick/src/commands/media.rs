@@ -1,12 +1,11 @@
 //! What commands share that answer recordings.
 
 use std::{
-    io::{BufWriter, Read, Write},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
-use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::{
     audio::{
         read::{Limits, from_stream, read, recordings},
@@ -15,9 +14,9 @@ use firebrick_data::{
     error::DataError,
 };
 use firebrick_vision::classification::layouts;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::Outcome;
+use super::{Outcome, ask};
 use crate::failure::{BAD_FILE, Failure, USAGE};
 
 /// The recordings of a file or a folder with their ids: paths relative to the folder, or the file's name.
@@ -105,33 +104,12 @@ pub fn write_answers(
     answers: Vec<(String, Result<Value, String>)>,
     output: Option<&Path>,
 ) -> Outcome {
-    let mut text: Vec<u8> = vec![];
     let bad = answers.iter().filter(|(_, answer)| answer.is_err()).count();
-    let all = answers.len();
-    for (id, answer) in answers {
-        let fields = match answer {
-            Ok(Value::Object(fields)) => fields,
-            Ok(other) => Map::from_iter([("answer".to_string(), other)]),
-            Err(problem) => Map::from_iter([("error".to_string(), problem.into())]),
-        };
-        // The id comes first, whatever the letters of the others.
-        write!(text, "{{\"id\":{}", json!(id)).context("writing an answer")?;
-        for (name, value) in fields {
-            write!(text, ",{}:{value}", json!(name)).context("writing an answer")?;
-        }
-        text.extend(b"}\n");
-    }
-    match output {
-        Some(path) => {
-            write_atomically(path, &text).with_context(|| format!("writing {}", path.display()))?
-        }
-        None => BufWriter::new(std::io::stdout()).write_all(&text).context("writing to stdout")?,
-    }
-    match bad {
-        0 => Ok(()),
-        bad => {
-            let message = format!("{}: {bad} of {all} files could not be read", input.display());
-            Err(Failure::text(BAD_FILE, message))
-        }
-    }
+    let line = |(id, answer): (String, Result<Value, String>)| {
+        let mut line = answer.unwrap_or_else(|problem| json!({"error": problem}));
+        line["id"] = id.into();
+        line
+    };
+    let lines: Vec<Value> = answers.into_iter().map(line).collect();
+    ask::write_lines(input, &lines, bad, output, false)
 }

@@ -23,7 +23,7 @@ use firebrick_vision::{
     video::{
         classifier::ClipClassifier,
         corpus::{fill, frames, inputs},
-        read::is_video,
+        read::{VideoError, is_video},
     },
 };
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ use crate::{
         Global, PredictArgs,
         vision::{ActionArgs, AnomalyArgs},
     },
-    failure::{BAD_FILE, Failure},
+    failure::{BAD_FILE, Failure, USAGE},
     places,
 };
 
@@ -66,6 +66,10 @@ fn whole(classifier: &ClipClassifier, path: &Path, start: f64) -> anyhow::Result
 pub fn action(args: &ActionArgs, global: &Global) -> Outcome {
     let source = places::model(&args.model, &global.runs)?;
     let classifier = ClipClassifier::open(&source, &global.device.open()?)?;
+    if is_picture(&args.video) && args.start > 0.0 {
+        let message = "--start is for videos: the frames of a picture are one clip";
+        return Err(Failure::text(USAGE, message));
+    }
     let found = whole(&classifier, &args.video, args.start)?;
     let (mut list, mut text) = (vec![], String::new());
     for (begin, scores) in classifier.parts(&found, BATCH) {
@@ -167,11 +171,17 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
 }
 
 /// `firebrick predict`: a label for every clip; of a longer video, by the mean over its parts.
-pub fn predict_actions(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+pub fn predict_actions(
+    args: &PredictArgs,
+    source: &Source,
+    device: &Device,
+    global: &Global,
+) -> Outcome {
     let classifier = ClipClassifier::open(source, device)?;
     let mut answers = vec![];
     for input in inputs(&args.input)? {
         let answer = whole(&classifier, &input.path, 0.0).map(|found| {
+            tell_end(&input.path, &found, global);
             let parts = classifier.parts(&found, args.batch_size);
             let mut mean = vec![0.0; classifier.labels.len()];
             for (_, scores) in &parts {
@@ -184,26 +194,67 @@ pub fn predict_actions(args: &PredictArgs, source: &Source, device: &Device) -> 
     media::write_answers(&args.input, answers, args.output.as_deref())
 }
 
-/// `firebrick predict`: a score for every frame, of a video or of the clips in a folder; frames of one clip lie in one
-/// folder.
-pub fn predict_anomalies(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+/// Says of a video that is longer than what is looked at where that ends.
+fn tell_end(path: &Path, frames: &[Picture], global: &Global) {
+    if frames.len() == FRAMES && !global.quiet {
+        eprintln!("{}: only the first {FRAMES} frames were looked at", path.display());
+    }
+}
+
+/// `firebrick predict`: a score for every frame, of a video, or of the videos and clips in a folder; frames of one clip lie
+/// in one folder.
+pub fn predict_anomalies(
+    args: &PredictArgs,
+    source: &Source,
+    device: &Device,
+    global: &Global,
+) -> Outcome {
     let detector = Detector::open(source, device)?;
     let mut answers = vec![];
     let input = args.input.as_path();
-    if !input.is_dir() || is_video(input) {
-        let frames = detector.frames.read(input, 0.0, FRAMES)?;
+    let scores = |video: &Path| -> Result<Vec<Value>, VideoError> {
+        let frames = detector.frames.read(video, 0.0, FRAMES)?;
+        tell_end(video, &frames, global);
         let clip = Clip { name: String::new(), frames, anomalous: vec![] };
         let seen = detector.watch(&clip, args.batch_size);
-        let scores = seen.iter().enumerate();
-        answers.extend(scores.map(|(i, seen)| (i.to_string(), Ok(json!({"score": seen.score})))));
+        Ok(seen.iter().map(|seen| json!({"score": seen.score})).collect())
+    };
+    if !input.is_dir() {
+        let scores = scores(input)?.into_iter().enumerate();
+        answers.extend(scores.map(|(i, score)| (i.to_string(), Ok(score))));
         return media::write_answers(input, answers, args.output.as_deref());
     }
+    // By folder the frames of a clip; a video has none.
     let mut clips = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
-    for (_, file) in media::pictures(input)? {
-        clips.entry(file.parent().unwrap_or(input).to_owned()).or_default().push(file);
+    for file in layouts::files(input, |file| is_picture(file) || is_video(file))? {
+        match is_video(&file) {
+            true => clips.entry(file).or_default(),
+            false => {
+                let clip = clips.entry(file.parent().unwrap_or(input).to_owned()).or_default();
+                clip.push(file);
+                clip
+            }
+        };
+    }
+    if clips.is_empty() {
+        let message = format!("{}: no video and no picture in this folder", input.display());
+        return Err(Failure::text(BAD_FILE, message));
     }
     let [rows, columns] = detector.frames.frame.size;
-    for files in clips.into_values() {
+    for (path, files) in clips {
+        if files.is_empty() {
+            let id = layouts::relative(&path, input);
+            match scores(&path) {
+                Ok(scores) => answers.extend(
+                    scores
+                        .into_iter()
+                        .enumerate()
+                        .map(|(i, score)| (format!("{id}/{i}"), Ok(score))),
+                ),
+                Err(error) => answers.push((id, Err(error.to_string()))),
+            }
+            continue;
+        }
         let read = |file: &PathBuf| {
             let picture = decode::read(file, detector.frames.frame.colour)?;
             Ok(resize(&picture, columns, rows, detector.frames.frame.filter))

@@ -30,8 +30,19 @@ use crate::{
 
 pub fn run(command: VisionCommand, global: &Global) -> Outcome {
     match command {
-        VisionCommand::Classify { images, model } => classify(&images, &model, |_| None, global),
-        VisionCommand::Signs { images, model } => classify(&images, &model, signs::meaning, global),
+        VisionCommand::Classify { images, model } => {
+            classify(&open(&model, global)?, &images, &model, |_| None, global)
+        }
+        VisionCommand::Signs { images, model } => {
+            let classifier = open(&model, global)?;
+            if !signs::are_labels(&classifier.labels) {
+                let message = format!(
+                    "{model}: its labels are not the numbers of the 43 signs: `firebrick vision classify`"
+                );
+                return Err(Failure::text(USAGE, message));
+            }
+            classify(&classifier, &images, &model, signs::meaning, global)
+        }
         VisionCommand::Medical { images, model, heatmap } => {
             medical(&images, &model, heatmap.as_deref(), global)
         }
@@ -62,7 +73,7 @@ fn answer(
         };
         let pictures: Vec<Result<Picture, DataError>> = part.par_iter().map(read).collect();
         let good: Vec<Picture> = pictures.iter().filter_map(|p| p.as_ref().ok().cloned()).collect();
-        let mut said = classifier.predict(&good, batch_size).into_iter();
+        let mut said = classifier.predict_sized(&good, batch_size).into_iter();
         let each = pictures.into_iter().map(|picture| match picture {
             Ok(_) => Ok(said.next().expect("there is one for each that was read")),
             Err(error) => Err(error),
@@ -73,14 +84,14 @@ fn answer(
 }
 
 fn classify(
+    classifier: &PictureClassifier,
     images: &[PathBuf],
     model: &str,
     meaning: impl Fn(&str) -> Option<&'static str>,
     global: &Global,
 ) -> Outcome {
-    let classifier = open(model, global)?;
     let (mut list, mut text, mut errors) = (vec![], String::new(), vec![]);
-    for (path, answer) in images.iter().zip(answer(&classifier, images, 64)) {
+    for (path, answer) in images.iter().zip(answer(classifier, images, 64)) {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {

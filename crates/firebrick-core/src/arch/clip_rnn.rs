@@ -129,7 +129,7 @@ pub struct ClipRnn {
     convolutions: Vec<ConvNorm>,
     rnn: Rnn,
     dropout: Dropout,
-    classifier: Linear,
+    pub(super) classifier: Linear,
 }
 
 impl ClipRnn {

@@ -217,6 +217,16 @@ impl ImageModel {
         }
     }
 
+    /// `L`
+    pub fn labels(&self) -> usize {
+        match self {
+            Self::ResNet(model) => model.classifier.width(),
+            Self::MobileNetV2(model) => model.classifier.width(),
+            Self::ConvNext(model) => model.classifier.width(),
+            Self::Vit(model) => model.classifier.width(),
+        }
+    }
+
     /// The same with logits divided by `temperature`.
     pub fn tempered(mut self, temperature: f64) -> Self {
         let classifier = match &mut self {

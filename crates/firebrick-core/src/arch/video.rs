@@ -87,6 +87,14 @@ impl VideoModel {
             Self::VideoMae(model) => model.forward(frames),
         }
     }
+
+    /// `L`
+    pub fn labels(&self) -> usize {
+        match self {
+            Self::ClipRnn(model) => model.classifier.width(),
+            Self::VideoMae(model) => model.classifier.width(),
+        }
+    }
 }
 
 /// A model with its sizes, as a checkpoint holds them.

@@ -159,7 +159,7 @@ pub struct VideoMae {
     positions: Tensor<3>,
     layers: Vec<EncoderLayer>,
     norm: Norm,
-    classifier: Linear,
+    pub(super) classifier: Linear,
 }
 
 /// What the head reads.

@@ -4,6 +4,8 @@
 //! says whether it grows lighter to the right; and to 8 x 9, for those below one another. One way alone, slices of
 //! different heads are taken for copies.
 
+use rayon::prelude::*;
+
 use super::{
     Colour, Picture,
     resize::{Filter, resize},
@@ -57,6 +59,19 @@ pub fn groups(hashes: &[u128]) -> Vec<usize> {
         }
     }
     (0..hashes.len()).map(|at| root(&mut first, at)).collect()
+}
+
+/// For each of `hashes` that has one within [`DISTANCE`] among `others`, both indices.
+///
+/// ```
+/// use firebrick_data::image::alike::pairs;
+///
+/// assert_eq!(pairs(&[0xffff, 0b1], &[u128::MAX, 0b11]), [(1, 1)]);
+/// ```
+pub fn pairs(hashes: &[u128], others: &[u128]) -> Vec<(usize, usize)> {
+    let near = |hash: u128| others.iter().position(|other| (hash ^ other).count_ones() <= DISTANCE);
+    let found = hashes.par_iter().enumerate().filter_map(|(at, hash)| Some((at, near(*hash)?)));
+    found.collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
 
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
-    ImageReader, Limits, codecs::png::PngEncoder,
+    ImageReader, Limits, codecs::png::PngEncoder, metadata::Orientation,
 };
 
 use super::{Colour, Picture};
@@ -48,6 +48,24 @@ pub fn read(path: &Path, colour: Colour) -> Result<Picture, DataError> {
         .read_to_end(&mut bytes)
         .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     decode(&bytes, path, colour)
+}
+
+/// Width and height of a picture's file as [`read`] turns it, without its pixels; `None` of what is no picture.
+pub fn size(path: &Path) -> Option<(u32, u32)> {
+    let of_file = || {
+        let reader = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+        let mut decoder = reader.into_decoder().ok()?;
+        let (width, height) = decoder.dimensions();
+        let turned = matches!(
+            decoder.orientation(),
+            Ok(Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH)
+        );
+        Some(if turned { (height, width) } else { (width, height) })
+    };
+    contained(of_file).flatten()
 }
 
 /// Makes a picture of a file's bytes; `path` is what messages call it.
@@ -245,6 +263,25 @@ mod tests {
         assert!(decoded(&good[..good.len() / 2], Colour::Rgb).is_err());
         assert_eq!(decoded(b"P6\n65536 21846\n255\n\0\0\0", Colour::Rgb), Err("TooLarge".into()));
         assert!(decoded(b"P6\n100 100\n255\n\x01\x02\x03", Colour::Rgb).is_err());
+    }
+
+    /// 6 x 4 pixels whose EXIF says that they lie on their side (orientation 6).
+    #[test]
+    fn a_size_is_that_of_the_picture_as_it_is_read() {
+        let mut jpeg = vec![];
+        let encoder = image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
+        encoder.write_image(&[9; 6 * 4 * 3], 6, 4, ExtendedColorType::Rgb8).unwrap();
+        let exif = b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
+        let dir = tempfile::tempdir().unwrap();
+        for (bytes, expected) in [(&jpeg, (6, 4)), (&turned, (4, 6))] {
+            let path = dir.path().join("a.jpg");
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(size(&path), Some(expected));
+            let picture = read(&path, Colour::Rgb).unwrap();
+            assert_eq!((picture.width as u32, picture.height as u32), expected);
+        }
+        assert_eq!(size(&dir.path().join("none.jpg")), None);
     }
 
     #[test]

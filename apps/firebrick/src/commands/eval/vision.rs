@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use firebrick_core::checkpoint::Source;
 use firebrick_metrics::interval::wilson_interval;
 use firebrick_vision::{
@@ -17,28 +16,25 @@ use super::{Scored, asked, choose, is_set, of_classes, recipe_for};
 use crate::{
     cli::{EvalArgs, Global},
     commands::speed::Stopwatch,
-    failure::{BAD_FILE, Failure},
+    failure::{BAD_FILE, Failure, USAGE},
     places,
 };
 
 /// Pictures by path, or those of the recipe's data.
 pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let classifier = pictures::classifier::PictureClassifier::open(source, &global.device.open()?)?;
-    let read = pictures::recipe::DataRecipe {
-        size: classifier.processor.size,
-        filter: classifier.processor.filter,
-        grey: classifier.classifier.config.num_channels() == 1,
-        ..Default::default()
-    };
     let (data, samples) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
-            let read = pictures::recipe::DataRecipe { dataset: Some(id.clone()), ..read };
+            let dataset = Some(id.clone());
+            let read = pictures::recipe::DataRecipe { dataset, ..Default::default() };
+            let read = classifier.reading(read);
             let places = places::of_recipe(Path::new(""));
             let corpus = pictures::corpus::load(&read, global.seed.unwrap_or(0), &places)?;
             let (part, samples) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), samples)
         }
         Some(path) => {
+            let read = classifier.reading(Default::default());
             let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
             (path.clone(), part_of(&mut parts, args, path)?)
         }
@@ -46,7 +42,8 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             let opened = recipe_for(args, source, global)?;
             let recipe: pictures::recipe::Recipe = opened.parse(&[])?;
             let places = places::of_recipe(&opened.base);
-            let corpus = pictures::corpus::load(&recipe.data, recipe.seed, &places)?;
+            let read = classifier.reading(recipe.data);
+            let corpus = pictures::corpus::load(&read, recipe.seed, &places)?;
             choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
@@ -87,7 +84,7 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
                 ..Default::default()
             };
             let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
-            (path.clone(), parts.remove("train").unwrap_or_default())
+            (path.clone(), part_of(&mut parts, args, path)?)
         }
         set => {
             let opened = recipe_for(args, source, global)?;
@@ -129,18 +126,23 @@ pub(super) fn actions(
     global: &Global,
 ) -> Result<Scored, Failure> {
     let classifier = clips::classifier::ClipClassifier::open(source, &global.device.open()?)?;
-    let read = clips::recipe::DataRecipe {
+    let reading = |data| clips::recipe::DataRecipe {
         frames: classifier.length(),
         size: classifier.frames.frame.size,
+        shortest_edge: classifier.frames.frame.shortest_edge,
         rate: classifier.frames.rate,
         grey: classifier.network.config.num_channels() == 1,
-        ..Default::default()
+        ..data
     };
     let (data, found) = match &args.data {
         Some(path) if !is_set(path) => {
+            let read = reading(Default::default());
             let all = clips::corpus::clips(&PathBuf::from(path), &read)?;
             let wanted = args.split.as_deref();
             let of_part = |(_, part): &(_, String)| wanted.is_none_or(|wanted| wanted == part);
+            if let Some(wanted) = wanted.filter(|_| !all.iter().any(of_part)) {
+                return Err(Failure::text(USAGE, format!("{path}: no part `{wanted}`")));
+            }
             (path.clone(), all.into_iter().filter(of_part).map(|(clip, _)| clip).collect())
         }
         set => {
@@ -149,7 +151,8 @@ pub(super) fn actions(
             if set.is_some() {
                 recipe.data.dataset.clone_from(set);
             }
-            let corpus = clips::corpus::load(&recipe.data, &places::of_recipe(&opened.base))?;
+            let places = places::of_recipe(&opened.base);
+            let corpus = clips::corpus::load(&reading(recipe.data), &places)?;
             choose(args, corpus.train, corpus.valid, Some(corpus.test))?
         }
     };
@@ -171,6 +174,10 @@ pub(super) fn anomalies(
     source: &Source,
     global: &Global,
 ) -> Result<Scored, Failure> {
+    if let Some(split) = args.split.as_deref().filter(|split| *split != "test") {
+        let message = format!("no part `{split}` has frames that are told apart: test alone");
+        return Err(Failure::text(USAGE, message));
+    }
     let detector = anomaly::detector::Detector::open(source, &global.device.open()?)?;
     let (data, found) = match &args.data {
         Some(path) if !is_set(path) => {
@@ -273,10 +280,13 @@ fn part_of<T>(
     parts: &mut BTreeMap<&'static str, T>,
     args: &EvalArgs,
     path: &str,
-) -> anyhow::Result<T> {
+) -> Result<T, Failure> {
     let last = if parts.contains_key("test") { "test" } else { "train" };
     let part = args.split.as_deref().unwrap_or(last);
-    parts.remove(part).with_context(|| format!("{path}: no part `{part}`"))
+    parts.remove(part).ok_or_else(|| {
+        let known = parts.keys().copied().collect::<Vec<_>>().join(", ");
+        Failure::text(USAGE, format!("{path}: no part `{part}`: {known}"))
+    })
 }
 
 /// Accuracy under each corruption, by strength.
