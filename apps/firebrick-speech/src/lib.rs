@@ -19,5 +19,6 @@ pub mod speaker;
 pub mod subtitles;
 pub mod transcribe;
 pub mod wake;
+pub mod wav2vec2;
 pub mod whisper;
 pub mod words;
