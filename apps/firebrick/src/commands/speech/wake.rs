@@ -64,7 +64,7 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     );
     let mut all = vec![];
     for threshold in [0.6, 0.7, 0.8, 0.9] {
-        let trigger = Trigger { threshold, ..Trigger::default() };
+        let trigger = Trigger { threshold, ..Trigger::new(&classifier) };
         let (count, hours) = alarms(&classifier, trigger, &laid.apart);
         let per_hour = count as f64 / hours;
         let (mut heard, mut tests) = (0, 0);
