@@ -26,6 +26,8 @@ pub enum Transcriber {
 
 /// Recordings up to so many seconds go to a model that has no windows of its own whole.
 const WHOLE: f64 = 20.0;
+/// Where silence is heard, too, so many seconds go to such a model at once: what it hears at once takes memory.
+const PIECE: f64 = 60.0;
 
 impl Transcriber {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
@@ -91,7 +93,7 @@ impl Transcriber {
     }
 }
 
-/// Hears a recording whole if it is short, else its segments with speech, or with silence, too, pieces of [`WHOLE`] seconds.
+/// Hears a recording whole if it is short and somebody speaks, else its segments with speech; or all of it, piece by piece.
 fn by_parts(
     samples: &[f32],
     rate: u32,
@@ -99,10 +101,10 @@ fn by_parts(
     hear: &dyn Fn(&[f32]) -> String,
     told: &mut dyn FnMut(&Segment),
 ) -> Transcript {
-    let longest = (WHOLE * f64::from(rate)) as usize;
-    let starts = (0..samples.len()).step_by(longest);
+    let length = |seconds: f64| (seconds * f64::from(rate)) as usize;
+    let pieces = (0..samples.len()).step_by(length(PIECE));
     let mut parts: Vec<Range<usize>> =
-        starts.map(|start| start..(start + longest).min(samples.len())).collect();
+        pieces.map(|start| start..(start + length(PIECE)).min(samples.len())).collect();
     if skip_silence {
         let heard: &[f32] = match rate == voice::RATE {
             true => samples,
@@ -112,8 +114,7 @@ fn by_parts(
         let back = f64::from(rate) / f64::from(voice::RATE);
         let at = |i: usize| ((i as f64 * back) as usize).min(samples.len());
         let spoken = segments(heard, &options);
-        // A model that hears nothing invents something.
-        if parts.len() > 1 || spoken.is_empty() {
+        if spoken.is_empty() || samples.len() > length(WHOLE) {
             parts = spoken.into_iter().map(|part| at(part.start)..at(part.end)).collect();
         }
     }

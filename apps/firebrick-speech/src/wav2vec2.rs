@@ -60,7 +60,7 @@ impl Wav2Vec2 {
         let normalize = settings["do_normalize"].as_bool();
         let normalize = normalize.ok_or_else(|| bad(file, "has no `do_normalize`".into()))?;
         match settings["sampling_rate"].as_u64() {
-            Some(rate) if rate == RATE.into() => {}
+            Some(rate) if rate == u64::from(RATE) => {}
             _ => return Err(bad(file, format!("its `sampling_rate` is not {RATE}")).into()),
         }
         Ok(Self { model, letters, normalize, device: device.clone() })
@@ -103,10 +103,14 @@ impl Letters {
         }
         let mut letters = vec![String::new(); size];
         for (letter, number) in vocabulary {
-            let place = letters.get_mut(number);
-            *place.ok_or_else(|| {
-                format!("{letter:?} is number {number}, and the model writes {size} tokens")
-            })? = letter;
+            match letters.get_mut(number) {
+                Some(place) => *place = letter,
+                None => {
+                    return Err(format!(
+                        "{letter:?} is number {number}, and the model writes {size} tokens"
+                    ));
+                }
+            }
         }
         Ok(Self(letters))
     }
