@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::bail;
-use firebrick_data::audio::read::recordings;
+use firebrick_data::{audio::read::recordings, error::DataError};
 use firebrick_train::job::Places;
 
 use crate::{
@@ -58,7 +57,11 @@ fn entries(name: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
             };
             recordings(Path::new(folder))?.into_iter().map(entry).collect()
         }
-        _ => bail!("`{name}` is neither a folder nor one of {}", SETS.join(", ")),
+        _ => {
+            let expected = "a folder, or one of an4, fsdd and yesno";
+            let value = format!("`{name}`");
+            return Err(DataError::BadOption { name: "the background", value, expected }.into());
+        }
     };
     for entry in &mut entries {
         match name {

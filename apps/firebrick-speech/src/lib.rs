@@ -19,6 +19,7 @@ pub mod speaker;
 pub mod subtitles;
 pub mod transcribe;
 pub mod wake;
+pub mod wav2vec2;
 pub mod when;
 pub mod whisper;
 pub mod words;

@@ -1,5 +1,7 @@
 //! A recording of any length to text, whichever model writes.
 
+use std::ops::Range;
+
 use burn::tensor::Device;
 use firebrick_core::checkpoint::Source;
 use firebrick_data::audio::{
@@ -10,6 +12,7 @@ use firebrick_data::audio::{
 use crate::{
     recognition::recognizer::Recognizer,
     subtitles::Segment,
+    wav2vec2::{self, Wav2Vec2},
     whisper::{self, Options, Transcript, Whisper},
 };
 
@@ -17,16 +20,20 @@ use crate::{
 #[expect(clippy::large_enum_variant, reason = "a program holds one or two")]
 pub enum Transcriber {
     Whisper(Whisper),
+    Wav2Vec2(Wav2Vec2),
     Own(Recognizer),
 }
 
-/// Recordings up to so many seconds go to a model whole.
+/// Recordings up to so many seconds go to a model that has no windows of its own whole.
 const WHOLE: f64 = 20.0;
+/// Where silence is heard, too, so many seconds go to such a model at once: what it hears at once takes memory.
+const PIECE: f64 = 60.0;
 
 impl Transcriber {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         match source.config()?["model_type"].as_str() {
             Some("whisper") => Ok(Self::Whisper(Whisper::open(source, device)?)),
+            Some("wav2vec2") => Ok(Self::Wav2Vec2(Wav2Vec2::open(source, device)?)),
             _ => Ok(Self::Own(Recognizer::open(source, device)?)),
         }
     }
@@ -35,6 +42,7 @@ impl Transcriber {
     pub fn sample_rate(&self) -> u32 {
         match self {
             Self::Whisper(_) => whisper::RATE,
+            Self::Wav2Vec2(_) => wav2vec2::RATE,
             Self::Own(recognizer) => recognizer.sample_rate(),
         }
     }
@@ -49,10 +57,10 @@ impl Transcriber {
                 }
                 _ => Ok(()),
             },
-            Self::Own(_) if options.language.is_some() || options.translate => {
+            _ if options.language.is_some() || options.translate => {
                 Err("only a Whisper checkpoint knows languages".into())
             }
-            Self::Own(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -65,43 +73,63 @@ impl Transcriber {
         skip_silence: bool,
         told: &mut dyn FnMut(&Segment),
     ) -> anyhow::Result<Transcript> {
+        let rate = self.sample_rate();
         match self {
             Self::Whisper(model) => {
-                // A model that hears nothing invents something.
-                let parts = segments(samples, &voice::Options::default());
-                match skip_silence && parts.is_empty() {
-                    true => Ok(Transcript { language: None, segments: vec![] }),
-                    false => model.transcribe(samples, options, told),
-                }
+                // A window with no more than a margin in it has no speech.
+                let bare = voice::Options { margin: 0.0, ..Default::default() };
+                let speech = skip_silence.then(|| segments(samples, &bare));
+                model.transcribe(samples, options, speech.as_deref(), told)
+            }
+            Self::Wav2Vec2(model) => {
+                let hear = |part: &[f32]| model.transcribe(part);
+                Ok(by_parts(samples, rate, skip_silence, &hear, told))
             }
             Self::Own(model) => {
-                let rate = f64::from(self.sample_rate());
-                let whole = samples.len() as f64 <= WHOLE * rate;
-                let parts: Vec<std::ops::Range<usize>> = match whole || !skip_silence {
-                    true => std::iter::once(0..samples.len()).collect(),
-                    false => {
-                        let heard = resample(samples, self.sample_rate(), voice::RATE);
-                        let options = voice::Options { longest: WHOLE, ..Default::default() };
-                        let back = rate / f64::from(voice::RATE);
-                        let at = |i: usize| ((i as f64 * back) as usize).min(samples.len());
-                        let parts = segments(&heard, &options).into_iter();
-                        parts.map(|part| at(part.start)..at(part.end)).collect()
-                    }
-                };
-                let mut found = vec![];
-                for part in parts.into_iter().filter(|part| !part.is_empty()) {
-                    let (begin, end) = (part.start as f64 / rate, part.end as f64 / rate);
-                    let text = model.transcribe(&[&samples[part]], 1).remove(0);
-                    if !text.is_empty() {
-                        let segment = Segment { begin, end, text };
-                        told(&segment);
-                        found.push(segment);
-                    }
-                }
-                Ok(Transcript { language: None, segments: found })
+                let hear = |part: &[f32]| model.transcribe(&[part], 1).remove(0);
+                Ok(by_parts(samples, rate, skip_silence, &hear, told))
             }
         }
     }
+}
+
+/// Hears a recording whole if it is short and somebody speaks, else its segments with speech; or all of it, piece by piece.
+fn by_parts(
+    samples: &[f32],
+    rate: u32,
+    skip_silence: bool,
+    hear: &dyn Fn(&[f32]) -> String,
+    told: &mut dyn FnMut(&Segment),
+) -> Transcript {
+    let length = |seconds: f64| (seconds * f64::from(rate)) as usize;
+    let pieces = (0..samples.len()).step_by(length(PIECE));
+    let mut parts: Vec<Range<usize>> =
+        pieces.map(|start| start..(start + length(PIECE)).min(samples.len())).collect();
+    if skip_silence {
+        let heard: &[f32] = match rate == voice::RATE {
+            true => samples,
+            false => &resample(samples, rate, voice::RATE),
+        };
+        let options = voice::Options { longest: WHOLE, ..Default::default() };
+        let back = f64::from(rate) / f64::from(voice::RATE);
+        let at = |i: usize| ((i as f64 * back) as usize).min(samples.len());
+        let spoken = segments(heard, &options);
+        if spoken.is_empty() || samples.len() > length(WHOLE) {
+            parts = spoken.into_iter().map(|part| at(part.start)..at(part.end)).collect();
+        }
+    }
+    let second = |sample: usize| sample as f64 / f64::from(rate);
+    let mut found = vec![];
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        let (begin, end) = (second(part.start), second(part.end));
+        let text = hear(&samples[part]);
+        if !text.is_empty() {
+            let segment = Segment { begin, end, text };
+            told(&segment);
+            found.push(segment);
+        }
+    }
+    Transcript { language: None, segments: found }
 }
 
 impl Transcript {

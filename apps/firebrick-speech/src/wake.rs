@@ -5,15 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use firebrick_core::checkpoint::tensors::write_atomically;
-use firebrick_data::audio::{
-    read::{Limits, read, recordings},
-    wav,
+use firebrick_data::{
+    audio::{
+        read::{Limits, read, recordings},
+        wav,
+    },
+    hash::sha256_bytes,
 };
 use firebrick_train::sampler::mix;
 
 use crate::{
     classification::classifier::SoundClassifier,
     keyword::{Spotter, Trigger},
+    recordings::sha256_samples,
 };
 
 /// Of all recordings here, in Hz.
@@ -33,8 +37,8 @@ const WORD: usize = 35;
 const STEPS: usize = 600;
 const BATCH: usize = 48;
 
-/// What was laid out.
-#[derive(Debug)]
+/// What is to be laid out.
+#[derive(Debug, Default)]
 pub struct Laid {
     /// Seconds that the model will see at once.
     pub seconds: f64,
@@ -45,17 +49,23 @@ pub struct Laid {
     pub rows: usize,
     /// Recordings, or parts of them, that no training sees.
     pub apart: Vec<Vec<f32>>,
+    /// Of all samples: the same recordings make the same layout.
+    pub sha256: String,
+    train: Side,
+    valid: Side,
 }
 
-/// Reads examples and background, and writes `folder/train/NAME`, `folder/train/background`, and the same for `valid`.
-pub fn lay_out(
-    name: &str,
-    examples: &Path,
-    background: &Path,
-    folder: &Path,
-    seed: u64,
-) -> anyhow::Result<Laid> {
-    let words = read_all(examples, 60.0)?;
+/// Recordings for one side of a training.
+#[derive(Debug, Default)]
+struct Side {
+    words: Vec<Vec<f32>>,
+    /// Parts of some seconds.
+    background: Vec<Vec<f32>>,
+}
+
+/// Reads examples and background, and parts them.
+pub fn part(examples: &Path, background: &Path, seed: u64) -> anyhow::Result<Laid> {
+    let mut words = read_all(examples, 60.0)?;
     ensure!(
         words.len() >= FEWEST,
         "{}: {} recordings of the word, and {FEWEST} are the fewest: record some more",
@@ -64,7 +74,7 @@ pub fn lay_out(
     );
     let longest = words.iter().map(Vec::len).max().unwrap_or(0);
     let seconds = (longest as f64 / f64::from(RATE)).clamp(0.8, 2.0);
-    let window = (seconds * f64::from(RATE)) as usize;
+    let window = window(seconds);
 
     // Parts of ten seconds go to one side each: neighbours are alike.
     let part = 10 * RATE as usize;
@@ -85,33 +95,56 @@ pub fn lay_out(
         "{}: too little: a minute of recordings is the least",
         background.display()
     );
-    let held = (words.len() / 5).max(1);
-    let (for_valid, for_train) = words.split_at(held);
-    let write = |kind: &str, class: &str, number: usize, samples: &[f32]| {
-        let path = folder.join(kind).join(class);
-        std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
-        let path = path.join(format!("{number:06}.wav"));
-        write_atomically(&path, &wav::encode(samples, RATE))
-            .with_context(|| format!("writing {}", path.display()))
-    };
-    let mut windows = 0;
-    for (kind, parts) in [("train", &train), ("valid", &valid)] {
-        let mut count = 0;
-        for samples in parts.iter().flat_map(|samples| samples.chunks_exact(window)) {
-            write(kind, BACKGROUND, count, samples)?;
-            count += 1;
-        }
-        windows = if kind == "train" { count } else { windows };
-    }
-    for (number, samples) in for_valid.iter().enumerate() {
-        write("valid", name, number, samples)?;
-    }
+    let all = [&words, &train, &valid, &apart].into_iter().flatten();
+    let sha256 =
+        sha256_bytes(all.map(|samples| sha256_samples(samples)).collect::<String>().as_bytes());
+    let examples = words.len();
+    let for_train = words.split_off((examples / 5).max(1));
+    let windows: usize = train.iter().map(|samples| samples.len() / window).sum();
     let copies = (windows * WORD / (100 - WORD)).max(for_train.len());
-    for number in 0..copies {
-        write("train", name, number, &for_train[number % for_train.len()])?;
+    Ok(Laid {
+        seconds,
+        examples,
+        hours: windows as f64 * seconds / 3600.0,
+        rows: windows + copies,
+        apart,
+        sha256,
+        train: Side { words: for_train, background: train },
+        valid: Side { words, background: valid },
+    })
+}
+
+/// Samples that the model will see at once.
+fn window(seconds: f64) -> usize {
+    (seconds * f64::from(RATE)) as usize
+}
+
+impl Laid {
+    /// Writes `folder/train/NAME`, `folder/train/background`, and the same for `valid`.
+    pub fn write(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
+        for (kind, side) in [("train", &self.train), ("valid", &self.valid)] {
+            let write = |class: &str, number: usize, samples: &[f32]| {
+                let path = folder.join(kind).join(class);
+                std::fs::create_dir_all(&path)
+                    .with_context(|| format!("creating {}", path.display()))?;
+                let path = path.join(format!("{number:06}.wav"));
+                write_atomically(&path, &wav::encode(samples, RATE))
+                    .with_context(|| format!("writing {}", path.display()))
+            };
+            let parts = side.background.iter();
+            let windows = parts.flat_map(|samples| samples.chunks_exact(window(self.seconds)));
+            let mut count = 0;
+            for samples in windows {
+                write(BACKGROUND, count, samples)?;
+                count += 1;
+            }
+            let words = if kind == "train" { self.rows - count } else { side.words.len() };
+            for number in 0..words {
+                write(name, number, &side.words[number % side.words.len()])?;
+            }
+        }
+        Ok(())
     }
-    let hours = windows as f64 * seconds / 3600.0;
-    Ok(Laid { seconds, examples: words.len(), hours, rows: windows + copies, apart })
 }
 
 fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
@@ -127,13 +160,13 @@ fn read_all(folder: &Path, longest: f64) -> anyhow::Result<Vec<Vec<f32>>> {
     Ok(all)
 }
 
-/// The recipe for what [`lay_out`] wrote: the shipped `commands` goes on learning, since few recordings make no ear.
+/// The recipe for what [`Laid::write`] writes: the shipped `commands` goes on learning, since few recordings make no ear.
 pub fn recipe(name: &str, laid: &Laid, seed: u64) -> String {
     let seconds = laid.seconds;
     // As many steps whatever there is: few recordings are seen more often.
     let epochs = STEPS as f64 * BATCH as f64 / laid.rows.max(1) as f64;
     format!(
-        "# {name}: a wake word, laid out by `firebrick speech wake-word`.\n\n\
+        "# {name}: a wake word, laid out by `firebrick speech wake-word`\n# from recordings of sha256 {}.\n\n\
          version = 1\ntask = \"audio-classification\"\nname = \"{name}\"\nseed = {seed}\n\n\
          [data]\ntrain = \"train\"\nvalid = \"valid\"\nseconds = {seconds:.2}\n\n\
          [features]\nsample_rate = 16000\nn_fft = 512\nwin_length = 480\nhop_length = 160\nn_mels = 40\n\
@@ -144,7 +177,8 @@ pub fn recipe(name: &str, laid: &Laid, seed: u64) -> String {
          [model]\npretrained = \"commands\"\n\n\
          [train]\nepochs = {epochs:.1}\nbatch_size = {BATCH}\nlearning_rate = 1e-3\nwarmup_steps = 40\n\
          weight_decay = 0.02\nlabel_smoothing = 0.05\neval_every = 100\n\n\
-         [eval]\nmetric = \"loss\"\nbatch_size = 128\n"
+         [eval]\nmetric = \"loss\"\nbatch_size = 128\n",
+        laid.sha256
     )
 }
 
@@ -172,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_recipe_can_be_read() {
-        let laid = Laid { seconds: 1.2, examples: 10, hours: 1.0, rows: 1000, apart: vec![] };
+        let laid = Laid { seconds: 1.2, rows: 1000, ..Laid::default() };
         let recipe: Recipe = parse(recipe("hey", &laid, 3).as_bytes(), &[]).unwrap();
         assert_eq!((recipe.data.seconds, recipe.train.epochs), (1.2, 28.8));
         assert_eq!(recipe.model.pretrained.as_deref(), Some("commands"));
@@ -197,7 +231,8 @@ mod tests {
         // Each ten seconds have a pitch of their own.
         let long: Vec<f32> = (0..40).flat_map(|i| tone(200.0 + 20.0 * i as f32, 10.0, 0)).collect();
         std::fs::write(at("other").join("long.wav"), wav::encode(&long, RATE)).unwrap();
-        let laid = lay_out("hey", &at("word"), &at("other"), &at("out"), 3).unwrap();
+        let laid = part(&at("word"), &at("other"), 3).unwrap();
+        laid.write("hey", &at("out")).unwrap();
         assert_eq!((laid.seconds, laid.examples), (1.0, 5));
         assert!(laid.apart.len() > 2 && laid.apart.len() < 20, "{}", laid.apart.len());
         let trained = recordings(&at("out")).unwrap();
@@ -212,6 +247,8 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, 10 * (40 - laid.apart.len()));
-        assert!(lay_out("hey", &at("other"), &at("other"), &at("x"), 3).is_err());
+        assert_eq!(recordings(&at("out").join("train")).unwrap().len(), laid.rows);
+        assert_eq!(part(&at("word"), &at("other"), 3).unwrap().sha256, laid.sha256);
+        assert!(part(&at("other"), &at("other"), 3).is_err());
     }
 }

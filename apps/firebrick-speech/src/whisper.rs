@@ -5,7 +5,7 @@
 //! `decoding.py` of <https://github.com/openai/whisper>. A window does not read the text of the one before, which is
 //! where loops come from.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use anyhow::Context;
 use burn::{prelude::*, tensor::TensorData};
@@ -203,11 +203,13 @@ impl Whisper {
         self.tokens.languages.keys().map(String::as_str)
     }
 
-    /// What is said in `samples` at [`RATE`]; `told` hears of each segment as it is found.
+    /// What is said in `samples` at [`RATE`]; windows that hold none of `speech` are not heard. `told` hears of each segment
+    /// as it is found.
     pub fn transcribe(
         &self,
         samples: &[f32],
         options: &Options,
+        speech: Option<&[Range<usize>]>,
         told: &mut dyn FnMut(&Segment),
     ) -> anyhow::Result<Transcript> {
         let bands = self.model.config.num_mel_bins;
@@ -217,7 +219,15 @@ impl Whisper {
         let mut padded = samples.to_vec();
         padded.resize(samples.len() + silence * self.mel.config().hop_length, 0.0);
         let frames = self.mel.frames(&padded);
-        let total = samples.len() / self.mel.config().hop_length;
+        let hop = self.mel.config().hop_length;
+        let total = samples.len() / hop;
+        // A model that hears nothing invents something.
+        let silent = |window: Range<usize>| {
+            let (begin, end) = (window.start * hop, window.end * hop);
+            speech.is_some_and(|parts| {
+                parts.iter().all(|part| part.end <= begin || end <= part.start)
+            })
+        };
 
         let mut language = match &options.language {
             None => None,
@@ -231,6 +241,10 @@ impl Whisper {
         let mut seek = 0;
         while seek < total {
             let size = window.min(total - seek);
+            if silent(seek..seek + size) {
+                seek += size;
+                continue;
+            }
             let heard = match options.hurry {
                 true => (size + BEHIND).max(SHORTEST).next_multiple_of(STRIDE).min(window),
                 false => window,
@@ -244,10 +258,10 @@ impl Whisper {
                 let p = |id: &i64| first[*id as usize];
                 language = likely.max_by(|a, b| p(a).total_cmp(&p(b))).copied();
             }
-            let silent =
+            let no_speech =
                 self.tokens.no_speech.map_or(0.0, |id| f64::from(first[id as usize]).exp());
             let written = self.write(&cache, language, options, seek, size / STRIDE);
-            if silent > SILENT && written.likely < LEAST_LIKELY {
+            if no_speech > SILENT && written.likely < LEAST_LIKELY {
                 seek += size;
                 continue;
             }

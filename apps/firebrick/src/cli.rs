@@ -569,7 +569,7 @@ pub enum NlpCommand {
 pub enum SpeechCommand {
     /// Which word is it? In a longer recording: which words, and when
     Keyword(KeywordArgs),
-    /// Write down what is said: by a model of your own, or a Whisper checkpoint
+    /// Write down what is said: by a model of your own, or a Whisper or Wav2Vec2 checkpoint
     Transcribe(TranscribeArgs),
     /// Where in a recording somebody speaks
     Voice {
@@ -596,13 +596,13 @@ pub struct TranscribeArgs {
     /// Recordings; `-` is standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Model folder, run folder or shipped model
+    /// Model folder, run folder or shipped model; a Whisper or Wav2Vec2 checkpoint, too
     #[arg(long)]
     pub model: String,
-    /// SubRip subtitles
+    /// SubRip subtitles, of one recording
     #[arg(long, conflicts_with = "vtt")]
     pub srt: bool,
-    /// WebVTT subtitles
+    /// WebVTT subtitles, of one recording
     #[arg(long)]
     pub vtt: bool,
     /// Of the speech, in place of what Whisper hears: en, de, zh, ..
@@ -636,9 +636,9 @@ pub struct KeywordArgs {
     /// Average score that a word must have
     #[arg(long, default_value_t = 0.5, value_name = "P")]
     pub threshold: f32,
-    /// Seconds after a word in which no other counts
-    #[arg(long, default_value_t = 0.8, value_name = "S")]
-    pub refractory: f64,
+    /// Seconds after a word in which no other counts; otherwise as long as the word may still be seen
+    #[arg(long, value_name = "S")]
+    pub refractory: Option<f64>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
   reference.py embed FILE     one vector a line of FILE, by the real all-MiniLM-L6-v2
   reference.py generate DIR   makes random GPT-2, Llama and Qwen2 folders in DIR and writes with them in many ways
+  reference.py spell DIR      makes a random Wav2Vec2 folder with noise.wav in DIR, and tells the letters that it hears in it
   reference.py chat           prompts that real chat templates make of two histories
   reference.py adapters DIR   makes random bases and PEFT adapters in DIR, with inputs and logits
   reference.py exported DIR   makes small random models in DIR, by family
@@ -346,6 +347,39 @@ def peft(run):
         return (adapted(input_ids=ids).logits - merged(input_ids=ids).logits).abs().max().item()
 
 
+def spell(directory):
+    import wave
+
+    import numpy as np
+
+    torch.manual_seed(9)
+    # Also the space between words is a frequent one.
+    letters = ["<pad>", "<s>", "</s>", "<unk>", *"ET|AONIHSRDLUMWCFGYPBVK'XJQZ"]
+    model = transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(
+        vocab_size=len(letters), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        conv_dim=(16,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, initializer_range=0.3,
+    )).eval()
+    vocabulary = os.path.join(directory, "vocab.json")
+    with open(vocabulary, "w") as file:
+        json.dump({letter: number for number, letter in enumerate(letters)}, file)
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    processor = transformers.Wav2Vec2Processor(extractor, transformers.Wav2Vec2CTCTokenizer(vocabulary))
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    # With a mean that is not zero.
+    sound = np.random.default_rng(9).normal(40, 300, 48000) * np.repeat(np.arange(1, 13), 4000)
+    sound = sound.astype("<i2")
+    with wave.open(os.path.join(directory, "noise.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(sound.tobytes())
+    inputs = processor(sound / 32768, sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        best = model(**inputs).logits.argmax(-1)
+    return " ".join(processor.batch_decode(best, skip_special_tokens=True)[0].split())
+
+
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf, "tokens": tokens, "events": events}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf, "tokens": tokens, "events": events, "spell": spell}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

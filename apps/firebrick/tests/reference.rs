@@ -117,6 +117,24 @@ fn writing_is_that_of_transformers() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// Letters of a waveform that nobody speaks in, with a folder as `transformers` writes it.
+#[test]
+fn letters_are_those_of_transformers() {
+    let home = tempfile::tempdir().unwrap();
+    let model = home.path().to_str().unwrap();
+    let expected = reference(&["spell", model]);
+    assert!(expected.as_str().unwrap().split(' ').count() > 3, "{expected}");
+    let noise = home.path().join("noise.wav");
+    let noise = noise.to_str().unwrap();
+    let found = firebrick(&["speech", "transcribe", noise, "--model", model, "--no-vad", "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(found[0]["text"], expected);
+    // Asked as any other model is: where nobody speaks there is no text.
+    let asked = firebrick(&["predict", model, "--input", noise]);
+    let asked: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(asked["text"], "");
+}
+
 /// Adapters that PEFT wrote, as they are and merged.
 #[test]
 fn adapters_are_those_of_peft() {

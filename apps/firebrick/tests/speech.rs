@@ -184,3 +184,110 @@ fn voice_is_found() {
     let missing = output(home.path(), &["speech", "voice", "nothing.wav"], b"");
     assert_eq!(missing.status.code(), Some(5));
 }
+
+/// The shipped recogniser on a real recording, between files that cannot be read and such in which nobody speaks; and what
+/// the shipped translator and espeak-ng make of it.
+#[test]
+fn a_real_recording_is_written_down_and_interpreted() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    assert!(shared.is_dir(), "the data sets are not at {}", shared.display());
+    let fetched = Command::new(env!("CARGO_BIN_EXE_firebrick"))
+        .env("FIREBRICK_DATA", shared)
+        .env("XDG_CACHE_HOME", home.join("cache"))
+        .args(["data", "fetch", "an4", "--json"])
+        .output()
+        .unwrap();
+    let folder = json(&String::from_utf8(fetched.stdout).unwrap())["folder"].clone();
+    let real = format!("{}/wav/an391-mjwl-b.flac", folder.as_str().unwrap());
+    let said = "ENTER TWO NINE EIGHT ONE";
+    // Ten seconds of noise at 8 kHz, some -60 dB.
+    let mut state = 1u32;
+    let noise = (0..80_000).flat_map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 26) as i16 - 32).to_le_bytes()
+    });
+    write_wav(&home.join("noise.wav"), &noise.collect::<Vec<_>>());
+
+    let transcribe = ["speech", "transcribe", "--model", "an4"];
+    let files = [real.as_str(), "nothing.wav", "noise.wav", real.as_str()];
+    let all = output(home, &[&transcribe[..], &files, &["--json"]].concat(), b"");
+    assert_eq!(all.status.code(), Some(5));
+    let all = json(&String::from_utf8(all.stdout).unwrap());
+    let texts: Vec<Option<&str>> = (0..4).map(|i| all[i]["text"].as_str()).collect();
+    assert_eq!(texts, [Some(said), None, Some(""), Some(said)], "{all}");
+    assert!(all[1]["error"].as_str().unwrap().contains("nothing.wav"), "{all}");
+    let subtitles = output(home, &[&transcribe[..], &files, &["--srt"]].concat(), b"");
+    assert_eq!(subtitles.status.code(), Some(2));
+
+    let interpret = ["speech", "interpret", "--model", "an4"];
+    fs::write(home.join("said.txt"), said).unwrap();
+    let args =
+        [real.as_str(), "--to", "de", "--output", "de.wav", "--reference", "said.txt", "--json"];
+    let lines = run(home, &[&interpret[..], &args].concat());
+    let lines: Vec<Value> = lines.lines().map(json).collect();
+    assert_eq!((lines.len(), &lines[0]["heard"]), (2, &said.into()), "{lines:?}");
+    assert!(lines[0]["lag"].is_null() && lines[1]["bleu"].as_f64().unwrap() < 100.0, "{lines:?}");
+    assert!(fs::read(home.join("de.wav")).unwrap().len() > 10_000);
+
+    // Samples without a header, faster than they sound.
+    let mut raw = fs::read(home.join("de.wav")).unwrap().split_off(44);
+    raw.resize(raw.len() + 50_000, 0);
+    let args = ["--raw", "22050", "--from", "en", "--to", "en", "--json"];
+    let fast = output(home, &[&interpret[..], &args].concat(), &raw);
+    let stderr = String::from_utf8(fast.stderr).unwrap();
+    assert!(fast.status.success() && stderr.contains("no lag"), "{stderr}");
+    for line in String::from_utf8(fast.stdout).unwrap().lines() {
+        assert!(json(line)["lag"].is_null(), "{line}");
+    }
+
+    let refused = |args: &[&str], why: &str| {
+        let output = output(home, &[&interpret[..], &[real.as_str()], args].concat(), b"");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && stderr.contains(why), "{stderr}");
+    };
+    refused(&["--to", "en", "--translator", "multi30k-en-de"], "nothing to do");
+    refused(&["--from", "de", "--to", "fr"], "`firebrick train multi30k-en-fr`");
+}
+
+/// Interrupted, the same command goes on; other recordings are refused.
+#[test]
+fn a_wake_word_goes_on_after_an_interruption() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    for i in 0..6 {
+        let word = tones(&[LOW, HIGH, LOW], 7 * i);
+        write_wav(&home.join(format!("word/{i}.wav")), &word);
+        write_wav(&home.join(format!("other-word/{i}.wav")), &word[..word.len() - 2]);
+        write_wav(&home.join(format!("talk/{i}.wav")), &tones(&[LOW + 90.0 * i as f32; 200], i));
+    }
+    let args = "speech wake-word --name w --background talk --examples";
+    let args: Vec<&str> = args.split(' ').collect();
+    let missing = output(home, &[&args[..], &["word", "--test", "nowhere"]].concat(), b"");
+    assert_eq!(missing.status.code(), Some(5));
+    assert!(!home.join("runs/w-recordings").exists());
+
+    let metrics = home.join("runs/w/metrics.jsonl");
+    let length = || fs::metadata(&metrics).map_or(0, |file| file.len());
+    for _ in 0..2 {
+        let before = length();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        command.current_dir(home).env("XDG_CACHE_HOME", home.join("cache"));
+        let mut child = command
+            .args(&args)
+            .args(["word", "--progress", "none"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while length() <= before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+    let other = output(home, &[&args[..], &["other-word"]].concat(), b"");
+    let stderr = String::from_utf8(other.stderr).unwrap();
+    assert!(other.status.code() == Some(2) && stderr.contains("other recordings"), "{stderr}");
+}

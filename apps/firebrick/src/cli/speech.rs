@@ -135,7 +135,7 @@ pub struct InterpretArgs {
     /// Listen to standard input for as long as it lasts: 16-bit mono samples at this rate, without a header
     #[arg(long, value_name = "HZ", conflicts_with = "file")]
     pub raw: Option<u32>,
-    /// Writes down what is said: a Whisper checkpoint, or a recogniser of your own
+    /// Writes down what is said: a Whisper or Wav2Vec2 checkpoint, a shipped recogniser, or one of your own
     #[arg(long)]
     pub model: String,
     /// Language of the speech: en, de, fr, zh
@@ -144,9 +144,13 @@ pub struct InterpretArgs {
     /// Language to speak: de, en, fr, zh
     #[arg(long, default_value = "de", value_name = "CODE")]
     pub to: String,
-    /// Translator, in place of the shipped one for the two languages
+    /// Translator, in place of multi30k-en-de, multi30k-de-en, tatoeba-zh-en (shipped), multi30k-en-fr, tatoeba-en-zh (that
+    /// you trained), or two of them by way of English
     #[arg(long, value_name = "MODEL")]
     pub translator: Option<String>,
+    /// What should be said, all of it: tells the BLEU of what was
+    #[arg(long, value_name = "FILE.txt")]
+    pub reference: Option<PathBuf>,
     /// Take the recording at the pace of its sound
     #[arg(long)]
     pub realtime: bool,

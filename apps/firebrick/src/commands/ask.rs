@@ -355,7 +355,7 @@ pub fn task(source: &Source) -> Result<&'static str, Failure> {
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,
         motion::MODEL_TYPE => anomaly::recipe::Recipe::TASK,
         clip_rnn::MODEL_TYPE | "videomae" => clips::recipe::Recipe::TASK,
-        deep_speech::MODEL_TYPE | "whisper" => SpeechRecipe::TASK,
+        deep_speech::MODEL_TYPE | "whisper" | "wav2vec2" => SpeechRecipe::TASK,
         "gpt2" | "llama" | "mistral" | "qwen2" | "qwen3" | "firebrick-rnn" => {
             lm::recipe::Recipe::TASK
         }

@@ -17,7 +17,10 @@ use firebrick_vision::classification::layouts;
 use serde_json::{Value, json};
 
 use super::{Outcome, ask};
-use crate::failure::{BAD_FILE, Failure, USAGE};
+use crate::{
+    cli::Global,
+    failure::{BAD_FILE, Failure, USAGE},
+};
 
 /// The recordings of a file or a folder with their ids: paths relative to the folder, or the file's name.
 pub fn find(input: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
@@ -50,6 +53,40 @@ pub fn samples(path: &Path, rate: u32) -> Result<Vec<f32>, DataError> {
     match path.as_os_str() == "-" {
         true => from_stream(std::io::stdin(), Path::new("stdin"), rate, &Limits::default()),
         false => read(path, rate, &Limits::default()),
+    }
+}
+
+/// Has `hear` answer recordings one after the other, and prints all answers with `--json`. One that cannot be read has its
+/// error in their place, and makes the command fail at its end.
+pub fn each(
+    files: &[PathBuf],
+    rate: u32,
+    global: &Global,
+    mut hear: impl FnMut(&Path, &[f32]) -> Result<Vec<Value>, Failure>,
+) -> Outcome {
+    let (mut all, mut bad) = (vec![], 0);
+    for file in files {
+        match samples(file, rate) {
+            Ok(samples) => all.extend(hear(file, &samples)?),
+            Err(problem) if files.len() == 1 && !global.json => return Err(problem.into()),
+            Err(problem) => {
+                bad += 1;
+                all.push(json!({"file": file, "error": problem.to_string()}));
+                if !global.json {
+                    eprintln!("{problem}");
+                }
+            }
+        }
+    }
+    if global.json {
+        say!("{}", Value::Array(all));
+    }
+    match bad {
+        0 => Ok(()),
+        _ => {
+            let message = format!("{bad} of {} files could not be read", files.len());
+            Err(Failure::text(BAD_FILE, message))
+        }
     }
 }
 

@@ -42,33 +42,34 @@ pub fn run(command: SpeechCommand, global: &Global) -> Outcome {
 const ONE_WORD: f64 = 2.0;
 
 fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
-    let trigger = Trigger {
+    let mut trigger = Trigger {
         every: args.every,
         smooth: args.smooth,
         threshold: args.threshold,
-        refractory: args.refractory,
+        refractory: args.refractory.unwrap_or(0.0),
     };
     trigger.check().map_err(|problem| Failure::text(USAGE, format!("--{problem}")))?;
     let source = places::model(&args.model, &global.runs)?;
     let classifier = SoundClassifier::open(&source, &global.device.open()?)?;
+    if args.refractory.is_none() {
+        trigger.refractory = trigger.once(&classifier);
+    }
     if let Some(rate) = args.raw {
         return live(&classifier, trigger, rate, global);
     }
     let seen = classifier.preprocessor.seconds.unwrap_or_default();
-    let mut all = vec![];
-    for file in &args.files {
-        let samples = media::samples(file, classifier.sample_rate())?;
+    media::each(&args.files, classifier.sample_rate(), global, |file, samples| {
         let seconds = samples.len() as f64 / f64::from(classifier.sample_rate());
         if seconds <= ONE_WORD * seen {
-            let answer = classifier.predict(&[&samples], 1).remove(0);
+            let answer = classifier.predict(&[samples], 1).remove(0);
             let (label, score) = (&classifier.labels[answer.label], answer.scores[answer.label]);
             if !global.json {
                 say!("{label}  {score:.3}  {}", file.display());
             }
-            all.push(json!({"file": file, "label": label, "score": score}));
-            continue;
+            return Ok(vec![json!({"file": file, "label": label, "score": score})]);
         }
         let mut spotter = Spotter::new(&classifier, trigger);
+        let mut all = vec![];
         // Some seconds at a time, so that a long recording's words are told while it is listened to.
         for part in samples.chunks(10 * classifier.sample_rate() as usize) {
             for heard in spotter.push(part) {
@@ -76,11 +77,8 @@ fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
                 all.push(as_json(&heard, file));
             }
         }
-    }
-    if global.json {
-        say!("{}", Value::Array(all));
-    }
-    Ok(())
+        Ok(all)
+    })
 }
 
 /// 16-bit samples from standard input, for as long as they come.
@@ -110,18 +108,16 @@ fn as_json(heard: &Heard, file: &Path) -> Value {
 }
 
 fn voices(files: &[PathBuf], global: &Global) -> Outcome {
-    let (mut list, mut text) = (vec![], String::new());
-    for file in files {
-        let samples = media::samples(file, voice::RATE)?;
+    media::each(files, voice::RATE, global, |file, samples| {
         let seconds = |samples: usize| samples as f64 / f64::from(voice::RATE);
-        let segments = voice::segments(&samples, &voice::Options::default());
+        let segments = voice::segments(samples, &voice::Options::default());
         let parts: Vec<[f64; 2]> =
             segments.into_iter().map(|part| [seconds(part.start), seconds(part.end)]).collect();
-        for [begin, end] in &parts {
-            text.push_str(&format!("{begin:9.2} - {end:.2} s  {}\n", file.display()));
+        if !global.json {
+            for [begin, end] in &parts {
+                say!("{begin:9.2} - {end:.2} s  {}", file.display());
+            }
         }
-        list.push(json!({"file": file, "seconds": seconds(samples.len()), "segments": parts}));
-    }
-    super::print(global, &json!(list), &text);
-    Ok(())
+        Ok(vec![json!({"file": file, "seconds": seconds(samples.len()), "segments": parts})])
+    })
 }

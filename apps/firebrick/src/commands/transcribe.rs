@@ -5,7 +5,7 @@ use firebrick_speech::{
     transcribe::Transcriber,
     whisper::Options,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Outcome, media};
 use crate::{
@@ -24,31 +24,30 @@ pub fn run(args: &TranscribeArgs, global: &Global) -> Outcome {
         hurry: false,
     };
     transcriber.check(&options).map_err(|problem| Failure::text(USAGE, problem))?;
-    let plain = !(global.json || args.srt || args.vtt);
-    let mut all = vec![];
-    for file in &args.files {
-        let samples = media::samples(file, transcriber.sample_rate())?;
+    let subtitles = match (args.srt, args.vtt) {
+        (true, _) => Some(srt as fn(&[Segment]) -> String),
+        (_, true) => Some(vtt as fn(&[Segment]) -> String),
+        _ => None,
+    };
+    if subtitles.is_some() && args.files.len() > 1 {
+        let problem = "subtitles are of one recording: name one file";
+        return Err(Failure::text(USAGE, problem));
+    }
+    let plain = !global.json && subtitles.is_none();
+    media::each(&args.files, transcriber.sample_rate(), global, |file, samples| {
         let mut tell = |segment: &Segment| {
             if plain {
                 say!("{}", segment.text);
             }
         };
-        let said = transcriber.write(&samples, &options, !args.no_vad, &mut tell)?;
-        if global.json {
-            // All together, below.
-        } else if args.srt {
-            say!("{}", srt(&said.segments).trim_end());
-        } else if args.vtt {
-            say!("{}", vtt(&said.segments).trim_end());
+        let said = transcriber.write(samples, &options, !args.no_vad, &mut tell)?;
+        if let (Some(subtitles), false) = (subtitles, global.json) {
+            say!("{}", subtitles(&said.segments).trim_end());
         }
         let segment = |s: &Segment| json!({"begin": s.begin, "end": s.end, "text": s.text});
-        all.push(json!({
+        Ok(vec![json!({
             "file": file, "text": said.text(), "language": said.language,
             "segments": said.segments.iter().map(segment).collect::<Vec<_>>(),
-        }));
-    }
-    if global.json {
-        say!("{}", Value::Array(all));
-    }
-    Ok(())
+        })])
+    })
 }

@@ -224,7 +224,7 @@ impl Wav2Vec2Config {
     }
 
     /// `T` of a recording of `S` samples; 0 where it is too short for one frame.
-    fn frames(&self, samples: usize) -> usize {
+    pub fn frames(&self, samples: usize) -> usize {
         let layers = self.conv_kernel.iter().zip(&self.conv_stride);
         layers.fold(samples, |t, (kernel, stride)| match t.checked_sub(*kernel) {
             Some(rest) => rest / stride + 1,

@@ -3,7 +3,10 @@
 use std::io;
 
 use symphonia::core::{
-    codecs::audio::AudioDecoderOptions,
+    codecs::audio::{
+        AudioCodecId, AudioDecoderOptions,
+        well_known::{CODEC_ID_ALAC, CODEC_ID_OPUS},
+    },
     errors::Error,
     formats::{TrackType, probe::Hint},
     io::{MediaSource, MediaSourceStream},
@@ -14,6 +17,7 @@ use crate::error::DataError;
 
 /// Reads the recording into `sink`.
 pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<(), DataError> {
+    let seeks = source.is_seekable();
     let source = MediaSourceStream::new(source, Default::default());
     let mut hint = Hint::new();
     if let Some(ending) = sink.name.extension().and_then(|ending| ending.to_str()) {
@@ -21,7 +25,12 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
     }
     let probe = symphonia::default::get_probe();
     let format = probe.probe(&hint, source, Default::default(), Default::default());
-    let mut format = format.map_err(|error| problem(error, sink))?;
+    let mut format = format.map_err(|error| match error {
+        Error::Unsupported(detail) if !seeks && detail.contains("moov") => sink.unsupported(
+            "an MP4 whose index is at its end, where a stream cannot go; save it to a file first",
+        ),
+        error => problem(error, sink),
+    })?;
     let track = format.default_track(TrackType::Audio);
     let track = track.ok_or_else(|| sink.unsupported("it has no sound"))?;
     let (id, parameters) = (track.id, track.codec_params.as_ref());
@@ -29,7 +38,12 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
     let parameters = parameters.ok_or_else(|| sink.unsupported("its sound has no codec"))?;
     let codecs = symphonia::default::get_codecs();
     let decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default());
-    let mut decoder = decoder.map_err(|error| problem(error, sink))?;
+    let mut decoder = decoder.map_err(|error| match error {
+        Error::Unsupported(_) => {
+            sink.unsupported(format!("its codec is {}", name(parameters.codec)))
+        }
+        error => problem(error, sink),
+    })?;
 
     let mut samples: Vec<f32> = vec![];
     while let Some(packet) = format.next_packet().map_err(|error| problem(error, sink))? {
@@ -43,6 +57,15 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
         sink.push(&samples)?;
     }
     Ok(())
+}
+
+/// What people call a codec that containers hold and that is not decoded here.
+fn name(codec: AudioCodecId) -> String {
+    match codec {
+        CODEC_ID_OPUS => "Opus".into(),
+        CODEC_ID_ALAC => "Apple Lossless (ALAC)".into(),
+        other => format!("symphonia's {other}"),
+    }
 }
 
 fn problem(error: Error, sink: &Sink) -> DataError {

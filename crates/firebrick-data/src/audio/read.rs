@@ -89,7 +89,9 @@ pub fn read(path: &Path, rate: u32, limits: &Limits) -> Result<Vec<f32>, DataErr
     file.rewind().map_err(error)?;
     match &start[..known] {
         [] => Err(DataError::Empty { path: path.to_owned(), detail: EMPTY }),
-        [b'R', b'I', b'F', b'F'] | [b'I', b'D', b'3', ..] => from_stream(file, path, rate, limits),
+        [b'R', b'I', b'F', b'F'] | [b'I', b'D', b'3', ..] | MATROSKA => {
+            from_stream(file, path, rate, limits)
+        }
         // MP4 may have its index at its end.
         _ => {
             let mut sink = Sink::new(path, rate, limits);
@@ -100,6 +102,8 @@ pub fn read(path: &Path, rate: u32, limits: &Limits) -> Result<Vec<f32>, DataErr
 }
 
 const EMPTY: &str = "it has not a byte";
+/// How Matroska files begin, and WebM, which is one.
+const MATROSKA: &[u8] = &[0x1a, 0x45, 0xdf, 0xa3];
 
 /// As [`read`], from a stream such as standard input; `name` is for messages.
 pub fn from_stream(
@@ -124,6 +128,9 @@ pub fn from_stream(
         start.clear();
     } else if start.is_empty() {
         return Err(DataError::Empty { path: name.to_owned(), detail: EMPTY });
+    }
+    if start.starts_with(MATROSKA) {
+        return Err(sink.unsupported("WebM or Matroska"));
     }
     let is_wav = start.starts_with(b"RIFF");
     let stream = io::Cursor::new(start).chain(stream);

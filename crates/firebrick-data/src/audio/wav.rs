@@ -126,7 +126,15 @@ impl Format {
             PCM | FLOAT => chunk.truncate(16),
             EXTENSIBLE if chunk.len() == 40 => chunk[16..18].copy_from_slice(&[22, 0]),
             _ => {
-                let problem = format!("format {tag:#06x}, where PCM (1) and float (3) are known");
+                let name = match tag {
+                    2 | 0x11 => " (ADPCM)",
+                    6 => " (A-law)",
+                    7 => " (mu-law)",
+                    0x55 => " (MP3)",
+                    _ => "",
+                };
+                let problem =
+                    format!("format {tag:#06x}{name}, where PCM (1) and float (3) are known");
                 return Err(sink.unsupported(problem));
             }
         }

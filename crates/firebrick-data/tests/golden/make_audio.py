@@ -63,6 +63,8 @@ for name, options in {
     "tone.mp3": ["-c:a", "libmp3lame", "-b:a", "48k", "-metadata", "title=tone", "-id3v2_version", "3"],
     "tone.ogg": ["-c:a", "libvorbis", "-q:a", "1"],
     "tone.m4a": ["-c:a", "aac", "-b:a", "48k"],
+    # Only its name is read here.
+    "tone.opus": ["-c:a", "libopus", "-b:a", "8k"],
 }.items():
     command = ["ffmpeg", "-y", "-loglevel", "error", "-i", HERE / "tone.wav", "-fflags", "+bitexact", *options]
     subprocess.run([*command, HERE / name], check=True)

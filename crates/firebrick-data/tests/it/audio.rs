@@ -129,6 +129,11 @@ fn bad_recordings_are_refused() {
     check_refused(wav(8, Some((32, [7, 0, 16, 0]))), "BadValue", "blocks of 7 bytes");
     check_refused(wav(8, Some((32, [2, 0, 33, 0]))), "BadValue", "33 bits");
     check_refused(wav(8, Some((20, [0x34, 0x12, 1, 0]))), "Unsupported", "0x1234");
+    check_refused(wav(8, Some((20, [6, 0, 1, 0]))), "Unsupported", "A-law");
+    check_refused(b"\x1a\x45\xdf\xa3 and so on".to_vec(), "Unsupported", "WebM");
+    // Its index is at its end.
+    check_refused(fs::read(golden("tone.m4a")).unwrap(), "Unsupported", "save it to a file first");
+    check_refused(fs::read(golden("tone.opus")).unwrap(), "Unsupported", "Opus");
     check_refused(wav(8, Some((40, [0, 0, 1, 0]))), "Truncated", "should have 65536 bytes");
     check_refused(wav(0, None), "Empty", "no samples");
     check_refused(wav(40_000, None), "TooLarge", "longer than 2 seconds");

@@ -7,6 +7,11 @@ use std::{
 };
 
 use firebrick_data::{
+    audio::{
+        read,
+        resample::resample,
+        voice::{self, segments},
+    },
     clean::{CleanRules, clean},
     conllu,
     hash::sha256_file,
@@ -147,5 +152,18 @@ fn a_treebank_is_read_whole() {
         assert_eq!((treebank.sentences.len(), tokens().count()), (sentences, words), "{file}");
         let tags: BTreeSet<&str> = tokens().map(|token| token.upos.as_str()).collect();
         assert_eq!(tags.len(), 17, "{file}");
+    }
+}
+
+/// A clip whose upper half of the spectrum is cut away has the same four parts.
+#[test]
+fn voice_is_found_at_the_rate_of_a_telephone() {
+    let cache = tempfile::tempdir().unwrap();
+    let roots = Roots { explicit: None, cache: cache.path().to_owned(), shared: Some(shared()) };
+    let clip = fetch(&roots, "jfk").unwrap().join("jfk.flac");
+    for rate in [8_000, 11_025, voice::RATE] {
+        let samples = read::read(&clip, rate, &read::Limits::default()).unwrap();
+        let found = segments(&resample(&samples, rate, voice::RATE), &voice::Options::default());
+        assert_eq!(found.len(), 4, "{rate} Hz: {found:?}");
     }
 }

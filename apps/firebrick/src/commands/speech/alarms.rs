@@ -29,7 +29,7 @@ pub fn run(args: &FalseAlarmsArgs, global: &Global) -> Outcome {
         let count = background.unreadable.len();
         eprintln!("{count} recordings could not be read; the first: {first}");
     }
-    let trigger = Trigger::default();
+    let trigger = Trigger::new(&classifier);
     let measured = alarms::measure(&classifier, trigger, &background, args.at_most)?;
 
     // The words themselves: of people whom the model has not heard, where its recipe says who they are.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use firebrick_data::audio::voice::{self, Segmenter, Spoken};
-use firebrick_nlp::translation::translator::Translator;
+use firebrick_metrics::bleu::{Bleu, Tokenize};
+use firebrick_nlp::{recipes::SHIPPED, translation::translator::Translator};
 use firebrick_speech::{
     interpret::{Interpreted, Interpreter, percentile},
     speaker::{Espeak, LANGUAGES},
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     cli::{Global, speech::InterpretArgs},
-    failure::{Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE},
     places,
 };
 
@@ -30,6 +31,8 @@ use crate::{
 const PIECE: usize = voice::RATE as usize / 10;
 /// Pieces that may wait, an hour of them; then standard input has to.
 const WAITING: usize = 36_000;
+/// Sound that comes before it can have sounded, by more than a microphone's buffer, has no lag.
+const AHEAD: Duration = Duration::from_millis(300);
 
 /// A piece of sound, and when it came.
 type Piece = (Vec<f32>, Instant);
@@ -41,18 +44,31 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
             return Err(Failure::text(USAGE, format!("no language {language:?}: {known}")));
         }
     }
+    if args.translator.is_some() && args.from == args.to {
+        let problem =
+            format!("--translator has nothing to do: --from and --to are both {}", args.to);
+        return Err(Failure::text(USAGE, problem));
+    }
+    let reference = args.reference.as_ref().map(|path| {
+        std::fs::read_to_string(path)
+            .map_err(|error| Failure::text(BAD_FILE, format!("{}: {error}", path.display())))
+    });
+    let reference = reference.transpose()?;
     let device = global.device.open()?;
     let transcriber = Transcriber::open(&places::model(&args.model, &global.runs)?, &device)?;
     let whisper = matches!(transcriber, Transcriber::Whisper(_));
     // Whisper writes English itself, whatever it hears.
     let itself = args.translator.is_none() && args.to == "en" && whisper;
-    let translator = match itself || args.from == args.to {
-        true => None,
-        false => {
-            let name = args.translator.clone().unwrap_or_else(|| between(&args.from, &args.to));
-            Some(Translator::open(&places::model(&name, &global.runs)?, &device)?)
-        }
+    let names = match &args.translator {
+        Some(name) => vec![name.clone()],
+        None if itself || args.from == args.to => vec![],
+        None => route(&args.from, &args.to, &|name| places::model(name, &global.runs).is_ok())
+            .map_err(|problem| Failure::text(USAGE, problem))?,
     };
+    let translators = names
+        .iter()
+        .map(|name| Ok(Translator::open(&places::model(name, &global.runs)?, &device)?));
+    let translators: Vec<Translator> = translators.collect::<Result<_, Failure>>()?;
     let options = Options {
         language: whisper.then(|| args.from.clone()),
         translate: itself && args.from != "en",
@@ -61,8 +77,10 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
     };
     transcriber.check(&options).map_err(|problem| Failure::text(USAGE, problem))?;
     let translate = |text: &str| -> anyhow::Result<String> {
-        let Some(translator) = &translator else { return Ok(text.to_string()) };
-        Ok(translator.translate(&[text], translator.config(), 1)?.pop().unwrap_or_default())
+        translators.iter().try_fold(text.to_string(), |text, translator| {
+            let said = translator.translate(&[text.as_str()], translator.config(), 1)?.pop();
+            Ok(said.unwrap_or_default())
+        })
     };
     let interpreter = Interpreter {
         transcriber: &transcriber,
@@ -74,8 +92,16 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
     };
     let (sender, pieces) = sync_channel(WAITING);
     let live = args.realtime || args.raw.is_some();
-    let mut listener =
-        Listener { interpreter, live, args: &args, global, lags: vec![], track: vec![] };
+    let mut listener = Listener {
+        interpreter,
+        live,
+        args: &args,
+        global,
+        lags: vec![],
+        said: vec![],
+        reference,
+        track: vec![],
+    };
     match (&args.file, args.raw) {
         (Some(file), _) => {
             let samples = media::samples(file, voice::RATE)?;
@@ -101,10 +127,36 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
     listener.finish()
 }
 
-/// The shipped translator for two languages.
-fn between(from: &str, to: &str) -> String {
-    let set = if [from, to].contains(&"zh") { "tatoeba" } else { "multi30k" };
-    format!("{set}-{from}-{to}")
+/// The translators from one language to another by name, of which `known` has some: one, or two by way of English.
+fn route(from: &str, to: &str, known: &dyn Fn(&str) -> bool) -> Result<Vec<String>, String> {
+    let between = |from: &str, to: &str| {
+        let set = if [from, to].contains(&"zh") { "tatoeba" } else { "multi30k" };
+        format!("{set}-{from}-{to}")
+    };
+    let direct = vec![between(from, to)];
+    if known(&direct[0]) {
+        return Ok(direct);
+    }
+    let halves = match [from, to].contains(&"en") {
+        true => direct,
+        false => vec![between(from, "en"), between("en", to)],
+    };
+    if halves.iter().all(|name| known(name)) {
+        return Ok(halves);
+    }
+    let missing = halves.iter().filter(|name| !known(name));
+    let next = missing.map(|name| match SHIPPED.iter().any(|(recipe, _)| recipe == name) {
+        true => format!("`firebrick train {name}` makes {name}"),
+        false => format!("there is neither {name} nor a recipe for it"),
+    });
+    let next: Vec<String> = next.collect();
+    let set = |name: &&str| ["multi30k-", "tatoeba-"].iter().any(|set| name.starts_with(set));
+    let shipped: Vec<&str> = places::shipped_names().filter(set).collect();
+    Err(format!(
+        "no translator from {from} to {to}: {}; --translator names another; shipped are {}",
+        next.join(", "),
+        shipped.join(", ")
+    ))
 }
 
 /// Sends samples, with `realtime` no earlier than they would sound.
@@ -130,6 +182,10 @@ struct Listener<'a> {
     global: &'a Global,
     /// Seconds from the end of each segment to its translation's first sound.
     lags: Vec<f64>,
+    /// All translations.
+    said: Vec<String>,
+    /// What they should be.
+    reference: Option<String>,
     /// What is spoken, at its time.
     track: Vec<f32>,
 }
@@ -139,9 +195,20 @@ impl Listener<'_> {
         let mut segmenter = Segmenter::new(voice::Options::default());
         // When the sound's beginning would have come: its first piece, less that piece's length.
         let mut began = None;
+        let mut count = 0;
         for (samples, came) in pieces {
-            let length = Duration::from_secs_f64(samples.len() as f64 / f64::from(voice::RATE));
-            let began = *began.get_or_insert(came.checked_sub(length).unwrap_or(came));
+            let length =
+                |samples: usize| Duration::from_secs_f64(samples as f64 / f64::from(voice::RATE));
+            let first = came.checked_sub(length(samples.len())).unwrap_or(came);
+            let began = *began.get_or_insert(first);
+            count += samples.len();
+            if self.live && came + AHEAD < began + length(count) {
+                self.live = false;
+                self.lags.clear();
+                if !self.global.quiet {
+                    eprintln!("no lag: the sound comes faster than it sounds");
+                }
+            }
             for spoken in segmenter.push(&samples) {
                 self.interpret(&spoken, began)?;
             }
@@ -157,6 +224,7 @@ impl Listener<'_> {
         let lag = self.live.then(|| began.elapsed().as_secs_f64() - found.end);
         self.lags.extend(lag);
         self.place(&found, lag);
+        self.said.push(found.said.clone());
         let Interpreted { begin, end, heard, said, .. } = &found;
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e3).round();
         match self.global.json {
@@ -193,6 +261,18 @@ impl Listener<'_> {
         if let Some(path) = &self.args.output {
             say::write(path, &self.track, say::RATE)?;
         }
+        if let Some(reference) = &self.reference {
+            let mut bleu = Bleu::new(match self.args.to.as_str() {
+                "zh" => Tokenize::Zh,
+                _ => Tokenize::V13a,
+            });
+            // As one text: segments are no sentences.
+            bleu.add(&self.said.join(" "), reference);
+            match self.global.json {
+                true => say!("{}", json!({"bleu": bleu.score()})),
+                false => say!("BLEU {:.1}", bleu.score()),
+            }
+        }
         let at = |p| percentile(&self.lags, p);
         if let (Some(p50), Some(p95), false) = (at(0.5), at(0.95), self.global.quiet) {
             let count = self.lags.len();
@@ -202,5 +282,27 @@ impl Listener<'_> {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One translator where there is one, else two by way of English.
+    #[test]
+    fn a_route_between_languages() {
+        let route = |from, to, names: &'static [&str]| route(from, to, &|n| names.contains(&n));
+        let some = &["multi30k-de-en", "tatoeba-en-zh"];
+        assert_eq!(route("de", "en", some), Ok(vec!["multi30k-de-en".into()]));
+        assert_eq!(
+            route("de", "zh", some),
+            Ok(vec!["multi30k-de-en".into(), "tatoeba-en-zh".into()])
+        );
+        let refused = route("de", "fr", some).unwrap_err();
+        assert!(refused.contains("`firebrick train multi30k-en-fr`"), "{refused}");
+        assert!(!refused.contains("makes multi30k-de-en"), "{refused}");
+        let refused = route("fr", "en", some).unwrap_err();
+        assert!(refused.contains("neither multi30k-fr-en nor a recipe"), "{refused}");
     }
 }

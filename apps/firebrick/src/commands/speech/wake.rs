@@ -7,7 +7,7 @@ use firebrick_core::checkpoint::{Source, tensors::write_atomically};
 use firebrick_speech::{
     classification::{classifier::SoundClassifier, recipe::Recipe},
     keyword::Trigger,
-    wake::{RATE, alarms, lay_out, recipe},
+    wake::{RATE, alarms, part, recipe},
 };
 use serde_json::json;
 
@@ -28,21 +28,37 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
         let problem = format!("--name {:?} is not of letters, digits, `-` and `_`", args.name);
         return Err(Failure::text(USAGE, problem));
     }
-    let folder = global.runs.join(format!("{}-recordings", args.name));
-    if folder.exists() {
-        let problem = format!("{} is there: remove it, or take another name", folder.display());
-        return Err(Failure::text(USAGE, problem));
-    }
     let background = match Path::new(&args.background) {
         path if path.exists() => path.to_path_buf(),
         _ => places::data_set(&args.background)?,
     };
+    // Before the training: a folder that is not there is told at once.
+    let silence = vec![0.0; RATE as usize / 2];
+    let test = match &args.test {
+        Some(folder) => media::find(folder)?,
+        None => vec![],
+    };
+    let test: Vec<Vec<f32>> = test
+        .iter()
+        .map(|(_, path)| Ok([&silence[..], &media::samples(path, RATE)?, &silence].concat()))
+        .collect::<Result<_, Failure>>()?;
     let seed = global.seed.unwrap_or(0);
-    let laid = lay_out(&args.name, &args.examples, &background, &folder, seed)?;
+    let laid = part(&args.examples, &background, seed)?;
+    let folder = global.runs.join(format!("{}-recordings", args.name));
     let path: PathBuf = folder.join("recipe.toml");
     let text = recipe(&args.name, &laid, seed);
-    write_atomically(&path, text.as_bytes())
-        .with_context(|| format!("writing {}", path.display()))?;
+    // The same command again goes on where it was interrupted; the recipe is written last.
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+        if folder.exists() {
+            let folder = folder.display();
+            let problem =
+                format!("{folder} is there, of other recordings: remove it, or take another name");
+            return Err(Failure::text(USAGE, problem));
+        }
+        laid.write(&args.name, &folder)?;
+        write_atomically(&path, text.as_bytes())
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
 
     let opened = Opened::named(&path.to_string_lossy())?;
     let job = Job {
@@ -64,16 +80,13 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     );
     let mut all = vec![];
     for threshold in [0.6, 0.7, 0.8, 0.9] {
-        let trigger = Trigger { threshold, ..Trigger::default() };
+        let trigger = Trigger { threshold, ..Trigger::new(&classifier) };
         let (count, hours) = alarms(&classifier, trigger, &laid.apart);
         let per_hour = count as f64 / hours;
-        let (mut heard, mut tests) = (0, 0);
-        for path in args.test.iter().flat_map(|folder| media::find(folder)).flatten() {
-            let silence = vec![0.0; RATE as usize / 2];
-            let samples = [&silence[..], &media::samples(&path.1, RATE)?, &silence].concat();
-            heard += usize::from(alarms(&classifier, trigger, &[samples]).0 > 0);
-            tests += 1;
-        }
+        let hears = |samples: &&Vec<f32>| {
+            alarms(&classifier, trigger, std::slice::from_ref(*samples)).0 > 0
+        };
+        let (heard, tests) = (test.iter().filter(hears).count(), test.len());
         text.push_str(&format!(
             "threshold {threshold}: {count} false alarms in {hours:.2} hours that no training saw, \
              {per_hour:.1} an hour"
