@@ -293,7 +293,7 @@ mod tests {
         Some(field.to_string())
     }
 
-    fn load(path: &std::path::Path, device: &Device) -> Result<Model, LoadError> {
+    fn load(path: &Path, device: &Device) -> Result<Model, LoadError> {
         let all = Coverage { ignored: &[], fresh: &[] };
         fill(Model::new(device), &Weights::open_file(path)?, &all, name)
     }
@@ -407,7 +407,7 @@ mod tests {
         let text = crate::arch::image::ImageConfig::ResNet(config);
         let labels = ["a", "b", "c"].map(str::to_string);
         std::fs::write(dir.path().join("config.json"), text.to_json(&labels).to_string()).unwrap();
-        let header = crate::checkpoint::header::read_header(&file).unwrap();
+        let header = read_header(&file).unwrap();
         let shape = |name: &str| {
             let found = header.tensors.iter().find(|tensor| tensor.name.ends_with(name)).unwrap();
             (found.dtype, found.shape.clone())
