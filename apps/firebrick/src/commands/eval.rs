@@ -88,7 +88,9 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
 
 /// Asks the model for its rows, whatever its task.
 pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
-    match task(source)? {
+    let task = task(source)?;
+    check_split(args, task)?;
+    match task {
         tagging::recipe::Recipe::TASK => tags(args, source, global),
         translation::recipe::Recipe::TASK => translations(args, source, global),
         lm::recipe::Recipe::TASK => language(args, source, global),
@@ -102,6 +104,27 @@ pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
         detection::recipe::Recipe::TASK => vision::scenes(args, source, global),
         _ => classes(args, source, global),
     }
+}
+
+/// A part that no data of this kind has is told before they are read.
+fn check_split(args: &EvalArgs, task: &str) -> Result<(), Failure> {
+    let Some(split) = args.split.as_deref() else { return Ok(()) };
+    let lines = [
+        Recipe::TASK,
+        tagging::recipe::Recipe::TASK,
+        translation::recipe::Recipe::TASK,
+        recognition::recipe::Recipe::TASK,
+    ];
+    let problem = match &args.data {
+        None if !["train", "valid", "dev", "test"].contains(&split) => {
+            "the model's own data has the parts train, valid and test".to_string()
+        }
+        Some(file) if lines.contains(&task) && Path::new(file).is_file() => {
+            format!("{file} is one file, which has no parts")
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::text(USAGE, format!("--split {split}: {problem}")))
 }
 
 /// The recipe that made a model: that of its run, or the shipped one that its folder or its name tells.
