@@ -427,9 +427,11 @@ pub struct DriftArgs {
 pub enum ModelsCommand {
     /// Names of the shipped models
     Ls,
-    /// Family, parameters, dtypes, memory and tensors of a model folder or file, from its headers
+    /// Family, parameters, dtypes, memory and tensors of a model or a file of weights, from its headers
     Inspect {
-        path: PathBuf,
+        /// Model folder, run folder, name of a shipped model, or a file
+        #[arg(value_name = "MODEL-or-FILE")]
+        model: PathBuf,
         /// Read all numbers, to find NaN and infinity; up to 16 MiB they are read anyway
         #[arg(long)]
         check: bool,

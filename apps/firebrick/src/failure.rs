@@ -1,5 +1,6 @@
 //! Errors and the exit codes that they end in.
 
+use firebrick_compress::export::NoForm;
 use firebrick_core::{arch::inputs::InputError, checkpoint::LoadError, device::DeviceError};
 use firebrick_data::error::DataError;
 use firebrick_nlp::{chat::ChatError, tokenizer::TokenizerError};
@@ -82,7 +83,7 @@ from!(
 
 fn code_of(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if cause.is::<RecipeError>() {
+        if cause.is::<RecipeError>() || cause.is::<NoForm>() {
             return USAGE;
         }
         if cause.is::<Missing>() {

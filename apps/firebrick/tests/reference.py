@@ -11,6 +11,7 @@
   reference.py apart DIR      largest difference between those and the logits of NAME-out.npz, by NAME
   reference.py classifier DIR makes a random GPT-2 that classifies in DIR/gpt2, with inputs and logits as `onnx` names them
   reference.py decoder DIR NAME..  random tokens and what the decoders in DIR/NAME say of them, named as `onnx` does; their heads
+  reference.py compressed DIR NAME..  as `decoder`, of folders with whole numbers; tensors that are lacking or not known, by NAME
   reference.py llamas DIR     makes random decoders in DIR, with a tokenizer
   reference.py gguf DIR       largest difference of logits between those and NAME.gguf in DIR, whether tokens are the same, and
                               how the real llama.cpp continues a prompt beside how transformers does
@@ -267,6 +268,24 @@ def decoder(directory, *names):
     return heads
 
 
+def compressed(directory, *names):
+    """Opens folders with whole numbers in them; what was not found there or is not known, by folder."""
+    import numpy as np
+
+    unmatched = {}
+    for name in names:
+        causal = name.startswith("llama")
+        kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForSequenceClassification
+        model, info = kind.from_pretrained(os.path.join(directory, name), output_loading_info=True)
+        ids = np.random.default_rng(8).integers(5, 50, (3, 17))
+        with torch.no_grad():
+            logits = model.eval()(input_ids=torch.tensor(ids)).logits.numpy()
+        np.savez(os.path.join(directory, f"{name}-in.npz"), input_ids=ids)
+        np.save(os.path.join(directory, f"{name}-expected.npy"), logits)
+        unmatched[name] = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
+    return unmatched
+
+
 def gguf(directory):
     ids = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(1))
     text = "Firebrick trains models, 你好 and 12 more."
@@ -381,5 +400,5 @@ def spell(directory):
 
 
 if __name__ == "__main__":
-    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf, "tokens": tokens, "events": events, "spell": spell}
+    commands = {"embed": embed, "generate": generate, "chat": chat, "adapters": adapters, "masked": masked, "peft": peft, "exported": exported, "onnx": onnx, "classifier": classifier, "apart": apart, "decoder": decoder, "llamas": llamas, "gguf": gguf, "tokens": tokens, "events": events, "spell": spell, "compressed": compressed}
     json.dump(commands[sys.argv[1]](*sys.argv[2:]), sys.stdout)

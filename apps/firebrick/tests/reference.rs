@@ -318,6 +318,42 @@ fn a_decoder_with_fewer_heads_is_opened_by_transformers() {
     assert!(output.status.code() == Some(2) && said.contains("no place for fewer heads"), "{said}");
 }
 
+/// Whole numbers in a checkpoint, by compressed-tensors: every tensor is found and known there, and what is made of them is the
+/// same. The RoBERTa has layers whose inputs are not whole groups of four bits.
+#[test]
+fn transformers_opens_whole_numbers() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_string();
+    reference(&["exported", dir.to_str().unwrap()]);
+    reference(&["llamas", dir.to_str().unwrap()]);
+    let mut names = vec![];
+    for (name, model) in
+        [("roberta", at("roberta")), ("llama", at("llama")), ("sst2", "sst2".into())]
+    {
+        for dtype in ["int8", "int4"] {
+            names.push(format!("{name}-{dtype}"));
+            let target = at(names.last().unwrap());
+            firebrick(&["models", "convert", &model, &target, "--dtype", dtype]);
+        }
+    }
+    let mut args = vec!["compressed", dir.to_str().unwrap()];
+    args.extend(names.iter().map(String::as_str));
+    for (name, unmatched) in reference(&args).as_object().unwrap() {
+        assert_eq!(unmatched, &json!([]), "{name}");
+    }
+    for name in &names {
+        let [inputs, outputs] = ["in", "out"].map(|end| at(&format!("{name}-{end}.npz")));
+        firebrick(&["forward", "--model", &at(name), "--inputs", &inputs, "--outputs", &outputs]);
+    }
+    let apart = reference(&["apart", dir.to_str().unwrap()]);
+    assert_eq!(apart.as_object().unwrap().len(), names.len());
+    for (name, apart) in apart.as_object().unwrap() {
+        // Activations are rounded here and there, not to the same levels.
+        assert!(apart.as_f64() < Some(0.02), "{name}: apart by {apart}"); // measured 0.008
+    }
+}
+
 /// A GGUF file in f32 is the model that it was made from, and has its tokens, as `transformers` reads it; the real
 /// llama.cpp continues a text as the model does.
 #[test]

@@ -680,6 +680,12 @@ fn a_language_model_is_rounded_by_what_its_layers_see_and_loses_layers() {
     assert!(said.contains("3 of 3, not 1 to 2"), "{said}");
 }
 
+/// Whether candidates are left where they were made.
+fn litter(home: &Path) -> bool {
+    let mut names = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name());
+    names.any(|name| name.to_string_lossy().starts_with(".firebrick-compress-"))
+}
+
 #[test]
 fn compression() {
     let home = tempfile::tempdir().unwrap();
@@ -703,7 +709,7 @@ fn compression() {
     assert!(said.contains("not <= 10%: missed by 4"), "{said}");
     let (code, said) = compress("small", &[]);
     assert_eq!(code, Some(2), "{said}");
-    assert!(!home.join("small.candidates").exists());
+    assert!(!litter(home));
 
     for folder in ["small", "missed"] {
         let scores = json(&run(home, &["eval", folder, "--json", "--data", "rows.csv"]));
@@ -738,6 +744,88 @@ fn compression() {
     let output =
         command.current_dir(home).args(["eval", "small", "--data", "rows.csv"]).output().unwrap();
     assert_eq!(output.status.code(), Some(5));
+}
+
+/// Told before hours go by, and without a trace.
+#[test]
+fn what_cannot_be_compressed_is_told_first() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rows = "a warm and funny film,1\na dull and lifeless mess,0\n".repeat(10);
+    fs::write(home.join("rows.csv"), format!("text,label\n{rows}")).unwrap();
+    let check = |args: &str, expected: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        let output = command.current_dir(home).arg("compress").args(args.split(' ')).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args}: {said}");
+        assert!(said.lines().last().unwrap_or_default().contains(expected), "{args}: {said}");
+        assert!(!litter(home) && !home.join("out").exists(), "{args}");
+    };
+    check("sst2 --output out", "nothing to do");
+    check("sst2 --output rows.csv --quantize int8", "is there and is no folder");
+    check("sst2 --output .. --quantize int8", "is no name for a folder");
+    check("sst2 --output rows.csv/out --quantize int8", "--output rows.csv/out");
+    check("ud-hmm --output out --quantize int8", "made of counts");
+    check("sst2 --output out --prune channels=0.5", "for a ResNet, not for bert");
+    check("sst2 --output out --prune layers=7", "--prune layers: 7 of");
+    check("gtsrb --output out --prune neurons=0.5", "BERT family, not for resnet");
+    let split = "sst2 --output out --quantize int8 --split";
+    check(&format!("{split} nosuch"), "measuring sst2: --split nosuch: the model's own data");
+    check(&format!("{split} test --data rows.csv"), "rows.csv is one file, which has no parts");
+    let budget = "sst2 --output out --quantize int8 --data rows.csv --budget";
+    check(&format!("{budget} bogus>=1"), "--budget: no score `bogus` (there are size,");
+}
+
+/// A budget alone: whole numbers, with and without half of the neurons. What lies beside the output is not touched.
+#[test]
+fn a_budget_tries_what_needs_no_training() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rows = "a warm and funny film,1\na dull and lifeless mess,0\n".repeat(10);
+    fs::write(home.join("rows.csv"), format!("text,label\n{rows}")).unwrap();
+    fs::create_dir(home.join("out.candidates")).unwrap();
+    fs::write(home.join("out.candidates/note.txt"), "mine").unwrap();
+    let compress = ["compress", "sst2", "--output", "out/", "--data", "rows.csv", "--json"];
+    let report = json(&run(home, &[&compress[..], &["--budget", "size<=60%"]].concat()));
+    let candidates = report["candidates"].as_array().unwrap();
+    let names: Vec<&str> = candidates.iter().map(|c| c["name"].as_str().unwrap()).collect();
+    for name in ["original", "int8", "int4", "neurons-0.5", "neurons-0.5+int4"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert_eq!(report["watts"], 10.0);
+    assert!(candidates[0]["millijoules_per_row"].as_f64() > Some(0.0), "{report}");
+    assert!(home.join("out/config.json").exists() && home.join("out.candidates/note.txt").exists());
+    assert!(!litter(home));
+
+    let kept = candidates.iter().find(|c| c["name"] == report["kept"]).unwrap();
+    let origin = json(&fs::read_to_string(home.join("out/firebrick.json")).unwrap());
+    assert_eq!(origin["metrics"]["rows.csv"], kept["measured"]["metrics"]);
+    let reported = &origin["compression"]["original"]["reported"]["valid"]["accuracy"];
+    assert!(reported.as_f64() > Some(0.8), "{origin}");
+    let card = fs::read_to_string(home.join("out/README.md")).unwrap();
+    assert!(card.starts_with("---\nlibrary_name: firebrick\n"), "{card}");
+    let plot = fs::read_to_string(home.join("out/compression.svg")).unwrap();
+    assert!(plot.contains(">neurons-0.5+int4<"), "{plot}");
+}
+
+#[test]
+fn a_shipped_model_is_inspected_and_converted_with_its_card() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let parameters = |model: &str| {
+        let found = json(&run(home, &["models", "inspect", model, "--json"]));
+        found["parameters"].as_u64().unwrap()
+    };
+    let whole = parameters("sst2");
+    assert!(whole > 500_000, "{whole}");
+    for dtype in ["f32", "int8", "int4"] {
+        run(home, &["models", "convert", "sst2", dtype, "--dtype", dtype]);
+        assert_eq!(parameters(dtype), whole, "{dtype}");
+        let card = fs::read_to_string(home.join(dtype).join("README.md")).unwrap();
+        assert!(card.contains("pipeline_tag: text-classification"), "{card}");
+        assert_eq!(card.contains(&format!("Converted from `sst2` to {dtype}")), dtype != "f32");
+    }
 }
 
 /// The model leaves these numbers out when it is not held to them.

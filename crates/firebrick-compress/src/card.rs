@@ -1,8 +1,9 @@
-//! What was done to a model, in its folder: `firebrick.json` and the card.
+//! What was done to a model, in its folder: `firebrick.json`, the card and a plot.
 
 use std::path::Path;
 
 use firebrick_core::checkpoint::Source;
+use firebrick_train::report::plots::{Curve, line_chart_svg};
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,24 +11,65 @@ use crate::{
     measured::{Measured, points},
 };
 
-/// Adds how the model of this folder came to be and what was measured of it; what was there before stays.
+/// The plot of all candidates.
+const PLOT: &str = "compression.svg";
+
+/// Adds how the model of this folder came to be and what was measured of it and of `all` candidates. The scores in
+/// `firebrick.json` become its own; those that its original was published with go to `compression.original.reported`.
 pub fn write(
     folder: &Path,
     from: &str,
     method: &str,
     [original, found]: [&Measured; 2],
+    all: &[(&str, &Measured)],
 ) -> anyhow::Result<()> {
     let source = Source::folder(folder);
     let mut origin = source.json("firebrick.json")?.unwrap_or_else(|| json!({}));
     if let Some(origin) = origin.as_object_mut() {
-        let record = json!({"from": from, "method": method, "original": original, "found": found});
+        let mut record =
+            json!({"from": from, "method": method, "original": original, "found": found});
+        let scores = json!({(found.data.as_str()): found.metrics});
+        if let Some(reported) = origin.insert("metrics".into(), scores) {
+            record["original"]["reported"] = reported;
+        }
         origin.insert("compression".into(), record);
     }
     put(folder, "firebrick.json", serde_json::to_string_pretty(&origin)?.as_bytes())?;
-    let card = source.optional("README.md", 1 << 20)?.unwrap_or_default();
-    let mut card = String::from_utf8_lossy(&card).into_owned();
-    card.push_str(&section(from, method, original, found));
-    put(folder, "README.md", card.as_bytes())
+    put(folder, PLOT, plot(from, all).as_bytes())?;
+    append(folder, from, &section(from, method, original, found))
+}
+
+/// Says in the card of a folder that was converted from the model `from` that its weights became whole numbers; a folder
+/// without a card gets one.
+pub fn converted(folder: &Path, from: &str, whole_numbers: Option<&str>) -> anyhow::Result<()> {
+    let note = whole_numbers.map(|dtype| {
+        format!(
+            "\n## Whole numbers\n\nConverted from `{from}` to {dtype}. Scores above are those of before: `firebrick eval` \
+             says what is left of them.\n"
+        )
+    });
+    append(folder, from, &note.unwrap_or_default())
+}
+
+/// Adds a section to the card, which is made with the metadata that model hubs read where there is none.
+fn append(folder: &Path, from: &str, section: &str) -> anyhow::Result<()> {
+    let card = match Source::folder(folder).optional("README.md", 1 << 20)? {
+        Some(card) => String::from_utf8_lossy(&card).into_owned(),
+        None => format!("---\nlibrary_name: firebrick\ntags:\n- firebrick\n---\n\n# {from}\n"),
+    };
+    put(folder, "README.md", (card + section).as_bytes())
+}
+
+/// Size and score of each candidate.
+fn plot(from: &str, all: &[(&str, &Measured)]) -> String {
+    let score = all.first().and_then(|(_, original)| original.score());
+    let score = score.map_or("score", |(name, _)| name);
+    let point = |m: &Measured| Some((m.bytes as f64 / 1e6, *m.metrics.get(score)?));
+    let curves: Vec<Curve> = all
+        .iter()
+        .map(|(name, m)| Curve { name: name.to_string(), points: point(m).into_iter().collect() })
+        .collect();
+    line_chart_svg(&format!("{from}, made smaller"), "MB of weights", score, &curves)
 }
 
 fn section(from: &str, method: &str, original: &Measured, found: &Measured) -> String {
@@ -47,8 +89,9 @@ fn section(from: &str, method: &str, original: &Measured, found: &Measured) -> S
     let memory = |m: &Measured| format!("{:.0}", m.peak_mb);
     row("peak memory, MB", memory(original), memory(found));
     format!(
-        "\n## Compression\n\nMade from `{from}` by {method}. Measured after it was read back, on {} rows ({}); the \
-         times are those of the machine that it was made on.\n\n| | before | after |\n|---|---|---|\n{rows}",
+        "\n## Compression\n\nMade from `{from}` by {method}. Scores above are those of before; these were measured after it \
+         was read back, on {} rows ({}); the times are those of the machine that it was made on.\n\n\
+         | | before | after |\n|---|---|---|\n{rows}\n![Size and score of all candidates]({PLOT})\n",
         found.rows, found.data,
     )
 }
@@ -67,17 +110,35 @@ mod tests {
     fn what_was_there_stays() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("README.md"), "# mine\n").unwrap();
-        std::fs::write(dir.path().join("firebrick.json"), r#"{"task": "text-classification"}"#)
-            .unwrap();
+        let before = r#"{"task": "text-classification", "metrics": {"valid": {"accuracy": 0.91}}}"#;
+        std::fs::write(dir.path().join("firebrick.json"), before).unwrap();
         let pair = [measured(4000, 0.9, 4.0), measured(1000, 0.895, 2.0)];
-        write(dir.path(), "sst2", "int8", [&pair[0], &pair[1]]).unwrap();
+        let all = [("original", &pair[0]), ("int8", &pair[1])];
+        write(dir.path(), "sst2", "int8", [&pair[0], &pair[1]], &all).unwrap();
         let card = std::fs::read_to_string(dir.path().join("README.md")).unwrap();
         assert!(
             card.starts_with("# mine\n") && card.contains("| accuracy | 0.9000 | 0.8950 (-0.50) |"),
             "{card}"
         );
         let source = Source::folder(dir.path());
-        assert_eq!(source.json("firebrick.json").unwrap().unwrap()["task"], "text-classification");
-        assert_eq!(read(&source).unwrap()["found"]["bytes"], 1000);
+        let origin = source.json("firebrick.json").unwrap().unwrap();
+        assert_eq!(origin["task"], "text-classification");
+        assert_eq!(origin["metrics"]["valid"]["accuracy"], 0.895);
+        let record = read(&source).unwrap();
+        assert_eq!(record["found"]["bytes"], 1000);
+        assert_eq!(record["original"]["reported"]["valid"]["accuracy"], 0.91);
+        let plot = std::fs::read_to_string(dir.path().join(PLOT)).unwrap();
+        assert!(plot.contains(">int8<") && plot.matches("<circle").count() == 2, "{plot}");
+    }
+
+    #[test]
+    fn a_folder_without_a_card_gets_one_with_metadata() {
+        let dir = tempfile::tempdir().unwrap();
+        converted(dir.path(), "sst2", Some("int8")).unwrap();
+        let card = std::fs::read_to_string(dir.path().join("README.md")).unwrap();
+        assert!(card.starts_with("---\nlibrary_name: firebrick\n"), "{card}");
+        assert!(card.contains("# sst2\n\n## Whole numbers"), "{card}");
+        converted(dir.path(), "sst2", None).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("README.md")).unwrap(), card);
     }
 }

@@ -71,20 +71,19 @@ pub fn stored_as(
         SaveType::Sparse(_, floats) => floats,
         other => other,
     };
-    let (name, plan) = match floats {
-        SaveType::F16 => ("float16", None),
-        SaveType::Bf16 => ("bfloat16", None),
-        SaveType::Quantised(plan) => ("float32", Some(plan)),
-        _ => ("float32", None),
+    let name = match floats {
+        SaveType::F16 => "float16",
+        SaveType::Bf16 => "bfloat16",
+        _ => "float32",
     };
-    set_config(&mut config, plan);
     let object = config.as_object_mut().context("config.json is not an object")?;
     let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     object.insert(key.into(), name.into());
     write(source, target, &config, |file| model.save(file, dtype))
 }
 
-/// A folder with this configuration, the weights that `save` writes, and the other files of `source`.
+/// A folder with the weights that `save` writes, this configuration, which is told what they are, and the other files of
+/// `source`.
 pub fn write(
     source: &Source,
     target: &Path,
@@ -93,7 +92,9 @@ pub fn write(
 ) -> anyhow::Result<()> {
     fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
     save(&target.join("model.safetensors"))?;
-    let text = serde_json::to_string_pretty(config).context("printing a configuration")?;
+    let mut config = config.clone();
+    set_config(&mut config, target)?;
+    let text = serde_json::to_string_pretty(&config).context("printing a configuration")?;
     put(target, "config.json", text.as_bytes())?;
     for file in COMPANIONS {
         if let Some(bytes) = source.optional(file, LIMIT)? {

@@ -31,6 +31,21 @@ impl Budget {
             .map(Self)
     }
 
+    /// Whether a model with these scores can be held to it.
+    pub fn check(&self, original: &Measured) -> Result<(), String> {
+        let costs = ["size", "latency", "memory"];
+        let known =
+            |name: &String| costs.contains(&name.as_str()) || original.metrics.contains_key(name);
+        match self.0.iter().map(|limit| &limit.what).find(|name| !known(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let scores = original.metrics.keys().map(String::as_str);
+                let known: Vec<&str> = costs.into_iter().chain(scores).collect();
+                Err(format!("no score `{name}` (there are {})", known.join(", ")))
+            }
+        }
+    }
+
     /// What is missed and by how much; empty when all hold.
     pub fn missed(&self, found: &Measured, original: &Measured) -> Vec<String> {
         self.0
@@ -76,9 +91,7 @@ impl Limit {
                 let name = &self.what;
                 let (Some(new), Some(old)) = (found.metrics.get(name), original.metrics.get(name))
                 else {
-                    let known: Vec<&str> = original.metrics.keys().map(String::as_str).collect();
-                    let known = known.join(", ");
-                    return Some((f64::INFINITY, format!("no score `{name}` (there are {known})")));
+                    return Some((f64::INFINITY, format!("no score `{name}`")));
                 };
                 match self.share {
                     true => (100.0 * (new - old) / old.abs(), "% more"),
@@ -145,7 +158,9 @@ mod tests {
         );
         check("loss<=0%", &[]);
         check("accuracy>=+1%", &["accuracy is -0.78% more, not >= 1% more: missed by 1.78% more"]);
-        check("bleu>=0", &["no score `bleu` (there are accuracy, loss)"]);
+        let unknown = Budget::parse("size<=3,bleu>=0").unwrap().check(&original).unwrap_err();
+        assert_eq!(unknown, "no score `bleu` (there are size, latency, memory, accuracy, loss)");
+        assert_eq!(Budget::parse("loss<=0,memory<=1").unwrap().check(&original), Ok(()));
         check("", &[]);
         for bad in ["size", "size<=big", "size<25%"] {
             assert!(Budget::parse(bad).is_err(), "{bad}");

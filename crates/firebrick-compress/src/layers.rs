@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use firebrick_core::{
     arch,
     checkpoint::{
-        LoadError, Source, quantise,
+        LoadError, Source,
         tensors::{self, Weights},
     },
 };
@@ -87,7 +87,6 @@ pub fn without(
     if config.get("num_hidden_layers").is_some() && config.get("encoder_layers").is_some() {
         config["num_hidden_layers"] = config["encoder_layers"].clone();
     }
-    quantise::set_config(&mut config, None);
     let name_of = |name: &str| {
         for (stack, (_, before)) in stacks.iter().enumerate() {
             let Some((front, back)) = name.split_once(before) else { continue };

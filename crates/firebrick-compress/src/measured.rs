@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Watts of a busy core, for an estimate of energy: between 3 and 10 for the servers and notebooks of these years.
-const WATTS: f64 = 10.0;
+pub const WATTS: f64 = 10.0;
 
 /// One candidate, from the answer of `firebrick eval --json --latency`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct Measured {
     /// Of the weights on disk.
     pub bytes: u64,
     pub metrics: BTreeMap<String, f64>,
-    /// Of the accuracy, at 95 %, where there is one.
+    /// Of the score that it is judged by, at 95 %, where there is one.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
     pub rows: u64,
@@ -39,10 +39,13 @@ impl Measured {
         };
         let metrics = answer["metrics"].as_object().ok_or("the measurement has no metrics")?;
         let scores = metrics.iter().filter_map(|(name, x)| Some((name.clone(), x.as_f64()?)));
-        let bound = |end: usize| answer["accuracy_95"][end].as_f64();
+        let metrics = scores.collect();
+        let judged_by = score(&metrics).map_or("", |(name, _)| name);
+        let interval = &answer[format!("{judged_by}_95")];
+        let bound = |end: usize| interval[end].as_f64();
         Ok(Self {
             bytes,
-            metrics: scores.collect(),
+            metrics,
             interval: bound(0).zip(bound(1)).map(|(low, high)| [low, high]),
             rows: answer["rows"].as_u64().ok_or("the measurement has no rows")?,
             data: answer["data"].as_str().unwrap_or_default().into(),
@@ -54,7 +57,7 @@ impl Measured {
         })
     }
 
-    /// An estimate: busy time times 10 W.
+    /// An estimate: busy time times [`WATTS`].
     pub fn millijoules_per_row(&self) -> f64 {
         self.cpu_ms_per_row * WATTS
     }
@@ -130,6 +133,11 @@ pub(crate) mod tests {
         assert_eq!(found.score(), Some(("accuracy", 0.9)));
         assert_eq!(found.interval, Some([0.9 - 0.05, 0.9 + 0.05]));
         assert_eq!(found.millijoules_per_row(), 30.0);
+        let mut answer = json!({"rows": 1, "metrics": {"auc": 0.9}, "auc_95": [0.8, 0.95]});
+        answer["speed"] = json!({
+            "p50_ms": 1, "p95_ms": 1, "rows_per_second": 1, "peak_mb": 1, "cpu_ms_per_row": 1,
+        });
+        assert_eq!(Measured::new(1, &answer).unwrap().interval, Some([0.8, 0.95]));
         let error = Measured::new(1, &json!({"metrics": {}, "rows": 1})).unwrap_err();
         assert!(error.contains("p50_ms"), "{error}");
     }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use firebrick_core::{
     arch::image::{Head, ImageClassifier, ImageConfig, ImageModel},
     checkpoint::{
-        Source, quantise,
+        Source,
         tensors::{SaveType, Weights},
     },
 };
@@ -70,7 +70,6 @@ pub fn without_channels(
     let mut json = source.config()?;
     json["embedding_size"] = smaller.embedding_size.into();
     json["hidden_sizes"] = smaller.hidden_sizes.clone().into();
-    quantise::set_config(&mut json, None);
     let pruned =
         ImageClassifier { config: ImageConfig::ResNet(smaller), model: ImageModel::ResNet(model) };
     folder::write(source, target, &json, |file| pruned.save(file, folder::float_type(&json)))

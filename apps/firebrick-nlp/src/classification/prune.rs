@@ -10,7 +10,7 @@ use firebrick_core::{
         bert::{self, BertClassifier},
         text::{TextConfig, TextModel},
     },
-    checkpoint::{Source, quantise},
+    checkpoint::Source,
 };
 use firebrick_data::table::Row;
 use firebrick_train::task::{Examples, Task};
@@ -45,7 +45,6 @@ pub fn without_neurons(
     let mut config = source.config()?;
     let key = if config.get("hidden_dim").is_some() { "hidden_dim" } else { "intermediate_size" };
     config[key] = width.into();
-    quantise::set_config(&mut config, None);
     folder::write(source, target, &config, |file| {
         bert::save_classifier(&model, sizes, file, folder::float_type(&config))
     })

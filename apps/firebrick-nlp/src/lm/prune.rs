@@ -10,7 +10,7 @@ use firebrick_core::{
         AnyModel,
         llama::{Llama, LlamaForCausalLm},
     },
-    checkpoint::{Source, quantise},
+    checkpoint::Source,
 };
 use firebrick_train::task::{Examples, Task};
 
@@ -47,7 +47,6 @@ pub fn without_heads(
     json["num_attention_heads"] = smaller.config.num_attention_heads.into();
     json["num_key_value_heads"] = left.into();
     json["head_dim"] = smaller.config.head_dim().into();
-    quantise::set_config(&mut json, None);
     folder::write(source, target, &json, |file| smaller.save(file, folder::float_type(&json)))
 }
 

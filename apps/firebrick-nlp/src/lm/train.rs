@@ -18,7 +18,6 @@ use firebrick_core::{
     checkpoint::{
         Source,
         lora::LoraConfig,
-        quantise,
         tensors::{SaveType, write_atomically},
     },
     generate::GenerationConfig,
@@ -247,8 +246,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     match &pretrained {
         None => save(&*model, json, &corpus.tokenizer, origin.max_len, &dir)?,
         Some(source) => {
-            let mut json = source.config()?;
-            quantise::set_config(&mut json, None);
+            let json = source.config()?;
             folder::write(source, &dir, &json, |file| model.save(file, SaveType::F32))?;
         }
     }

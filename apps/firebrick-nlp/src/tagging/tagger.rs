@@ -40,7 +40,7 @@ const TRANSITIONS_LIMIT: u64 = 64 << 20;
 const HMM_LIMIT: u64 = 64 << 20;
 
 /// `model_type` of a hidden Markov model's folder.
-const HMM: &str = "firebrick-hmm";
+pub const HMM: &str = "firebrick-hmm";
 
 /// What decides.
 #[expect(clippy::large_enum_variant, reason = "a program holds one or two")]

@@ -7,8 +7,10 @@ mod report;
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 use anyhow::Context;
@@ -25,14 +27,15 @@ use firebrick_core::{
     layers::moments::{self, Moments, Recorded},
 };
 use firebrick_kernels::quantised::{Format, Range};
-use firebrick_nlp::classification::recipe::Recipe;
+use firebrick_nlp::{classification::recipe::Recipe, tagging::tagger::HMM};
 use firebrick_train::job::Recipe as _;
+use tempfile::TempDir;
 
 use self::{prune::Prune, report::report};
 use super::{Outcome, ask, eval};
 use crate::{
     cli::{CompressArgs, EvalArgs, Global},
-    failure::{BAD_FILE, Failure, GATE, USAGE},
+    failure::{BAD_FILE, Failure, GATE, USAGE, one_line},
     places,
     progress::{Progress, Style},
 };
@@ -45,40 +48,60 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let budget = args.budget.as_deref().map_or_else(|| Ok(Budget::default()), Budget::parse);
     let budget = budget.map_err(|problem| usage(format!("--budget: {problem}")))?;
     let prune = args.prune.as_deref().map(Prune::parse).transpose().map_err(usage)?;
-    if args.quantize.is_none() && prune.is_none() {
+    if args.quantize.is_none() && prune.is_none() && args.budget.is_none() {
         return Err(usage(
-            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, heads=0.5, channels=0.5, layers=2 or weights=0.5"
+            "nothing to do: --quantize int8 or int4, --prune neurons=0.5, heads=0.5, channels=0.5, layers=2 or weights=0.5, or \
+             a --budget that all that needs no training is tried for"
                 .into(),
         ));
     }
-    if args.output.exists() && fs::read_dir(&args.output).is_ok_and(|mut dir| dir.next().is_some())
-    {
-        let message = format!("{} is not empty; it was left as it is", args.output.display());
-        return Err(usage(message));
-    }
+    let output = place(&args.output)?;
     let source = places::model(&args.model, &global.runs)?;
-    if args.distill && ask::task(&source)? != Recipe::TASK {
+    let task = ask::task(&source)?;
+    if args.distill && task != Recipe::TASK {
         return Err(usage(
             "--distill is for classification of texts, whose models can teach".into(),
         ));
     }
+    let config = source.config()?;
+    if config["model_type"] == HMM {
+        let message = format!("{} is made of counts: it has no weights to compress", args.model);
+        return Err(usage(message));
+    }
+    let prunes = match (prune, &args.quantize) {
+        (Some(prune), _) => {
+            prune.check(&config, task)?;
+            vec![Some(prune)]
+        }
+        (None, Some(_)) => vec![None],
+        (None, None) => {
+            [None].into_iter().chain(Prune::untrained(&config, task).map(Some)).collect()
+        }
+    };
+    let bytes = folder::weight_bytes(&source)?;
     let progress = Progress::new(if global.quiet { Style::None } else { global.progress });
+    // Beside the output, so that what is chosen can be moved there; under a name that nobody has.
+    let parent = output.parent().unwrap_or(Path::new("/"));
+    let scratch = tempfile::Builder::new().prefix(".firebrick-compress-").tempdir_in(parent);
     let job = Job {
         args,
         global,
         source,
-        prune,
+        output,
+        prunes,
         device: global.device.open()?,
         progress,
-        scratch: Scratch::new(&args.output)?,
+        scratch: scratch.with_context(|| format!("a folder beside {}", args.output.display()))?,
     };
-    let original = job.measure("original", &args.model, folder::weight_bytes(&job.source)?)?;
-    let Found { candidates, sensitivity } = job.candidates(&original)?;
-    let found: Vec<&Measured> = candidates.iter().map(|candidate| &candidate.measured).collect();
-    let best = choose(&budget, &found, &original).context("there is a candidate")?;
-    let chosen = &candidates[best];
-    job.keep(chosen, &original)?;
-    report(args, global, &original, &candidates, best, &sensitivity);
+    let original = job.measure("original", &args.model, bytes)?;
+    budget.check(&original).map_err(|problem| usage(format!("--budget: {problem}")))?;
+    let found = job.candidates(&original)?;
+    let measured: Vec<&Measured> =
+        found.candidates.iter().map(|candidate| &candidate.measured).collect();
+    let best = choose(&budget, &measured, &original).context("there is a candidate")?;
+    job.keep(&found.candidates, best, &original)?;
+    report(args, global, &original, &found, best);
+    let chosen = &found.candidates[best];
     match budget.missed(&chosen.measured, &original).join("; ") {
         missed if missed.is_empty() => Ok(()),
         missed => {
@@ -89,6 +112,30 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
             ))
         }
     }
+}
+
+/// Where the result goes, in full: a name that is not taken or an empty folder, in a folder that is there. Found out before
+/// anything is measured.
+fn place(output: &Path) -> Result<PathBuf, Failure> {
+    let usage =
+        |problem: String| Failure::text(USAGE, format!("--output {}: {problem}", output.display()));
+    let whole = std::path::absolute(output).map_err(|error| usage(error.to_string()))?;
+    // Without a slash at its end.
+    let whole: PathBuf = whole.components().collect();
+    let (Some(parent), Some(_)) = (whole.parent(), whole.file_name()) else {
+        return Err(usage("is no name for a folder".into()));
+    };
+    match fs::symlink_metadata(&whole) {
+        Ok(meta) if !meta.is_dir() => {
+            return Err(usage("is there and is no folder; it was left as it is".into()));
+        }
+        Ok(_) if fs::read_dir(&whole).is_ok_and(|mut dir| dir.next().is_some()) => {
+            return Err(usage("is not empty; it was left as it is".into()));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(parent).map_err(|error| usage(error.to_string()))?;
+    Ok(whole)
 }
 
 /// A smaller model, and what came of it.
@@ -102,54 +149,58 @@ struct Candidate {
     zeros: Option<f64>,
 }
 
+#[derive(Default)]
 struct Found {
     candidates: Vec<Candidate>,
     /// What each weight costs, the dearest first.
     sensitivity: Vec<(String, f64)>,
 }
 
-/// Where candidates lie until one is chosen: beside the output, so that it can be moved there.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(output: &Path) -> anyhow::Result<Self> {
-        let mut name = output.as_os_str().to_os_string();
-        name.push(".candidates");
-        let folder = PathBuf::from(name);
-        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 struct Job<'a> {
     args: &'a CompressArgs,
     global: &'a Global,
     source: Source,
-    prune: Option<Prune>,
+    output: PathBuf,
+    /// What is taken out, each with all that is done after it; `None`: nothing.
+    prunes: Vec<Option<Prune>>,
     device: Device,
     progress: Progress,
-    scratch: Scratch,
+    /// Where candidates lie until one is chosen.
+    scratch: TempDir,
 }
 
 impl Job<'_> {
-    /// With parts taken out, trained after that, with whole numbers, and all of it.
+    fn scratch(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
     fn candidates(&self, original: &Measured) -> Result<Found, Failure> {
-        let mut candidates: Vec<Candidate> = vec![];
+        let mut found = Found::default();
+        for prune in &self.prunes {
+            match (self.stack(*prune, original, &mut found), prune) {
+                // Nobody asked for this one by name, and there are others.
+                (Err(failure), Some(prune)) if self.args.prune.is_none() => {
+                    let problem = one_line(&failure.into_error());
+                    self.progress.line(&format!("{}: {problem}", prune.name()));
+                }
+                (done, _) => done?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// With parts taken out, trained after that, with whole numbers, and all of it.
+    fn stack(&self, prune: Option<Prune>, original: &Measured, found: &mut Found) -> Outcome {
         let mut source = self.source.clone();
-        let mut before = String::new();
+        let (mut before, mut first) = (String::new(), None);
+        let mut whole = original.clone();
         // What every further training is told.
         let mut keys = vec![];
-        if let Some(prune) = self.prune {
+        if let Some(prune) = prune {
             let (mut name, mut method) = (prune.name(), prune.method());
-            let folder = self.scratch.0.join(&name);
+            let folder = self.scratch(&name);
             self.prune(prune, &folder)?;
-            candidates.push(self.candidate(&name, method.clone(), &folder)?);
+            found.candidates.push(self.candidate(&name, method.clone(), &folder)?);
             let pruned = Source::folder(folder);
             if let Some(epochs) = self.args.fine_tune {
                 name.push_str("-tuned");
@@ -166,30 +217,31 @@ impl Job<'_> {
                         &pruned
                     }
                 };
-                let (whole, tuned) = (self.scratch.0.join("tuned"), self.scratch.0.join(&name));
-                self.fine_tune(from, epochs, &keys, &whole)?;
+                let (trained, tuned) = (self.scratch("tuned"), self.scratch(&name));
+                self.fine_tune(from, epochs, &keys, &trained)?;
                 // Training writes f32; the file of an f16 model would have grown.
                 let floats = folder::float_type(&self.source.config()?);
-                folder::stored_as(floats, &Source::folder(whole), &tuned, &self.device)?;
+                folder::stored_as(floats, &Source::folder(trained), &tuned, &self.device)?;
                 source = Source::folder(&tuned);
-                candidates.push(self.candidate(&name, method, &tuned)?);
+                found.candidates.push(self.candidate(&name, method.clone(), &tuned)?);
             } else {
                 source = pruned;
             }
             before = format!("{name}+");
+            first = Some(method);
+            whole.clone_from(&found.candidates[found.candidates.len() - 1].measured);
         }
-        let first = candidates.last().map(|candidate| candidate.method.clone());
         let known = match self.args.gptq {
             Some(rows) => self.moments(&source, rows as usize)?,
             None => Moments::new(),
         };
-        let whole = candidates.last().map_or(original, |candidate| &candidate.measured).clone();
+        let candidates = &mut found.candidates;
         let mut quantised = |source: &Source, name: &str, plan: &Plan, more: &str| {
             let method = format!("storing weights as {name}{more}");
             let method =
                 first.as_ref().map_or(method.clone(), |first| format!("{first}, and {method}"));
             let name = format!("{before}{name}");
-            let folder = self.scratch.0.join(&name);
+            let folder = self.scratch(&name);
             quantise::quantise(source, plan, &folder, &self.device)?;
             candidates.push(self.candidate(&name, method, &folder)?);
             Ok::<_, Failure>(())
@@ -200,28 +252,28 @@ impl Job<'_> {
         }
         // The first plan is the one that training rounds by, and that mixtures begin with.
         let plain = plans.first();
-        let mut sensitivity = vec![];
         if let (true, Some((name, plan))) = (self.args.sensitivity, plain) {
-            let weights = quantise::weights(&self.scratch.0.join(format!("{before}{name}")))?;
-            sensitivity = self.sensitivity(&source, plan, &weights, &whole)?;
+            let weights = quantise::weights(&self.scratch(&format!("{before}{name}")))?;
+            let sensitivity = self.sensitivity(&source, plan, &weights, &whole)?;
             for (count, plan) in quantise::mixed(plan, &weights, &sensitivity) {
                 quantised(&source, &format!("{name}-mixed-{count}"), &plan, "")?;
             }
+            found.sensitivity = sensitivity;
         }
         if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, plain) {
-            let floats = self.scratch.0.join("rounded");
+            let floats = self.scratch(&format!("{before}rounded"));
             keys.push(("quantize", (*name).into()));
             self.fine_tune(&source, epochs, &keys, &floats)?;
             let more = format!(", after {epochs} epochs of training with weights rounded so");
             quantised(&Source::folder(&floats), &format!("{name}-tuned"), plan, &more)?;
         }
-        Ok(Found { candidates, sensitivity })
+        Ok(())
     }
 
     fn candidate(&self, name: &str, method: String, folder: &Path) -> Result<Candidate, Failure> {
         let bytes = folder::weight_bytes(&Source::folder(folder))?;
         let measured = self.measure(name, &folder.to_string_lossy(), bytes)?;
-        let sparse = matches!(self.prune, Some(Prune::Weights(_)));
+        let sparse = self.prunes.iter().any(|prune| matches!(prune, Some(Prune::Weights(_))));
         let zeros = if sparse { Some(zeros(folder)?) } else { None };
         Ok(Candidate { name: name.into(), method, folder: folder.into(), measured, zeros })
     }
@@ -274,7 +326,16 @@ impl Job<'_> {
         let int8 = |range| Plan { range, ..Plan::new(Format::Int8) };
         let gptq = |plan| Plan { moments: known.clone(), ..plan };
         let (mut plans, known_better) = match self.args.quantize.as_deref() {
-            None => return vec![],
+            None if self.args.prune.is_some() => return vec![],
+            None => (
+                vec![
+                    ("int8", int8(Range::MinMax)),
+                    ("int8-mse", int8(Range::Mse)),
+                    ("int4", int4(32)),
+                    ("int4-128", int4(128)),
+                ],
+                vec![],
+            ),
             Some("int4") => (
                 vec![
                     ("int4", int4(32)),
@@ -296,20 +357,46 @@ impl Job<'_> {
         plans
     }
 
-    fn program(&self) -> anyhow::Result<Command> {
-        Ok(Command::new(std::env::current_exe().context("finding this program")?))
+    /// Our own program, told to compute as this one does.
+    fn program(&self, verb: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        command.args([verb, "--device", &self.global.device.to_string()]);
+        command.args(["--threads", &self.global.threads.to_string()]);
+        command.args(self.global.seed.iter().flat_map(|seed| ["--seed".into(), seed.to_string()]));
+        Ok(command)
     }
 
-    /// What a process of our own program prints.
-    fn finish(&self, mut command: Command, doing: &str) -> Result<Vec<u8>, Failure> {
-        let output = command.stderr(Stdio::piped()).output();
-        let output = output.context("starting this program again")?;
-        if output.status.success() {
-            return Ok(output.stdout);
+    /// What a process of our own program prints; `heard` is told what it says meanwhile.
+    fn finish(
+        &self,
+        mut command: Command,
+        doing: &str,
+        mut heard: impl FnMut(&str),
+    ) -> Result<Vec<u8>, Failure> {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.context("starting this program again")?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        // Both pipes are emptied at once: a full one would stop the process.
+        let printed = thread::spawn(move || {
+            let mut bytes = vec![];
+            stdout.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes)).map(|_| bytes)
+        });
+        let mut last = String::new();
+        let lines = stderr.into_iter().flat_map(|pipe| BufReader::new(pipe).lines());
+        for line in lines.map_while(Result::ok) {
+            // Its error is told with ours.
+            if !line.starts_with("firebrick: ") {
+                heard(&line);
+            }
+            last = line;
         }
-        let code = output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let status = child.wait().context("waiting for this program")?;
+        let printed = printed.join().expect("reading does not panic");
+        if status.success() {
+            return Ok(printed.context("reading what this program printed")?);
+        }
+        let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        let said = last.trim_start_matches("firebrick: ");
         Err(Failure::text(code, format!("{doing}: {said}")))
     }
 
@@ -329,17 +416,8 @@ impl Job<'_> {
 
     fn eval(&self, model: &str, split: Option<&str>) -> Result<serde_json::Value, Failure> {
         let Self { args, global, .. } = self;
-        let mut command = self.program()?;
-        command.args([
-            "eval",
-            model,
-            "--json",
-            "--latency",
-            SINGLES,
-            "--device",
-            &global.device.to_string(),
-        ]);
-        command.args(["--threads", &global.threads.to_string(), "--runs"]).arg(&global.runs);
+        let mut command = self.program("eval")?;
+        command.args([model, "--json", "--latency", SINGLES, "--runs"]).arg(&global.runs);
         command.args(["--text-column", &args.columns.text_column]);
         command.args(["--label-column", &args.columns.label_column]);
         if args.columns.no_header {
@@ -357,7 +435,7 @@ impl Job<'_> {
                 command.args(split.iter().flat_map(|split| ["--split", split]));
             }
         }
-        let printed = self.finish(command, &format!("measuring {model}"))?;
+        let printed = self.finish(command, &format!("measuring {model}"), |_| {})?;
         serde_json::from_slice(&printed)
             .with_context(|| format!("measuring {model}"))
             .map_err(Failure::from)
@@ -373,7 +451,7 @@ impl Job<'_> {
     ) -> Result<Vec<(String, f64)>, Failure> {
         let mut table = vec![];
         for name in weights.keys() {
-            let folder = self.scratch.0.join("one");
+            let folder = self.scratch("one");
             let alone = quantise::only(plan, weights, name);
             quantise::quantise(source, &alone, &folder, &self.device)?;
             let bytes = folder::weight_bytes(&Source::folder(&folder))?;
@@ -385,17 +463,14 @@ impl Job<'_> {
     }
 
     /// The chosen one in its place, with its card.
-    fn keep(&self, chosen: &Candidate, original: &Measured) -> Outcome {
-        let output = &self.args.output;
-        if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-        }
-        card::write(
-            &chosen.folder,
-            &self.args.model,
-            &chosen.method,
-            [original, &chosen.measured],
-        )?;
+    fn keep(&self, candidates: &[Candidate], best: usize, original: &Measured) -> Outcome {
+        let Self { args, output, .. } = self;
+        let chosen = &candidates[best];
+        let all: Vec<(&str, &Measured)> = std::iter::once(("original", original))
+            .chain(candidates.iter().map(|other| (other.name.as_str(), &other.measured)))
+            .collect();
+        let pair = [original, &chosen.measured];
+        card::write(&chosen.folder, &args.model, &chosen.method, pair, &all)?;
         let _ = fs::remove_dir(output); // an empty one
         fs::rename(&chosen.folder, output)
             .with_context(|| format!("moving the result to {}", output.display()))?;

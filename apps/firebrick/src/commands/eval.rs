@@ -106,6 +106,12 @@ pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
         let message = format!("`{data}` is neither a file nor a data set{guess}");
         return Err(Failure::text(USAGE, message));
     }
+    if let (None, Some(split)) = (&args.data, &args.split)
+        && !["train", "valid", "dev", "test"].contains(&split.as_str())
+    {
+        let message = format!("--split {split}: a model's own data have the parts train, valid and test");
+        return Err(Failure::text(USAGE, message)); // before anything is read
+    }
     match task(source)? {
         tagging::recipe::Recipe::TASK => tags(args, source, global),
         translation::recipe::Recipe::TASK => translations(args, source, global),
@@ -512,12 +518,8 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> Result<(String, Ve
         let rows = rows.thinned(args.rows.unwrap_or(usize::MAX));
         return Ok((format!("{data}/{split}"), rows));
     }
-    let path = PathBuf::from(data);
-    if !path.exists() && !data.contains(['/', '.']) {
-        let guess =
-            manifest::nearest(data).map_or(String::new(), |g| format!("; did you mean `{g}`?"));
-        let message = format!("`{data}` is neither a file nor a text classification set{guess}");
-        return Err(Failure::text(USAGE, message));
+    if is_set(data) {
+        return Err(Failure::text(USAGE, format!("`{data}` is not a text classification set")));
     }
     in_one_part(args)?;
     let path = PathBuf::from(data);

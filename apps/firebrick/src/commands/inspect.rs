@@ -1,4 +1,4 @@
-//! `firebrick models inspect`: what a folder or file of weights holds, from its headers.
+//! `firebrick models inspect`: what a model or a file of weights holds, from its headers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::checkpoint::{
+    Source,
     config_check::check_config,
     folder,
-    header::{self, Dtype, Header},
+    header::{self, Dtype, Header, TensorInfo},
     json::{quoted, read_strict},
 };
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use super::Outcome;
 use crate::{
     cli::Global,
     failure::{BAD_FILE, Failure},
+    places,
 };
 
 const CONFIG_LIMIT: u64 = 4 << 20;
@@ -27,12 +29,26 @@ const CONFIG_LIMIT: u64 = 4 << 20;
 /// Bytes of weights that are looked through unasked: as quick as the headers.
 const SMALL: u64 = 16 << 20;
 
-pub fn run(path: &Path, check: bool, global: &Global) -> Outcome {
-    let is_config = path.extension().is_some_and(|e| e == "json");
-    if is_config && !path.is_dir() {
-        return config(path, global);
+pub fn run(model: &Path, check: bool, global: &Global) -> Outcome {
+    let is_config = model.extension().is_some_and(|e| e == "json");
+    if is_config && !model.is_dir() {
+        return config(model, global);
     }
-    let report = Report::read(path, check)?;
+    // A file is looked at whatever it is.
+    let source = match fs::symlink_metadata(model).is_ok() && !model.is_dir() {
+        true => Source::folder(model),
+        false => places::model(&model.to_string_lossy(), &global.runs)?,
+    };
+    let report = match source {
+        Source::Folder(path) => Report::read(&path, check)?,
+        Source::Embedded { files, .. } => {
+            let dir = tempfile::tempdir().context("a folder for the files of a shipped model")?;
+            for (name, bytes) in files {
+                fs::write(dir.path().join(name), bytes).context("a file of a shipped model")?;
+            }
+            Report::read(dir.path(), check)?
+        }
+    };
     super::print(global, &report.json(), &report.text());
     Ok(())
 }
@@ -77,6 +93,8 @@ struct Counts {
 impl Counts {
     fn of(files: &[(PathBuf, Header)]) -> Self {
         let mut counts = Self::default();
+        let all = files.iter().flat_map(|(_, header)| &header.tensors);
+        let names: BTreeSet<&str> = all.map(|tensor| tensor.name.as_str()).collect();
         for (_, header) in files {
             let mut places = BTreeSet::new();
             for tensor in &header.tensors {
@@ -85,19 +103,14 @@ impl Counts {
                 let dtype = counts.dtypes.entry(tensor.dtype.to_string()).or_default();
                 dtype.0 += 1;
                 dtype.1 += elements;
-                // Tied weights of a PyTorch file lie in one place. A norm's statistics and tables
-                // of positions are not trained.
-                let statistics =
-                    tensor.name.ends_with("running_mean") || tensor.name.ends_with("running_var");
-                if !is_float(tensor.dtype)
-                    || statistics
-                    || !places.insert((tensor.begin, tensor.end))
-                {
+                let trained = elements * trained(tensor, &names);
+                // Tied weights of a PyTorch file lie in one place.
+                if trained == 0 || !places.insert((tensor.begin, tensor.end)) {
                     continue;
                 }
-                counts.parameters += elements;
+                counts.parameters += trained;
                 if tensor.shape.len() > 1 {
-                    counts.in_matrices += elements;
+                    counts.in_matrices += trained;
                     counts.rows += tensor.shape[0] as u64;
                 }
             }
@@ -110,6 +123,26 @@ impl Counts {
         let int8 = self.in_matrices + 4 * (self.rows + self.parameters - self.in_matrices);
         [("f32", 4 * self.parameters), ("f16", 2 * self.parameters), ("int8", int8)]
     }
+}
+
+/// How many trained numbers an element of this tensor is. The levels of a quantised matrix are trained, eight of them in a word
+/// where they are packed; its scales and its shape, a norm's statistics and tables of positions are not.
+fn trained(tensor: &TensorInfo, names: &BTreeSet<&str>) -> u64 {
+    let has = |name: &str, ending: &str| names.contains(format!("{name}{ending}").as_str());
+    let name = tensor.name.as_str();
+    let of = |ending: &str| name.strip_suffix(ending);
+    let counts = match tensor.dtype {
+        Dtype::I8 => has(name, "_scale"),
+        Dtype::I32 => return 8 * u64::from(of("_packed").is_some_and(|name| has(name, "_scale"))),
+        dtype => {
+            let scales = of("_scale").is_some_and(|name| has(name, "") || has(name, "_packed"));
+            is_float(dtype)
+                && !scales
+                && !name.ends_with("running_mean")
+                && !name.ends_with("running_var")
+        }
+    };
+    u64::from(counts)
 }
 
 fn is_float(dtype: Dtype) -> bool {
@@ -289,6 +322,35 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By hand: 2 x 64 levels in bytes, 2 x 64 in words, a float matrix of 2 x 3 and its bias.
+    #[test]
+    fn levels_are_parameters_and_their_scales_are_not() {
+        let tensors: &[(&str, Dtype, &[usize])] = &[
+            ("a.weight", Dtype::I8, &[2, 64]),
+            ("a.weight_scale", Dtype::F32, &[2, 1]),
+            ("b.weight_packed", Dtype::I32, &[2, 8]),
+            ("b.weight_scale", Dtype::BF16, &[2, 2]),
+            ("b.weight_shape", Dtype::I64, &[2]),
+            ("c.weight", Dtype::F32, &[2, 3]),
+            ("c.bias", Dtype::F32, &[2]),
+            ("positions", Dtype::I64, &[1, 64]),
+            ("norm.running_mean", Dtype::F32, &[2]),
+        ];
+        let tensor =
+            |(place, (name, dtype, shape)): (usize, &(&str, Dtype, &[usize]))| TensorInfo {
+                name: name.to_string(),
+                dtype: *dtype,
+                shape: shape.to_vec(),
+                begin: place as u64,
+                end: place as u64 + 1,
+                strides: None,
+            };
+        let tensors = tensors.iter().enumerate().map(tensor).collect();
+        let header = Header { tensors, metadata: BTreeMap::new(), data_start: 0 };
+        let counts = Counts::of(&[(PathBuf::new(), header)]);
+        assert_eq!((counts.parameters, counts.in_matrices, counts.rows), (264, 262, 6));
+    }
 
     #[test]
     fn numbers_are_written_for_people() {

@@ -3,6 +3,7 @@
 use std::{ffi::OsStr, fs, path::Path};
 
 use firebrick_compress::{
+    card,
     export::{
         gguf::{Number, gguf},
         onnx,
@@ -27,7 +28,7 @@ pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
             super::print(global, &json!(names), &names.join("\n"));
             Ok(())
         }
-        ModelsCommand::Inspect { path, check } => inspect::run(&path, check, global),
+        ModelsCommand::Inspect { model, check } => inspect::run(&model, check, global),
         ModelsCommand::Convert { source, target, dtype } => {
             convert(&source, &target, dtype.as_deref(), global)
         }
@@ -39,7 +40,8 @@ fn convert(source: &str, target: &Path, dtype: Option<&str>, global: &Global) ->
     if let Some(ending @ ("onnx" | "gguf")) = target.extension().and_then(OsStr::to_str) {
         return export(&folder, target, ending, dtype, global);
     }
-    let dtype = match dtype.unwrap_or("f32") {
+    let name = dtype.unwrap_or("f32");
+    let dtype = match name {
         "f16" => SaveType::F16,
         "bf16" => SaveType::Bf16,
         "int8" => SaveType::Quantised(Plan::new(Format::Int8)),
@@ -50,7 +52,9 @@ fn convert(source: &str, target: &Path, dtype: Option<&str>, global: &Global) ->
         let message = format!("{} is not empty; it was left as it is", target.display());
         return Err(Failure::text(USAGE, message));
     }
+    let whole_numbers = matches!(dtype, SaveType::Quantised(_)).then_some(name);
     stored_as(dtype, &folder, target, &global.device.open()?)?;
+    card::converted(target, source, whole_numbers)?;
     super::print(global, &json!({"target": target}), &target.display().to_string());
     Ok(())
 }
@@ -68,6 +72,9 @@ fn export(
         return Err(Failure::text(USAGE, message));
     }
     let device = global.device.open()?;
+    if folder.config()?.get("quantization_config").is_some() && !global.quiet {
+        eprintln!("the whole numbers of this model become floats before they are written");
+    }
     match (ending, dtype) {
         ("gguf", dtype) => {
             let number = match dtype {

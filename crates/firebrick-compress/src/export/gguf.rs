@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use burn::tensor::Device;
 use firebrick_core::{
     arch,
@@ -24,6 +24,8 @@ use firebrick_core::{
 
 pub use blocks::Number;
 
+use super::NoForm;
+
 /// Tensors begin at multiples of this.
 const ALIGNMENT: u64 = 32;
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -31,13 +33,24 @@ const VERSION: u32 = 3;
 
 /// Writes a Llama, Mistral, Qwen2 or Qwen3 with its tokenizer; matrices become `number`, vectors stay f32.
 pub fn gguf(source: &Source, target: &Path, number: Number, device: &Device) -> anyhow::Result<()> {
+    let json = source.config()?;
+    let family = json["model_type"].as_str().unwrap_or_default();
+    let refused = |problem: String| Err(NoForm(problem).into());
+    if !["llama", "mistral", "qwen2", "qwen3"].contains(&family) {
+        return refused(format!(
+            "{family} has no GGUF form here: it is for Llama, Mistral, Qwen2 and Qwen3"
+        ));
+    }
     let config = LlamaConfig::read(source)?;
     if config.hidden_act != Activation::Silu {
-        bail!("hidden_act is not silu, and llama.cpp knows no other in this family");
+        return refused(
+            "hidden_act is not silu, and llama.cpp knows no other in this family".into(),
+        );
     }
     if config.windowed() {
-        bail!(
+        return refused(
             "sliding_window is shorter than max_position_embeddings, and GGUF's form of this family has no window"
+                .into(),
         );
     }
     drop(arch::open(source, device)?);

@@ -11,7 +11,7 @@ mod onnx_image;
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use burn::tensor::Device;
 use firebrick_core::{
     arch,
@@ -20,6 +20,11 @@ use firebrick_core::{
 use serde_json::Value;
 
 use graph::Graph;
+
+/// A model that a format has no form for here; the message says which it has.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoForm(String);
 
 /// Writes a text classifier of the BERT family, a ViT or a ResNet as an ONNX model in f32 (operator set 20).
 ///
@@ -42,9 +47,10 @@ pub fn onnx(source: &Source, target: &Path, device: &Device) -> anyhow::Result<(
         ("resnet", _) => onnx_image::resnet(graph, &config)?,
         (_, head) => {
             let head = head.unwrap_or(family);
-            return Err(anyhow!(
+            let message = format!(
                 "{head} has no ONNX form here: it is for sequence classifiers of the BERT family, ViT and ResNet"
-            ));
+            );
+            return Err(NoForm(message).into());
         }
     };
     let labels = config.get("id2label").map(Value::to_string);

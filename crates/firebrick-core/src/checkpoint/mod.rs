@@ -53,8 +53,8 @@ impl Shipped {
     }
 }
 
-/// A model of [`Shipped`](crate::checkpoint::Shipped) and its files, which lie in `../models/NAME` beside the file that this
-/// stands in.
+/// A model of [`Shipped`](crate::checkpoint::Shipped), its files and its card, which lie in `../models/NAME` beside the file
+/// that this stands in.
 #[macro_export]
 macro_rules! shipped {
     ($name:literal: $($file:literal)*) => {
@@ -62,7 +62,10 @@ macro_rules! shipped {
             $name,
             $crate::checkpoint::Source::Embedded {
                 name: $name,
-                files: &[$(($file, include_bytes!(concat!("../models/", $name, "/", $file)))),*],
+                files: &[
+                    ("README.md", include_bytes!(concat!("../models/", $name, "/README.md"))),
+                    $(($file, include_bytes!(concat!("../models/", $name, "/", $file)))),*
+                ],
             },
         )
     };

@@ -7,13 +7,17 @@
 //! eight bits and there are enough channels for it, they are computed with as they are, else they become floats when they are
 //! read.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use burn::tensor::bf16;
 use firebrick_kernels::quantised::{Format, Levels, Range, gptq, levels};
 use serde_json::{Value, json};
 
-use super::{header::Dtype, write::Planned};
+use super::{
+    LoadError, folder,
+    header::{Dtype, TensorInfo, read_header},
+    write::Planned,
+};
 use crate::layers::moments::Moments;
 
 /// Numbers below which a matrix stays as it is: its scales and names would be most of what is saved.
@@ -85,48 +89,81 @@ impl Plan {
         let format = if linear && fits { self.linear } else { Format::Int8 };
         Some(if self.int8.contains(name) { Format::Int8 } else { format })
     }
-
-    /// `quantization_config` of `config.json`.
-    pub fn config(&self) -> Value {
-        let token = json!({
-            "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true,
-        });
-        let int8 = json!({
-            "num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false,
-        });
-        let (name, linear) = match self.linear {
-            Format::Int8 => ("int-quantized", int8.clone()),
-            Format::Int4 { group } => {
-                let weights = json!({
-                    "num_bits": 4, "type": "int", "symmetric": true, "strategy": "group",
-                    "group_size": group, "dynamic": false,
-                });
-                ("mixed-precision", weights)
-            }
-        };
-        json!({
-            "quant_method": METHOD,
-            "format": name,
-            "quantization_status": "compressed",
-            "config_groups": {
-                "group_0": {"targets": ["Linear"], "weights": linear, "input_activations": token},
-                "group_1": {"targets": ["Embedding", "Conv1d", "Conv2d"], "weights": int8},
-            },
-            "ignore": self.floats.iter().map(|name| name.trim_end_matches(".weight")).collect::<Vec<_>>(),
-        })
-    }
 }
 
 const METHOD: &str = "compressed-tensors";
 
-/// Writes what the weights beside it are into a `config.json`.
-pub fn set_config(config: &mut Value, plan: Option<&Plan>) {
+/// Writes into a `config.json` what the weights beside it in `dir` were written as; of floats it says nothing.
+pub fn set_config(config: &mut Value, dir: &Path) -> Result<(), LoadError> {
+    let bad = |path: &Path, problem: String| {
+        let path = path.to_path_buf();
+        LoadError::Checkpoint { path, problem }
+    };
+    let mut tensors = vec![];
+    for file in folder::weight_files(dir).map_err(|e| bad(dir, e.to_string()))? {
+        tensors.extend(read_header(&file).map_err(|e| bad(&file, e.to_string()))?.tensors);
+    }
     if let Some(object) = config.as_object_mut() {
         object.remove("quantization_config");
-        if let Some(plan) = plan {
-            object.insert("quantization_config".into(), plan.config());
-        }
+        object.extend(described(&tensors).map(|found| ("quantization_config".into(), found)));
     }
+    Ok(())
+}
+
+/// `quantization_config` of these tensors, `None` of floats. What reads it goes by kinds of modules unless it is told names:
+/// those that are not like the others of their kind have to be named.
+fn described(tensors: &[TensorInfo]) -> Option<Value> {
+    let modules = |wanted: fn(&TensorInfo) -> bool| -> Vec<&str> {
+        let tensors = tensors.iter().filter(|tensor| wanted(tensor));
+        tensors.filter_map(|tensor| tensor.name.strip_suffix(".weight")).collect()
+    };
+    let shape = |name: String| tensors.iter().find(|t| t.name == name).map(|t| &t.shape);
+    let mut packed = tensors.iter().filter_map(|t| Some((t, t.name.strip_suffix("_packed")?)));
+    let group = packed.find_map(|(tensor, name)| {
+        let groups = *shape(format!("{name}_scale"))?.get(1)?;
+        (8 * *tensor.shape.get(1)?).checked_div(groups)
+    });
+    if group.is_none() && !tensors.iter().any(|tensor| tensor.dtype == Dtype::I8) {
+        return None;
+    }
+    let token = json!({
+        "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true,
+    });
+    let int8 = json!({
+        "num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false,
+    });
+    // Tables, convolutions, and linear layers whose inputs are not whole groups of four bits.
+    let (whole, linear, others) = match group {
+        None => {
+            let convolutions =
+                modules(|tensor| tensor.dtype == Dtype::I8 && tensor.shape.len() > 2);
+            let linear = json!({"weights": int8, "format": "int-quantized"});
+            ("int-quantized", linear, [&["Embedding"][..], &convolutions].concat())
+        }
+        Some(group) => {
+            let weights = json!({
+                "num_bits": 4, "type": "int", "symmetric": true, "strategy": "group",
+                "group_size": group, "dynamic": false,
+            });
+            let linear = json!({"weights": weights, "format": "pack-quantized"});
+            ("mixed-precision", linear, modules(|tensor| tensor.dtype == Dtype::I8))
+        }
+    };
+    let mut groups = json!({"group_1": linear});
+    groups["group_1"]["targets"] = json!(["Linear"]);
+    groups["group_1"]["input_activations"] = token;
+    // What has names comes first.
+    if !others.is_empty() {
+        groups["group_0"] = json!({"targets": others, "weights": int8, "format": "int-quantized"});
+    }
+    let floats = modules(|tensor| tensor.dtype != Dtype::I8 && tensor.shape.len() > 1);
+    Some(json!({
+        "quant_method": METHOD,
+        "format": whole,
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": floats,
+    }))
 }
 
 /// Refuses the layouts of others, whose tensors would only be told to fit nothing.
@@ -215,10 +252,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        checkpoint::{
-            LoadError,
-            tensors::{Coverage, SaveType, Weights, fill, save},
-        },
+        checkpoint::tensors::{Coverage, SaveType, Weights, fill, save},
         layers::{embedding::Embedding, fused, linear::Linear, moments},
     };
 
@@ -259,7 +293,7 @@ mod tests {
         Some(field.to_string())
     }
 
-    fn load(path: &std::path::Path, device: &Device) -> Result<Model, LoadError> {
+    fn load(path: &Path, device: &Device) -> Result<Model, LoadError> {
         let all = Coverage { ignored: &[], fresh: &[] };
         fill(Model::new(device), &Weights::open_file(path)?, &all, name)
     }
@@ -373,7 +407,7 @@ mod tests {
         let text = crate::arch::image::ImageConfig::ResNet(config);
         let labels = ["a", "b", "c"].map(str::to_string);
         std::fs::write(dir.path().join("config.json"), text.to_json(&labels).to_string()).unwrap();
-        let header = crate::checkpoint::header::read_header(&file).unwrap();
+        let header = read_header(&file).unwrap();
         let shape = |name: &str| {
             let found = header.tensors.iter().find(|tensor| tensor.name.ends_with(name)).unwrap();
             (found.dtype, found.shape.clone())
@@ -447,14 +481,50 @@ mod tests {
         assert_eq!(plan.format("w", true, big), None);
     }
 
+    /// What a `config.json` says of this model stored by `plan`.
+    fn described_as(plan: Option<Plan>) -> Value {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let dtype = plan.map_or(SaveType::F32, SaveType::Quantised);
+        save(&Model::new(&Device::flex()), &path, dtype, name).unwrap();
+        let mut config = json!({"quantization_config": {"format": "of before"}});
+        set_config(&mut config, dir.path()).unwrap();
+        assert_eq!(check_config(&config), Ok(()));
+        config["quantization_config"].take()
+    }
+
+    #[test]
+    fn a_configuration_says_what_was_written() {
+        assert_eq!(described_as(None), Value::Null);
+        let int8 = described_as(Some(Plan::new(Format::Int8)));
+        assert_eq!(int8["format"], "int-quantized");
+        assert_eq!(int8["config_groups"]["group_0"]["targets"], json!(["Embedding"]));
+        assert_eq!(int8["config_groups"]["group_0"]["format"], "int-quantized");
+        assert_eq!(int8["config_groups"]["group_1"]["targets"], json!(["Linear"]));
+        assert_eq!(int8["config_groups"]["group_1"]["format"], "int-quantized");
+        assert_eq!(int8["ignore"], json!([]));
+
+        let mut plan = Plan::new(Format::Int4 { group: 32 });
+        let int4 = described_as(Some(plan.clone()));
+        let groups = &int4["config_groups"];
+        assert_eq!(int4["format"], "mixed-precision");
+        assert_eq!(groups["group_0"]["targets"], json!(["tokens"]));
+        assert_eq!(groups["group_1"]["format"], "pack-quantized");
+        assert_eq!(groups["group_1"]["weights"]["group_size"], 32);
+
+        plan.int8.insert("up.weight".into());
+        plan.floats.insert("tokens.weight".into());
+        let mixed = described_as(Some(plan));
+        // No four bits are left.
+        assert_eq!(mixed["config_groups"]["group_1"]["weights"]["num_bits"], 8);
+        assert_eq!(mixed["ignore"], json!(["tokens"]));
+    }
+
     #[test]
     fn other_methods_are_named() {
-        let config = json!({"quantization_config": {"quant_method": "gptq"}});
-        assert!(check_config(&config).unwrap_err().contains("\"gptq\""));
-        let mut config = json!({"model_type": "bert"});
-        set_config(&mut config, Some(&Plan::new(Format::Int8)));
-        assert_eq!(check_config(&config), Ok(()));
-        set_config(&mut config, None);
-        assert_eq!(config, json!({"model_type": "bert"}));
+        let method = |name: &str| json!({"quantization_config": {"quant_method": name}});
+        assert!(check_config(&method("gptq")).unwrap_err().contains("\"gptq\""));
+        // Without a format for each group, as folders of before have it.
+        assert_eq!(check_config(&method(METHOD)), Ok(()));
     }
 }

@@ -21,11 +21,12 @@ use firebrick_nlp::{
     },
 };
 use firebrick_train::job::Recipe as _;
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::Job;
 use crate::{
-    commands::{Outcome, ask, eval},
+    commands::{Outcome, eval},
     failure::{Failure, USAGE},
     places,
 };
@@ -99,17 +100,63 @@ impl Prune {
     }
 }
 
-impl Job<'_> {
-    pub(super) fn prune(&self, prune: Prune, target: &Path) -> Outcome {
-        let config = self.source.config()?;
+/// Families whose text classifiers can lose neurons.
+const WITH_NEURONS: [&str; 3] = ["bert", "roberta", "distilbert"];
+
+/// Families whose `config.json` has a place for fewer heads of the same size.
+const WITH_HEADS: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
+impl Prune {
+    /// What a model of this kind can lose without being trained after it, half of it.
+    pub(super) fn untrained(config: &Json, task: &str) -> Option<Self> {
+        [Self::Neurons(0.5), Self::Channels(0.5)]
+            .into_iter()
+            .find(|prune| prune.check(config, task).is_ok())
+    }
+
+    /// Whether a model of this kind has what is to go.
+    pub(super) fn check(self, config: &Json, task: &str) -> Outcome {
         let family = config["model_type"].as_str().unwrap_or_default();
+        let problem = match self {
+            Self::Neurons(_) if task != Recipe::TASK || !WITH_NEURONS.contains(&family) => {
+                format!("neurons is for text classifiers of the BERT family, not for {family}")
+            }
+            Self::Heads(_) if !WITH_HEADS.contains(&family) => format!(
+                "heads is for Llama, Mistral and Qwen; the config.json of a {family} has no place for fewer heads of the same \
+                 size, so that transformers would not open the result"
+            ),
+            Self::Channels(_) if family != "resnet" => {
+                format!("channels is for a ResNet, not for {family}")
+            }
+            Self::Layers(amount) => return going(amount, config).map(drop),
+            _ => return Ok(()),
+        };
+        Err(Failure::text(USAGE, format!("--prune {problem}")))
+    }
+}
+
+/// How many layers go, and of which.
+fn going(amount: f64, config: &Json) -> Result<(usize, Vec<Layer>), Failure> {
+    let usage = |problem: String| Failure::text(USAGE, format!("--prune layers: {problem}"));
+    let all = layers::all(config).map_err(|error| usage(error.to_string()))?;
+    let count = match amount < 1.0 {
+        true => (amount * all.len() as f64).round() as usize,
+        false => amount as usize,
+    };
+    // One of each stack stays.
+    let most = all.iter().filter(|layer| layer.index > 0).count();
+    if count == 0 || count > most {
+        return Err(usage(format!("{count} of {}, not 1 to {most}", all.len())));
+    }
+    Ok((count, all))
+}
+
+impl Job<'_> {
+    /// What [`Prune::check`] allows.
+    pub(super) fn prune(&self, prune: Prune, target: &Path) -> Outcome {
         let share = match prune {
             Prune::Neurons(share) => share,
-            Prune::Heads(share) => return self.without_heads(family, share, target),
-            Prune::Channels(_) if family != "resnet" => {
-                let message = format!("--prune channels is for a ResNet, not for {family}");
-                return Err(Failure::text(USAGE, message));
-            }
+            Prune::Heads(share) => return self.without_heads(share, target),
             Prune::Channels(share) => {
                 return Ok(without_channels(&self.source, share, target, &self.device)?);
             }
@@ -118,14 +165,6 @@ impl Job<'_> {
                 return Ok(with_zeros(&self.source, share, target, &self.device)?);
             }
         };
-        if ask::task(&self.source)? != Recipe::TASK
-            || !["bert", "roberta", "distilbert"].contains(&family)
-        {
-            let message = format!(
-                "--prune neurons is for text classifiers of the BERT family, not for {family}"
-            );
-            return Err(Failure::text(USAGE, message));
-        }
         // Rows that the model was trained on tell what its neurons do; without them their weights must.
         let rows =
             eval::recipe_of(&self.args.model, &self.source, self.global).ok().and_then(|opened| {
@@ -141,14 +180,7 @@ impl Job<'_> {
     }
 
     /// Takes groups of heads out, by what the training text of the model's recipe says of them.
-    fn without_heads(&self, family: &str, share: f64, target: &Path) -> Outcome {
-        if !["llama", "mistral", "qwen2", "qwen3"].contains(&family) {
-            let message = format!(
-                "--prune heads is for Llama, Mistral and Qwen; the config.json of a {family} has no place for fewer heads of \
-                 the same size, so that transformers would not open the result"
-            );
-            return Err(Failure::text(USAGE, message));
-        }
+    fn without_heads(&self, share: f64, target: &Path) -> Outcome {
         let opened = eval::recipe_of(&self.args.model, &self.source, self.global)?;
         let recipe: lm::recipe::Recipe = opened.parse(&[])?;
         let corpus = recipe.corpus(&places::of_recipe(&opened.base))?;
@@ -159,19 +191,9 @@ impl Job<'_> {
 
     /// Takes layers out one by one, each time that without which the model does least badly on rows it was trained on.
     fn without_layers(&self, amount: f64, target: &Path) -> Outcome {
-        let usage = |problem: String| Failure::text(USAGE, format!("--prune layers: {problem}"));
-        let all = layers::all(&self.source.config()?).map_err(|error| usage(error.to_string()))?;
-        let count = match amount < 1.0 {
-            true => (amount * all.len() as f64).round() as usize,
-            false => amount as usize,
-        };
-        // One of each stack stays.
-        let most = all.iter().filter(|layer| layer.index > 0).count();
-        if count == 0 || count > most {
-            return Err(usage(format!("{count} of {}, not 1 to {most}", all.len())));
-        }
+        let (count, all) = going(amount, &self.source.config()?)?;
         let asked = self.training_rows(ROWS)?;
-        let one = self.scratch.0.join("one");
+        let one = self.scratch("one");
         let (mut gone, mut left): (Vec<Layer>, Vec<Layer>) = (vec![], all);
         while gone.len() < count {
             let of_stack = |stack| left.iter().filter(|layer| layer.stack == stack).count();
@@ -254,7 +276,7 @@ impl Job<'_> {
         }
         recipe.remove("sweep");
         let name = recipe["name"].as_str().unwrap_or_default().to_string();
-        let file = self.scratch.0.join("tuned.toml");
+        let file = self.scratch("tuned.toml");
         fs::write(&file, recipe.to_string()).context("writing a recipe")?;
         // Another training may have been there already.
         let mut runs = target.as_os_str().to_os_string();
@@ -264,15 +286,9 @@ impl Job<'_> {
             keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let how = if keys.is_empty() { "" } else { " with " };
         self.progress.line(&format!("training for {epochs} epochs{how}{}", told.join(", ")));
-        let mut command = self.program()?;
-        command.arg("train").arg(&file).arg("--runs").arg(&runs).args([
-            "--progress",
-            "none",
-            "--quiet",
-        ]);
-        command.args(["--device", &self.global.device.to_string()]);
-        command.args(["--threads", &self.global.threads.to_string()]);
-        self.finish(command, "training on the model's recipe")?;
+        let mut command = self.program("train")?;
+        command.arg(&file).arg("--runs").arg(&runs).args(["--progress", "plain"]);
+        self.finish(command, "training on the model's recipe", |line| self.progress.line(line))?;
         fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! What `firebrick compress` says: a table of all candidates.
 
-use firebrick_compress::measured::{Measured, pareto, points};
+use firebrick_compress::measured::{Measured, WATTS, pareto, points};
 use serde_json::json;
 
-use super::Candidate;
+use super::Found;
 use crate::{
     cli::{CompressArgs, Global},
     commands::print,
@@ -13,9 +13,8 @@ pub(super) fn report(
     args: &CompressArgs,
     global: &Global,
     original: &Measured,
-    candidates: &[Candidate],
+    Found { candidates, sensitivity }: &Found,
     best: usize,
-    sensitivity: &[(String, f64)],
 ) {
     let mut all = vec![("original", original)];
     all.extend(candidates.iter().map(|candidate| (candidate.name.as_str(), &candidate.measured)));
@@ -25,19 +24,10 @@ pub(super) fn report(
     table.load_style(comfy_table::presets::NOTHING);
     let sparse = candidates.iter().any(|candidate| candidate.zeros.is_some());
     let zeros = std::iter::once(None).chain(candidates.iter().map(|candidate| candidate.zeros));
+    let energy = format!("mJ/row (at {WATTS} W)");
     let mut header = vec![
-        "",
-        "MB",
-        "of it",
-        score,
-        "points",
-        "95 %",
-        "p50 ms",
-        "p95 ms",
-        "rows/s",
-        "peak MB",
-        "mJ/row (at 10 W)",
-        "front",
+        "", "MB", "of it", score, "points", "95 %", "p50 ms", "p95 ms", "rows/s", "peak MB",
+        &energy, "front",
     ];
     header.extend(sparse.then_some("zeros"));
     table.set_header(header);
@@ -71,7 +61,10 @@ pub(super) fn report(
     let mut entries: Vec<serde_json::Value> = all
         .iter()
         .zip(front)
-        .map(|((name, m), front)| json!({"name": name, "front": front, "measured": m}))
+        .map(|((name, m), front)| {
+            let energy = m.millijoules_per_row();
+            json!({"name": name, "front": front, "measured": m, "millijoules_per_row": energy})
+        })
         .collect();
     for (entry, candidate) in entries[1..].iter_mut().zip(candidates) {
         entry["method"] = candidate.method.as_str().into();
@@ -83,6 +76,7 @@ pub(super) fn report(
         sensitivity.iter().map(|(name, cost)| json!({"weight": name, "cost": cost})).collect();
     let document = json!({
         "output": args.output, "kept": candidates[best].name, "candidates": entries, "sensitivity": weights,
+        "watts": WATTS,
     });
     print(global, &document, &text);
 }
