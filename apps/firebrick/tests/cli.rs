@@ -183,7 +183,9 @@ fn kills_lose_no_checkpoint() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     write_tiny(home);
-    let args = |name| ["train", "tiny.toml", "--run", name, "--progress", "none", "--threads", "1"];
+    fn args(name: &str) -> [&str; 8] {
+        ["train", "tiny.toml", "--run", name, "--progress", "none", "--threads", "1"]
+    }
     let begun = Instant::now();
     run(home, &args("straight"), 0);
     let whole = begun.elapsed();
