@@ -41,7 +41,7 @@ use super::{Outcome, detect, faces, media, nlp, video, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
     failure::{BAD_FILE, Failure, USAGE},
-    places, tasks,
+    tasks,
 };
 
 pub fn options(columns: &ColumnArgs, labelled: bool) -> ReadOptions {
