@@ -146,6 +146,7 @@ mod tests {
             threshold: None,
             box_threshold: None,
             copies: None,
+            simplify: false,
             recipe: "mine".into(),
             recipe_sha256: String::new(),
             data_sha256: String::new(),
