@@ -162,8 +162,9 @@ mod tests {
     /// The completeness axiom: the parts add up to what there is to explain.
     #[test]
     fn the_parts_add_up_and_the_answer_is_the_model_s() {
-        for (model, text) in
-            [("sst2", "a touching , beautiful film ."), ("hotel", "房间很脏，服务也差")]
+        // The second's weights are int8: an answer also rounds activations, an explanation does not.
+        for (model, text, tolerance) in
+            [("sst2", "a touching , beautiful film .", 1e-5), ("hotel", "房间很脏，服务也差", 1e-3)]
         {
             let explained = explainer(model).explain(text);
             assert!(explained.gap < 0.005, "{model}: {explained:?}");
@@ -172,7 +173,7 @@ mod tests {
             let answer = plain.predict(&[text], 1).remove(0);
             assert_eq!(answer.label, explained.prediction.label);
             for (a, b) in answer.scores.iter().zip(&explained.prediction.scores) {
-                assert!((a - b).abs() < 1e-5, "{answer:?} {explained:?}");
+                assert!((a - b).abs() < tolerance, "{answer:?} {explained:?}");
             }
         }
     }
