@@ -92,7 +92,7 @@ fn a_run_from_data_to_answers() {
     let sum: f64 =
         lines[0]["scores"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
     assert!((sum - 1.0).abs() < 1e-5);
-    assert!(text(&answers.stderr).contains("1 of 3 rows"));
+    assert!(text(&answers.stderr).contains("1 of 3 could not be read"));
 
     run(home, &["runs", "show", "one"], 0);
     run(home, &["runs", "rm", "one"], 0);
