@@ -396,7 +396,8 @@ def spell(directory):
     inputs = processor(sound / 32768, sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
         best = model(**inputs).logits.argmax(-1)
-    return " ".join(processor.batch_decode(best, skip_special_tokens=True)[0].split())
+    # Skipping special tokens would take out the blanks first, and write a letter once that was found twice.
+    return " ".join(processor.batch_decode(best)[0].split())
 
 
 if __name__ == "__main__":
