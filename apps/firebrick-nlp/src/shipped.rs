@@ -10,6 +10,7 @@ pub const MODELS: Shipped = Shipped(&[
     shipped!("hotel": "config.json" "model.safetensors" "tokenizer.json" "firebrick.json"),
     shipped!("multi30k-en-de": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("multi30k-de-en": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
+    shipped!("multi30k-en-fr": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("tatoeba-zh-en": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("shakespeare": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("poetry": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),

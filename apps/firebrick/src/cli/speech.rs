@@ -144,7 +144,7 @@ pub struct InterpretArgs {
     /// Language to speak: de, en, fr, zh
     #[arg(long, default_value = "de", value_name = "CODE")]
     pub to: String,
-    /// Translator, in place of multi30k-en-de, multi30k-de-en, tatoeba-zh-en (shipped), multi30k-en-fr, tatoeba-en-zh (that
+    /// Translator, in place of multi30k-en-de, multi30k-de-en, multi30k-en-fr, tatoeba-zh-en (shipped), tatoeba-en-zh (that
     /// you trained), or two of them by way of English
     #[arg(long, value_name = "MODEL")]
     pub translator: Option<String>,

@@ -109,8 +109,7 @@ pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
     if let (None, Some(split)) = (&args.data, &args.split)
         && !["train", "valid", "dev", "test"].contains(&split.as_str())
     {
-        let message =
-            format!("--split {split}: a model's own data have the parts train, valid and test");
+        let message = format!("no part `{split}`: train, valid or test");
         return Err(Failure::text(USAGE, message)); // before anything is read
     }
     match task(source)? {
