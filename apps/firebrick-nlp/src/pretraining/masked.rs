@@ -337,7 +337,7 @@ mod tests {
         let pairs = Pairs { ends: vec![], max_len: 30 };
         for seed in 0..200 {
             let (pair, second, _) = texts.pair(1, &pairs, &mut Coins::new(seed));
-            assert!(pair.len() <= 30 && second >= 3 && second <= 21, "{second} of {}", pair.len());
+            assert!(pair.len() <= 30 && (3..=21).contains(&second), "{second} of {}", pair.len());
             assert!(pair.len() - second >= 2, "{second} of {}", pair.len());
             assert_eq!((pair[second - 1], pair[pair.len() - 1]), (3, 3));
         }

@@ -22,9 +22,10 @@ const NAMES: [&[&str]; 3] = [
 /// Which of [`NAMES`] is said first.
 pub(super) fn timer_named(whole: &str) -> Option<usize> {
     let place = |name: &&str| whole.find(&format!(" {name} "));
-    let first = NAMES.iter().enumerate().filter_map(|(kind, names)| {
-        Some((names.iter().filter_map(|name| place(name)).min()?, kind))
-    });
+    let first = NAMES
+        .iter()
+        .enumerate()
+        .filter_map(|(kind, names)| Some((names.iter().filter_map(place).min()?, kind)));
     first.min().map(|(_, kind)| kind)
 }
 
@@ -96,7 +97,8 @@ fn due(
     if length.is_some_and(|seconds| !(1.0..=LONGEST).contains(&seconds)) {
         return refused("A timer runs from a second to a month.", "只能从一秒到一个月。");
     }
-    let days = |seconds: f64| (seconds % 86_400.0 == 0.0).then(|| Day::In(seconds as i64 / 86_400));
+    let days =
+        |seconds: f64| (seconds % 86_400.0 == 0.0).then_some(Day::In(seconds as i64 / 86_400));
     let (clock, day) = match (length, clock) {
         (Some(seconds), None) => {
             let due = now.timestamp().as_millisecond() + (seconds * 1000.0) as i64;
