@@ -66,7 +66,7 @@ impl Corpus {
 }
 
 /// Where the rows of a text classification set lie.
-fn layout(id: &str) -> Result<Layout, DataError> {
+pub fn layout(id: &str) -> Result<Layout, DataError> {
     manifest::layout(id).ok_or_else(|| match manifest::data_set(id) {
         Some(_) => DataError::WrongSet(format!("`{id}` is not a text classification set")),
         None => DataError::UnknownSet { id: id.into(), guess: manifest::nearest(id) },

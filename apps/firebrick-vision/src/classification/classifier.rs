@@ -138,20 +138,10 @@ mod tests {
             std: vec![0.5; 3],
         };
         let labels: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_string).to_vec();
-        let origin = Origin {
-            task: task.into(),
-            labels: labels.clone(),
-            max_len: None,
-            decision: None,
-            threshold: None,
-            box_threshold: None,
-            copies: None,
-            simplify: false,
-            recipe: "mine".into(),
-            recipe_sha256: String::new(),
-            data_sha256: String::new(),
-            metrics: Default::default(),
-        };
+        let origin = json!({
+            "task": task, "labels": labels, "recipe": "mine", "recipe_sha256": "", "data_sha256": "", "metrics": {},
+        });
+        let origin: Origin = serde_json::from_value(origin).unwrap();
         let classifier = ImageClassifier { config, model };
         let classifier = PictureClassifier { classifier, processor, labels, decision: None };
         classifier.save(dir, &origin, "").unwrap();

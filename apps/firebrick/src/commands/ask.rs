@@ -1,7 +1,7 @@
 //! `firebrick predict`: a trained model at work, and what other commands share with it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::{BufWriter, Write},
     path::Path,
 };
@@ -152,9 +152,11 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     if task == detection::recipe::Recipe::TASK {
         return detect::predict(args, &source, &device);
     }
+    if task == lm::recipe::Recipe::TASK {
+        return predict_continuations(args, &Writer::open(&source, &device)?, global);
+    }
     let table = texts(&args.input, &args.columns)?;
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
-    let mut bad = problems(&table.bad);
     let answers: Vec<Value> = match task {
         _ if embeds => {
             let embedder = Embedder::open(&source, &device)?;
@@ -165,22 +167,6 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
             let translator = Translator::open(&source, &device)?;
             let answers = translator.translate(&texts, translator.config(), args.batch_size)?;
             answers.into_iter().map(|text| json!({"text": text})).collect()
-        }
-        lm::recipe::Recipe::TASK => {
-            let writer = Writer::open(&source, &device)?;
-            let config =
-                GenerationConfig { seed: global.seed.unwrap_or(0), ..writer.config.clone() };
-            // A prompt that is too long, or has no token, is no reason to leave the others unanswered.
-            let continued = continue_all(&writer, &texts, &config, args.batch_size.max(1));
-            let rows = table.rows.iter().zip(continued);
-            rows.filter_map(|(row, text)| match text {
-                Ok(text) => Some(json!({"text": text})),
-                Err(error) => {
-                    bad.push((row.row, format!("row {}: {error:#}", row.row + 1)));
-                    None
-                }
-            })
-            .collect()
         }
         pretraining::recipe::Recipe::TASK => return Err(unfinished()),
         _ => {
@@ -197,13 +183,28 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
             answers.map(answer).collect()
         }
     };
-    let unread: BTreeSet<usize> = bad.iter().map(|(row, _)| *row).collect();
-    let rows = table.rows.iter().map(|row| row.row).filter(|row| !unread.contains(row));
-    let answers = rows.zip(answers).map(|(row, mut answer)| {
-        answer["id"] = row.into();
-        (row, answer)
+    let answers = table.rows.iter().zip(answers).map(|(row, mut answer)| {
+        answer["id"] = row.row.into();
+        (row.row, answer)
     });
+    let bad = problems(&table.bad);
     write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+}
+
+/// What a language model goes on with. A prompt that is too long, or has no token, does not keep the others from theirs.
+fn predict_continuations(args: &PredictArgs, writer: &Writer, global: &Global) -> Outcome {
+    let table = texts(&args.input, &args.columns)?;
+    let prompts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
+    let config = GenerationConfig { seed: global.seed.unwrap_or(0), ..writer.config.clone() };
+    let (mut answers, mut bad) = (vec![], problems(&table.bad));
+    let continued = continue_all(writer, &prompts, &config, args.batch_size.max(1));
+    for (row, text) in table.rows.iter().zip(continued) {
+        match text {
+            Ok(text) => answers.push((row.row, json!({"id": row.row, "text": text}))),
+            Err(error) => bad.push((row.row, format!("row {}: {error:#}", row.row + 1))),
+        }
+    }
+    write_answers(&args.input, &bad, answers.into_iter(), args.output.as_deref(), false)
 }
 
 /// What a language model goes on with, prompt by prompt; those that it cannot read are tried alone.

@@ -109,8 +109,7 @@ pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
     if let (None, Some(split)) = (&args.data, &args.split)
         && !["train", "valid", "dev", "test"].contains(&split.as_str())
     {
-        let message = format!("no part `{split}`: train, valid or test");
-        return Err(Failure::text(USAGE, message)); // before anything is read
+        return Err(no_part(split)); // before anything is read
     }
     match task(source)? {
         tagging::recipe::Recipe::TASK => tags(args, source, global),
@@ -172,9 +171,7 @@ fn choose<T: Part>(
         (Some("test"), None) => {
             return Err(Failure::text(USAGE, "this data has no test part: train or valid"));
         }
-        (Some(other), _) => {
-            return Err(Failure::text(USAGE, format!("no part `{other}`: train, valid or test")));
-        }
+        (Some(other), _) => return Err(no_part(other)),
     };
     Ok((name.into(), part.thinned(args.rows.unwrap_or(usize::MAX))))
 }
@@ -267,6 +264,10 @@ fn asked<'a>(args: &'a EvalArgs, source: &Source, global: &Global) -> Option<&'a
 /// Whether `--data` is the id of a known set, and not a path.
 pub fn is_set(data: &str) -> bool {
     manifest::data_set(data).is_some() && !Path::new(data).exists()
+}
+
+fn no_part(split: &str) -> Failure {
+    Failure::text(USAGE, format!("no part `{split}`: train, valid or test"))
 }
 
 /// For data by path of which all is one part.
@@ -506,20 +507,12 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> Result<(String, Ve
         let corpus = corpus::load(&recipe.data, recipe.seed, &places::of_recipe(&opened.base))?;
         return choose(args, corpus.train, corpus.valid, corpus.test);
     };
-    if let Some(layout) = manifest::layout(data) {
-        let last = layout.splits.last().map_or("test", |(name, _)| *name);
+    if manifest::layout(data).is_some() || is_set(data) {
+        let last = corpus::layout(data)?.splits.last().map_or("test", |(name, _)| *name);
         let split = split.unwrap_or(last);
-        if layout.splits.iter().all(|(name, _)| *name != split) {
-            let names: Vec<&str> = layout.splits.iter().map(|(name, _)| *name).collect();
-            let message = format!("{data} has no part `{split}`: {}", names.join(", "));
-            return Err(Failure::text(USAGE, message));
-        }
         let rows = corpus::read_split(&places::data_set(data)?, data, split)?.rows;
         let rows = rows.thinned(args.rows.unwrap_or(usize::MAX));
         return Ok((format!("{data}/{split}"), rows));
-    }
-    if is_set(data) {
-        return Err(Failure::text(USAGE, format!("`{data}` is not a text classification set")));
     }
     in_one_part(args)?;
     let path = PathBuf::from(data);
