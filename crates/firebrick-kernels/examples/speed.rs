@@ -1,4 +1,4 @@
-//! Times of the kernels on this machine: `cargo run -p firebrick-kernels --example speed [part of a name]`.
+//! Times of the kernels on this machine: `cargo run -p firebrick-kernels --example speed [part of a name [part of a layer's]]`.
 
 use std::time::Instant;
 
@@ -242,7 +242,11 @@ const LAYERS: &[Layer] = &[
 ];
 
 fn convolutions() {
+    let part = std::env::args().nth(2).unwrap_or_default();
     for &(name, channels, size, kernel, stride, groups, padding) in LAYERS {
+        if !name.contains(&part) {
+            continue;
+        }
         let padding = padding.map(|p| [p, p]);
         let conv =
             Conv2d { batch: 1, channels, size, kernel, stride, dilation: [1, 1], padding, groups };

@@ -4,11 +4,12 @@
 
 use std::arch::x86_64::*;
 
-/// All of them are read and written whole: the CPU does not see ahead of other loads, and a store of some takes ten times as
-/// long.
+/// All of them are read and written whole: the CPU does not see ahead of other loads, and an instruction that stores some takes
+/// ten times as long, so that the first few are stored in pieces.
 #[derive(Clone, Copy)]
 pub(crate) enum Lanes {
     All,
+    First(u32, __m256i),
     Some(__m256i),
 }
 
@@ -22,7 +23,12 @@ impl Lanes {
         }
         let each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
         let some = _mm256_and_si256(_mm256_set1_epi32(bits.into()), each);
-        Self::Some(_mm256_cmpeq_epi32(some, each))
+        let some = _mm256_cmpeq_epi32(some, each);
+        if bits & bits.wrapping_add(1) == 0 {
+            Self::First(bits.trailing_ones(), some)
+        } else {
+            Self::Some(some)
+        }
     }
 
     /// Zero in the others, which need not lie in any memory.
@@ -32,7 +38,7 @@ impl Lanes {
         // SAFETY: the caller's promise.
         match self {
             Self::All => unsafe { _mm256_loadu_ps(from) },
-            Self::Some(lanes) => unsafe { _mm256_maskload_ps(from, lanes) },
+            Self::First(_, lanes) | Self::Some(lanes) => unsafe { _mm256_maskload_ps(from, lanes) },
         }
     }
 
@@ -40,9 +46,33 @@ impl Lanes {
     #[target_feature(enable = "avx2")]
     pub unsafe fn store(self, to: *mut f32, x: __m256) {
         // SAFETY: the caller's promise.
-        match self {
-            Self::All => unsafe { _mm256_storeu_ps(to, x) },
-            Self::Some(lanes) => unsafe { _mm256_maskstore_ps(to, lanes, x) },
+        unsafe {
+            match self {
+                Self::All => _mm256_storeu_ps(to, x),
+                Self::First(count, _) => first(count, to, x),
+                Self::Some(lanes) => _mm256_maskstore_ps(to, lanes, x),
+            }
+        }
+    }
+}
+
+/// Stores up to seven lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn first(count: u32, mut to: *mut f32, x: __m256) {
+    let mut rest = _mm256_castps256_ps128(x);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count & 4 != 0 {
+            _mm_storeu_ps(to, rest);
+            (to, rest) = (to.add(4), _mm256_extractf128_ps::<1>(x));
+        }
+        if count & 2 != 0 {
+            _mm_storel_pd(to.cast(), _mm_castps_pd(rest));
+            (to, rest) = (to.add(2), _mm_movehl_ps(rest, rest));
+        }
+        if count & 1 != 0 {
+            _mm_store_ss(to, rest);
         }
     }
 }

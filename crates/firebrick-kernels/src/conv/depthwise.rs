@@ -404,6 +404,10 @@ impl<R: Register, const K: usize> Channel<'_, R, K> {
             let mut sums = [R::of(0.0); TOGETHER];
             for i in 0..(TOGETHER - 1) * STEP + K {
                 let from = self.x[(top + i) * width..].as_ptr();
+                if STEP > 1 {
+                    // The rows to come, of a large image.
+                    prefetch(from.wrapping_add(TOGETHER * STEP * width + col * STEP));
+                }
                 for (k, (at, first, second)) in reads.iter().enumerate() {
                     let from = from.wrapping_offset(*at);
                     let mut pixels = R::load(*first, from);
@@ -437,6 +441,16 @@ impl<R: Register, const K: usize> Channel<'_, R, K> {
             y.between(self.low, self.high).store(written, self.out[at..].as_mut_ptr());
         }
     }
+}
+
+/// Asks for the line of a number that is read soon.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[expect(unsafe_code, reason = "a prefetch reads nothing")]
+fn prefetch(from: *const f32) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch reads nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
 }
 
 /// Which of 32 places from `at` on are within a row of `width`.

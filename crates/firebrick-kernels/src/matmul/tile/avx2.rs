@@ -15,7 +15,7 @@ use crate::lanes::Lanes;
 const EIGHT: usize = 8;
 /// Columns that are too few for a copy of the rows.
 const FEW: usize = 128;
-/// Registers of sixteen columns.
+/// Registers of a panel's row.
 const V: usize = LANES / EIGHT;
 
 pub(super) struct Single;
@@ -45,9 +45,12 @@ impl Instructions for Single {
 
     unsafe fn tile(tile: Tile, _: usize, rows: usize) {
         unsafe {
-            match tile.a.col {
-                ROWS => rows_of::<ROWS>(tile, rows),
-                _ => rows_of::<1>(tile, rows),
+            let few = tile.mask <= u8::MAX.into();
+            match (tile.a.col, few) {
+                (ROWS, false) => rows_of::<ROWS, V>(tile, rows),
+                (ROWS, true) => rows_of::<ROWS, 1>(tile, rows),
+                (_, false) => rows_of::<1, V>(tile, rows),
+                (_, true) => rows_of::<1, 1>(tile, rows),
             }
         }
     }
@@ -67,36 +70,36 @@ impl Right<Single> for Runs<'_> {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn rows_of<const COL: usize>(tile: Tile, rows: usize) {
+unsafe fn rows_of<const COL: usize, const V: usize>(tile: Tile, rows: usize) {
     unsafe {
         match rows {
-            1 => multiply::<1, COL>(tile),
-            2 => multiply::<2, COL>(tile),
-            3 => multiply::<3, COL>(tile),
-            4 => multiply::<4, COL>(tile),
-            5 => multiply::<5, COL>(tile),
-            _ => multiply::<6, COL>(tile),
+            1 => multiply::<1, COL, V>(tile),
+            2 => multiply::<2, COL, V>(tile),
+            3 => multiply::<3, COL, V>(tile),
+            4 => multiply::<4, COL, V>(tile),
+            5 => multiply::<5, COL, V>(tile),
+            _ => multiply::<6, COL, V>(tile),
         }
     }
 }
 
-/// `R` rows, whose numbers are `COL` apart, times sixteen columns.
+/// `R` rows, whose numbers are `COL` apart, times `V` registers of columns.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply<const R: usize, const COL: usize>(tile: Tile) {
+unsafe fn multiply<const R: usize, const COL: usize, const V: usize>(tile: Tile) {
     tile.expect(R, 1);
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = sums::<R, COL>(tile);
+        let sums = sums::<R, COL, V>(tile);
         match tile.finish {
             None => write(tile, sums),
-            Some(finish) => finished(finish, tile, sums.as_ptr().cast(), R),
+            Some(finish) => finished(finish, tile, sums.as_ptr().cast(), [R, V]),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sums<const R: usize, const COL: usize>(tile: Tile) -> [[__m256; V]; R] {
+unsafe fn sums<const R: usize, const COL: usize, const V: usize>(tile: Tile) -> [[__m256; V]; R] {
     let Tile { a, panel, depth, mut next, .. } = tile;
     // At once: in the loop it would cost registers.
     (0..depth.div_ceil(LANES)).for_each(|_| next.fetch());
@@ -106,7 +109,7 @@ unsafe fn sums<const R: usize, const COL: usize>(tile: Tile) -> [[__m256; V]; R]
     for _ in 0..depth {
         // SAFETY: the numbers are inside the panel and the rows.
         unsafe {
-            let cols = [_mm256_load_ps(b), _mm256_load_ps(b.add(EIGHT))];
+            let cols: [__m256; V] = array::from_fn(|v| _mm256_load_ps(b.add(v * EIGHT)));
             for r in 0..R {
                 let x = _mm256_broadcast_ss(&*x.add(r * row));
                 for v in 0..V {
@@ -148,7 +151,7 @@ fn lanes(mask: u16) -> [Lanes; V] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn write<const R: usize>(tile: Tile, sums: [[__m256; V]; R]) {
+unsafe fn write<const R: usize, const V: usize>(tile: Tile, sums: [[__m256; V]; R]) {
     let lanes = lanes(tile.mask);
     for (r, sums) in sums.iter().enumerate() {
         for (v, sum) in sums.iter().enumerate() {
@@ -169,11 +172,11 @@ unsafe fn write<const R: usize>(tile: Tile, sums: [[__m256; V]; R]) {
     }
 }
 
-/// Writes `rows` times sixteen sums. Not a part of the loop that adds them up: there they would no longer stay in
+/// Writes so many rows of so many registers of sums. Not a part of the loop that adds them up: there they would no longer stay in
 /// registers.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn finished(finish: Finish, tile: Tile, sums: *const __m256, rows: usize) {
+unsafe fn finished(finish: Finish, tile: Tile, sums: *const __m256, [rows, registers]: [usize; 2]) {
     let (low, high) = (_mm256_set1_ps(finish.low), _mm256_set1_ps(finish.high));
     let lanes = lanes(tile.mask);
     for r in 0..rows {
@@ -182,9 +185,9 @@ unsafe fn finished(finish: Finish, tile: Tile, sums: *const __m256, rows: usize)
             let scale = if finish.scale.is_null() { 1.0 } else { *finish.scale.add(r) };
             let shift = if finish.shift.is_null() { 0.0 } else { *finish.shift.add(r) };
             let (scale, shift) = (_mm256_set1_ps(scale), _mm256_set1_ps(shift));
-            for (v, lanes) in lanes.iter().enumerate() {
+            for (v, lanes) in lanes.iter().take(registers).enumerate() {
                 let at = tile.out.wrapping_add(r * tile.out_row + v * EIGHT);
-                let mut x = *sums.add(r * V + v);
+                let mut x = *sums.add(r * registers + v);
                 if tile.add {
                     x = _mm256_add_ps(x, lanes.load(at));
                 }

@@ -15,6 +15,11 @@ pub(super) const DEPTH: usize = 256;
 /// Rows of the left matrix that stay in the core's own cache, half of it with [`DEPTH`].
 const BLOCK: usize = 64 * ROWS;
 
+/// Rows of a panel of which all strips stay in the core's first cache.
+const SHALLOW: usize = 96;
+/// Numbers of a page.
+const PAGE: usize = 1024;
+
 /// And behind its end what may be written beside the last row.
 #[repr(align(64))]
 struct Panel([f32; DEPTH * COLS + LANES]);
@@ -62,6 +67,8 @@ pub(super) struct Tile {
     pub depth: usize,
     pub out: *mut f32,
     pub out_row: usize,
+    /// How far behind `out` is what the CPU is asked for meanwhile.
+    pub expected: usize,
     /// Lanes of the last register of each row.
     pub mask: u16,
     /// A number a column, or null.
@@ -189,11 +196,10 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
             }
             for col in (0..cols).step_by(COLS) {
                 let width = COLS.min(cols - col);
-                let strips = (0..width)
-                    .step_by(I::COLS)
-                    .map(|strip| (col + strip, I::COLS.min(width - strip), strip * I::DEPTH));
-                for (col, width, at) in strips.clone() {
-                    unsafe { b.copy([first, col], depth, width, panel.add(at)) };
+                let strips = (0..width).step_by(I::COLS);
+                for strip in strips.clone() {
+                    let (col, width) = (col + strip, I::COLS.min(width - strip));
+                    unsafe { b.copy([first, col], depth, width, panel.add(strip * I::DEPTH)) };
                 }
                 let tiles = strips.len() * rows.div_ceil(ROWS);
                 let mut next = match col + COLS < cols {
@@ -203,19 +209,27 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
                     }
                     false => Ahead::NOTHING,
                 };
-                for (col, width, at) in strips {
-                    let vectors = width.div_ceil(LANES);
-                    let bias = match plus {
-                        Plus::Bias(bias) if first == 0 => bias[col..].as_ptr(),
-                        _ => std::ptr::null(),
-                    };
-                    for i in (0..rows).step_by(ROWS) {
+                // Rows of the output that are pages apart are written in longer pieces, asked for before.
+                let shallow = depth <= SHALLOW && out.row_stride >= PAGE;
+                let counts = [strips.len(), rows.div_ceil(ROWS)];
+                let [outer, inner] = if shallow { [counts[1], counts[0]] } else { counts };
+                for outer in 0..outer {
+                    for inner in 0..inner {
+                        let [strip, i] = if shallow { [inner, outer] } else { [outer, inner] };
+                        let (strip, i) = (strip * I::COLS, i * ROWS);
+                        let (col, width) = (col + strip, I::COLS.min(width - strip));
+                        let vectors = width.div_ceil(LANES);
+                        let bias = match plus {
+                            Plus::Bias(bias) if first == 0 => bias[col..].as_ptr(),
+                            _ => std::ptr::null(),
+                        };
                         let tile = Tile {
                             a: From { data: a.data.wrapping_add(i * step), ..a },
-                            panel: panel.wrapping_add(at),
+                            panel: panel.wrapping_add(strip * I::DEPTH),
                             depth: depth.div_ceil(I::PAIR),
                             out: out.data.wrapping_add((row + i) * out.row_stride + col),
                             out_row: out.row_stride,
+                            expected: if shallow { COLS } else { 0 },
                             mask: u16::MAX >> (vectors * LANES - width),
                             bias,
                             add: first > 0 || matches!(plus, Plus::Itself),
@@ -280,12 +294,12 @@ impl Ahead {
 }
 
 impl Tile {
-    /// Asks for the place of `rows` rows of `vectors` sixteens.
+    /// Asks for the place of `rows` rows of `vectors` sixteens, or of a tile to come.
     #[inline(always)]
     pub fn expect(&self, rows: usize, vectors: usize) {
         for r in 0..rows {
             for v in 0..vectors {
-                let place = self.out.wrapping_add(r * self.out_row + v * LANES);
+                let place = self.out.wrapping_add(r * self.out_row + v * LANES + self.expected);
                 // SAFETY: a prefetch reads nothing.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
             }
