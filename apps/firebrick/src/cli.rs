@@ -207,6 +207,10 @@ pub struct EvalArgs {
     /// Also judge pictures under noise, blur, light, low contrast and coarse pixels, each of five strengths
     #[arg(long)]
     pub robustness: bool,
+    /// With --json, also the scores of what was drawn from the rows for the intervals: the i-th is of the same rows for
+    /// every model
+    #[arg(long, hide = true)]
+    pub resampled: bool,
     #[command(flatten)]
     pub columns: ColumnArgs,
     /// Rows per batch

@@ -162,6 +162,9 @@ fn words_written_down() {
     recipe(home, "speech-recognition", tables, 8);
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.jsonl"]));
     assert_eq!((&scores["rows"], &scores["words"]), (&6.into(), &18.into()));
+    let [low, high] = [0, 1].map(|end| scores["wer_95"][end].as_f64().unwrap());
+    let rate = scores["metrics"]["wer"].as_f64().unwrap();
+    assert!(low <= rate && rate <= high, "{scores}");
     let srt = run(home, &["speech", "transcribe", "--srt", "--model", "mine", "valid1.wav"]);
     assert!(srt.is_empty() || srt.starts_with("1\n00:00:00,000 --> 00:00:00,900\n"), "{srt}");
     let said = run(home, &["predict", "mine", "--input", "valid1.wav"]);

@@ -82,6 +82,16 @@ fn translation() {
     assert!(scores["metrics"]["bleu"].is_number() && scores["rows"] == 60, "{scores}");
     let shown = run(home, &["eval", "mine", "--data", "valid.tsv"]);
     assert!(shown.contains("bleu signature nrefs:1|case:mixed"), "{shown}");
+    assert!(shown.matches("(95 % between ").count() == 2, "{shown}");
+    let [low, high] = [0, 1].map(|end| scores["bleu_95"][end].as_f64().unwrap());
+    assert!(low <= high && high <= 100.0, "{scores}");
+    // The difference to the original is of the same drawn rows, so that it is better known than either score.
+    let less =
+        ["compress", "mine", "--data", "valid.tsv", "--quantize", "int8", "--output", "less"];
+    let report = json(&run(home, &[&less[..], &["--json"]].concat()));
+    let int8 = &report["candidates"][1];
+    let width = |interval: &Value| interval[1].as_f64().unwrap() - interval[0].as_f64().unwrap();
+    assert!(width(&int8["points_95"]) <= width(&int8["measured"]["interval"]), "{int8}");
     assert!(fails(home, &["eval", "mine", "--split", "foo"], 2).contains("no part `foo`"));
 
     // It goes on by adapters alone, which translate with it as their base.

@@ -17,6 +17,10 @@ pub struct Measured {
     /// Of the score that it is judged by, at 95 %, where there is one.
     #[serde(default)]
     pub interval: Option<[f64; 2]>,
+    /// That score on what was drawn from the rows, where its interval is found so; the i-th is of the same rows for every
+    /// candidate.
+    #[serde(skip)]
+    pub resampled: Vec<f64>,
     pub rows: u64,
     /// Which rows.
     pub data: String,
@@ -43,10 +47,13 @@ impl Measured {
         let judged_by = score(&metrics).map_or("", |(name, _)| name);
         let interval = &answer[format!("{judged_by}_95")];
         let bound = |end: usize| interval[end].as_f64();
+        let resampled = answer["resampled"][judged_by].as_array().into_iter().flatten();
+        let resampled = resampled.filter_map(Value::as_f64).collect();
         Ok(Self {
             bytes,
             metrics,
             interval: bound(0).zip(bound(1)).map(|(low, high)| [low, high]),
+            resampled,
             rows: answer["rows"].as_u64().ok_or("the measurement has no rows")?,
             data: answer["data"].as_str().unwrap_or_default().into(),
             p50_ms: number("/speed/p50_ms")?,
@@ -91,10 +98,12 @@ pub fn lower_is_better(score: &str) -> bool {
     ["loss", "perplexity", "ece", "bits", "wer", "cer"].iter().any(|low| score.contains(low))
 }
 
-/// What is to be added to `from` to get `to`, in points: hundredths of what lies between 0 and 1.
+/// What is to be added to `from` to get `to`, in points: hundredths of shares and rates; BLEU, chrF, losses and perplexities
+/// as they are.
 pub fn points(score: &str, from: f64, to: f64) -> f64 {
-    let whole = lower_is_better(score) && score != "ece" || ["bleu", "chrf"].contains(&score);
-    if whole { to - from } else { 100.0 * (to - from) }
+    let whole = ["loss", "perplexity", "bits", "bleu", "chrf"];
+    let share = !whole.iter().any(|whole| score.contains(whole));
+    if share { 100.0 * (to - from) } else { to - from }
 }
 
 /// Which candidates no other beats in size, quality and speed at once, by index.
@@ -137,7 +146,10 @@ pub(crate) mod tests {
         answer["speed"] = json!({
             "p50_ms": 1, "p95_ms": 1, "rows_per_second": 1, "peak_mb": 1, "cpu_ms_per_row": 1,
         });
-        assert_eq!(Measured::new(1, &answer).unwrap().interval, Some([0.8, 0.95]));
+        answer["resampled"] = json!({"auc": [0.85, 0.9], "loss": [1]});
+        let found = Measured::new(1, &answer).unwrap();
+        assert_eq!(found.interval, Some([0.8, 0.95]));
+        assert_eq!(found.resampled, [0.85, 0.9]);
         let error = Measured::new(1, &json!({"metrics": {}, "rows": 1})).unwrap_err();
         assert!(error.contains("p50_ms"), "{error}");
     }
@@ -147,6 +159,8 @@ pub(crate) mod tests {
         assert!((points("accuracy", 0.80, 0.79) + 1.0).abs() < 1e-9);
         assert!((points("bleu", 30.0, 29.5) + 0.5).abs() < 1e-9);
         assert!((points("perplexity", 20.0, 21.0) - 1.0).abs() < 1e-9);
+        assert!((points("wer", 0.10, 0.12) - 2.0).abs() < 1e-9);
+        assert!((points("ece", 0.10, 0.12) - 2.0).abs() < 1e-9);
     }
 
     #[test]

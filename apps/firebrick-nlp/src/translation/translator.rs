@@ -1,6 +1,6 @@
 //! A model folder that translates: opened, asked, saved.
 
-use std::{borrow::Cow, cmp::Reverse, fs, path::Path};
+use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context;
 use burn::prelude::*;
@@ -13,6 +13,7 @@ use firebrick_core::{
 };
 use firebrick_metrics::{
     bleu::{Bleu, Tokenize},
+    bootstrap::resampled,
     chrf::Chrf,
 };
 use firebrick_train::{
@@ -342,18 +343,36 @@ pub struct Judged {
     pub bleu: Bleu,
     pub chrf: Chrf,
     pub translations: Vec<String>,
+    /// Of each pair, what adds up to `bleu` and `chrf`.
+    pairs: Vec<(Bleu, Chrf)>,
 }
 
 impl Judged {
     pub fn new(translations: Vec<String>, pairs: &[Pair]) -> Self {
         let chinese = mostly_chinese(pairs.iter().map(|pair| pair.target.as_str()));
         let tokenize = if chinese { Tokenize::Zh } else { Tokenize::V13a };
-        let (mut bleu, mut chrf) = (Bleu::new(tokenize), Chrf::default());
-        for (translation, pair) in translations.iter().zip(pairs) {
+        let count = |(translation, pair): (&String, &Pair)| {
+            let (mut bleu, mut chrf) = (Bleu::new(tokenize), Chrf::default());
             bleu.add(translation, &pair.target);
             chrf.add(translation, &pair.target);
+            (bleu, chrf)
+        };
+        let pairs: Vec<(Bleu, Chrf)> = translations.iter().zip(pairs).map(count).collect();
+        let (mut bleu, mut chrf) = (Bleu::new(tokenize), Chrf::default());
+        for pair in &pairs {
+            bleu += pair.0;
+            chrf += pair.1;
         }
-        Self { bleu, chrf, translations }
+        Self { bleu, chrf, translations, pairs }
+    }
+
+    /// Both scores of the corpora that [`resampled`] draws.
+    pub fn resampled(&self) -> BTreeMap<&'static str, Vec<f64>> {
+        let (bleu, chrf): (Vec<Bleu>, Vec<Chrf>) = self.pairs.iter().copied().unzip();
+        BTreeMap::from([
+            ("bleu", resampled(&bleu, Bleu::score)),
+            ("chrf", resampled(&chrf, Chrf::score)),
+        ])
     }
 
     pub fn metrics(&self) -> Metrics {

@@ -1,6 +1,6 @@
 //! A model folder that writes down what is said: opened, asked, saved.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context;
 use burn::tensor::Device;
@@ -21,7 +21,7 @@ use firebrick_core::{
     layers::ctc::sequence_loss,
 };
 use firebrick_data::audio::mel::Mel;
-use firebrick_metrics::edit::Errors;
+use firebrick_metrics::{bootstrap::resampled, edit::Errors};
 use firebrick_train::{fit::Metrics, origin::Origin, recipe::RecipeError};
 use rayon::prelude::*;
 
@@ -126,6 +126,8 @@ pub struct Judged {
     pub texts: Vec<String>,
     pub words: Errors,
     pub characters: Errors,
+    /// In each recording: words, and characters.
+    rows: Vec<[Errors; 2]>,
     /// Mean CTC loss over the target's length; `None` where no recording has only known words.
     pub loss: Option<f64>,
 }
@@ -136,6 +138,16 @@ impl Judged {
             [("wer", self.words.rate()), ("cer", self.characters.rate()), ("loss", self.loss)];
         let known = scores.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?)));
         known.collect()
+    }
+
+    /// Both rates of the sets of recordings that [`resampled`] draws.
+    pub fn resampled(&self) -> BTreeMap<&'static str, Vec<f64>> {
+        let rates = |of: usize| {
+            let rows: Vec<Errors> = self.rows.iter().map(|row| row[of]).collect();
+            // A draw of recordings in all of which nothing was said has no rate.
+            resampled(&rows, |sum| sum.rate().unwrap_or(0.0))
+        };
+        BTreeMap::from([("wer", rates(0)), ("cer", rates(1))])
     }
 }
 
@@ -189,8 +201,10 @@ impl Recognizer {
         let (mut loss, mut count) = (0.0, 0);
         for ((recording, text), log_p) in recordings.iter().zip(&judged.texts).zip(&log_p) {
             let reference = recording.label.split_whitespace().collect::<Vec<_>>().join(" ");
-            judged.words += Errors::in_words(&reference, text);
-            judged.characters += Errors::in_characters(&reference, text);
+            let row = [Errors::in_words(&reference, text), Errors::in_characters(&reference, text)];
+            judged.words += row[0];
+            judged.characters += row[1];
+            judged.rows.push(row);
             if let Some(target) = self.language.lexicon.say(&reference, |_| 0) {
                 let of = sequence_loss(log_p, self.config.vocab_size, &target);
                 if of.is_finite() {

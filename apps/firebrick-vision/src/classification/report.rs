@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use firebrick_data::image::{Picture, sheet::sheet};
-use firebrick_metrics::{interval::wilson_interval, roc::Roc};
+use firebrick_metrics::interval::wilson_interval;
 use firebrick_train::{
     job::{Shown, chart, curve, page},
     report::{self, Example, Report, plots},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     decision::decide,
@@ -108,17 +108,12 @@ pub fn share(right: u64, all: u64) -> String {
     }
 }
 
-/// Scores with their intervals, as `eval` prints them.
-pub fn intervals(judged: &Judged) -> Value {
+/// Of the recall of each label, at 95 %; `None` where there is nothing to find.
+pub fn recall_intervals(judged: &Judged) -> Vec<Option<(f64, f64)>> {
     let recall = |class: usize| {
         wilson_interval(judged.confusion.count(class, class), judged.confusion.support(class))
     };
-    let by_label: Vec<_> = (0..judged.confusion.classes()).map(recall).collect();
-    json!({
-        "accuracy_95": wilson_interval(judged.confusion.correct(), judged.confusion.total()),
-        "auc_95": judged.roc.as_ref().and_then(Roc::auc_interval),
-        "recall_95": by_label,
-    })
+    (0..judged.confusion.classes()).map(recall).collect()
 }
 
 /// What the model says of every picture, as `predict` writes it, with the truth beside it.

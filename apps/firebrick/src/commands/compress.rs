@@ -314,6 +314,7 @@ impl Job<'_> {
             require: vec![],
             latency: 0,
             robustness: false,
+            resampled: false,
             columns: args.columns.clone(),
             batch_size: 64,
             rows: Some(rows),
@@ -417,7 +418,8 @@ impl Job<'_> {
     fn eval(&self, model: &str, split: Option<&str>) -> Result<serde_json::Value, Failure> {
         let Self { args, global, .. } = self;
         let mut command = self.program("eval")?;
-        command.args([model, "--json", "--latency", SINGLES, "--runs"]).arg(&global.runs);
+        command.args([model, "--json", "--resampled", "--latency", SINGLES]);
+        command.arg("--runs").arg(&global.runs);
         command.args(["--text-column", &args.columns.text_column]);
         command.args(["--label-column", &args.columns.label_column]);
         if args.columns.no_header {

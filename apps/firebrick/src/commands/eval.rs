@@ -14,7 +14,7 @@ use firebrick_data::{
     manifest,
     table::{Columns, ReadOptions, Row, read},
 };
-use firebrick_metrics::{confusion::Confusion, interval::wilson_interval};
+use firebrick_metrics::{bootstrap, confusion::Confusion, interval::wilson_interval};
 use firebrick_nlp::{
     classification::{classifier::TextClassifier, corpus, recipe::Recipe, train::evaluate},
     lm::{self, evaluate::EvalSettings},
@@ -47,15 +47,28 @@ use crate::{
 };
 
 /// Scores of a model, and what is said of them.
+#[derive(Default)]
 pub struct Scored {
     /// Which rows.
     data: String,
     pub rows: usize,
     pub metrics: Metrics,
-    /// Beside the score of this name.
-    interval: Option<(&'static str, (f64, f64))>,
+    /// At 95 %, of the scores of these names.
+    intervals: BTreeMap<&'static str, (f64, f64)>,
+    /// Scores of what was drawn from the rows, for [`Self::intervals`].
+    resampled: BTreeMap<&'static str, Vec<f64>>,
     /// What only this task has to say.
     more: Value,
+}
+
+impl Scored {
+    /// With the intervals that these scores of resampled rows tell.
+    fn resampled(self, resampled: BTreeMap<&'static str, Vec<f64>>) -> Self {
+        let known = resampled.iter().filter(|(name, _)| self.metrics.contains_key(**name));
+        let intervals =
+            known.filter_map(|(name, scores)| Some((*name, bootstrap::interval(scores)?)));
+        Self { intervals: intervals.collect(), resampled, ..self }
+    }
 }
 
 pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
@@ -65,15 +78,12 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         return Err(Failure::text(USAGE, "--robustness is for models that name pictures"));
     }
     let scored = score(args, &source, global)?;
-    let Scored { data, rows, metrics, interval, more } = scored;
+    let Scored { data, rows, metrics, intervals, resampled, more } = scored;
     let mut text = format!("{data}: {rows} rows\n");
     for (name, value) in &metrics {
-        let range = match interval {
-            Some((of, (low, high))) if of == name => {
-                format!("  (95 % between {low:.4} and {high:.4})")
-            }
-            _ => String::new(),
-        };
+        let range = intervals.get(name.as_str()).map_or(String::new(), |(low, high)| {
+            format!("  (95 % between {low:.4} and {high:.4})")
+        });
         text.push_str(&format!("{name} {value:.4}{range}\n"));
     }
     for signature in ["bleu_signature", "chrf_signature"] {
@@ -85,6 +95,12 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
     let mut report = json!({"model": args.model, "data": data, "rows": rows, "metrics": metrics});
     for (key, value) in more.as_object().into_iter().flatten() {
         report[key] = value.clone();
+    }
+    for (name, interval) in &intervals {
+        report[format!("{name}_95")] = json!(interval);
+    }
+    if args.resampled {
+        report["resampled"] = json!(resampled);
     }
     super::print(global, &report, &text);
     let unmet: Vec<String> = gates.iter().filter_map(|gate| gate.unmet(&metrics)).collect();
@@ -242,12 +258,10 @@ fn of_classes(
     }
     let interval = wilson_interval(confusion.correct(), confusion.total());
     let counts: Vec<&[u64]> = confusion.rows().collect();
-    let more = json!({
-        "unknown_labels": skipped, "accuracy_95": interval, "labels": labels, "confusion": counts,
-    });
+    let more = json!({"unknown_labels": skipped, "labels": labels, "confusion": counts});
     let rows = confusion.total() as usize;
-    let interval = interval.map(|interval| ("accuracy", interval));
-    Ok(Scored { data, rows, metrics, interval, more })
+    let intervals = interval.map(|interval| ("accuracy", interval)).into_iter().collect();
+    Ok(Scored { data, rows, metrics, intervals, more, ..Scored::default() })
 }
 
 /// `--data`, but for the set that the model's recipe names: its parts are those of the recipe, and another division would
@@ -359,7 +373,7 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
     });
     let more = json!({"kinds": kinds, "speed": speed});
     let (rows, metrics) = (sentences.len(), judged.metrics());
-    Ok(Scored { data, rows, metrics, interval: None, more })
+    Ok(Scored { data, rows, metrics, more, ..Scored::default() })
 }
 
 /// Pairs of a table with the columns `source` and `target`, of a set in the recipe's languages, or of the recipe's data.
@@ -403,7 +417,8 @@ fn translations(args: &EvalArgs, source: &Source, global: &Global) -> Result<Sco
     });
     let (rows, mut metrics) = (pairs.len(), judged.metrics());
     metrics.extend(kept.into_iter().map(|(kind, share)| (format!("kept_{kind}"), share)));
-    Ok(Scored { data, rows, metrics, interval: None, more })
+    let scored = Scored { data, rows, metrics, more, ..Scored::default() };
+    Ok(scored.resampled(judged.resampled()))
 }
 
 /// Recordings of a JSON lines file with their words, or those of the recipe's data.
@@ -445,7 +460,8 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
     let more =
         json!({"words": judged.words.of, "word_errors": judged.words.errors, "speed": speed});
     let (rows, metrics) = (found.len(), judged.metrics());
-    Ok(Scored { data, rows, metrics, interval: None, more })
+    let scored = Scored { data, rows, metrics, more, ..Scored::default() };
+    Ok(scored.resampled(judged.resampled()))
 }
 
 /// A text file, or the stream of a set or of the recipe's data.
@@ -495,7 +511,7 @@ fn language(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored,
     let speed = watch.speed(rows, args.latency, |_| {
         lm::evaluate::evaluate(&model, &window, settings);
     });
-    Ok(Scored { data, rows, metrics, interval: None, more: json!({"speed": speed}) })
+    Ok(Scored { data, rows, metrics, more: json!({"speed": speed}), ..Scored::default() })
 }
 
 /// Labelled rows by path, by data set id, or by the recipe that made the model.

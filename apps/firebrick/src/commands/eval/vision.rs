@@ -6,7 +6,7 @@ use std::{
 };
 
 use firebrick_core::checkpoint::Source;
-use firebrick_metrics::interval::wilson_interval;
+use firebrick_metrics::{interval::wilson_interval, roc::Roc};
 use firebrick_vision::{
     anomaly, classification as pictures, detection, faces as people, video as clips,
 };
@@ -57,18 +57,21 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         let message = format!("{data}: no picture has a label that the model knows");
         return Err(Failure::text(BAD_FILE, message));
     }
-    let mut more = pictures::report::intervals(&judged);
-    more["labels"] = json!(classifier.labels);
-    more["confusion"] = judged.confusion.rows().collect();
-    more["unknown_labels"] = json!(samples.len() - rows);
-    more["speed"] = speed;
+    let mut more = json!({
+        "recall_95": pictures::report::recall_intervals(&judged), "labels": classifier.labels,
+        "confusion": judged.confusion.rows().collect::<Vec<_>>(),
+        "unknown_labels": samples.len() - rows, "speed": speed,
+    });
     if args.robustness {
         let found = pictures::robustness::accuracies(&classifier, &samples, args.batch_size.max(1));
         more["robustness"] = json!(found);
     }
-    let interval = wilson_interval(judged.confusion.correct(), judged.confusion.total());
-    let interval = interval.map(|interval| ("accuracy", interval));
-    Ok(Scored { data, rows, metrics: judged.metrics(), interval, more })
+    let accuracy = wilson_interval(judged.confusion.correct(), judged.confusion.total());
+    let auc = judged.roc.as_ref().and_then(Roc::auc_interval);
+    let intervals = [("accuracy", accuracy), ("auc", auc)];
+    let intervals =
+        intervals.into_iter().filter_map(|(name, interval)| Some((name, interval?))).collect();
+    Ok(Scored { data, rows, metrics: judged.metrics(), intervals, more, ..Scored::default() })
 }
 
 /// Folders of people by path, or those of the recipe's data.
@@ -113,10 +116,10 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
     metrics.extend(people::judge::identification(&vectors, &names, embedder.threshold, seed));
     let more = json!({
         "same_pairs": roc.positives.len(), "different_pairs": roc.negatives.len(),
-        "threshold": embedder.threshold, "auc_95": roc.auc_interval(), "speed": speed,
+        "threshold": embedder.threshold, "speed": speed,
     });
-    let interval = roc.auc_interval().map(|interval| ("auc", interval));
-    Ok(Scored { data, rows: samples.len(), metrics, interval, more })
+    let intervals = roc.auc_interval().map(|interval| ("auc", interval)).into_iter().collect();
+    Ok(Scored { data, rows: samples.len(), metrics, intervals, more, ..Scored::default() })
 }
 
 /// Clips of a table, or those of the recipe's data.
@@ -228,7 +231,7 @@ pub(super) fn anomalies(
         "anomalous": roc.positives.len(), "speed": speed,
     });
     let metrics = anomaly::train::metrics(&roc, detector.threshold);
-    Ok(Scored { data, rows, metrics, interval: None, more })
+    Ok(Scored { data, rows, metrics, more, ..Scored::default() })
 }
 
 /// Pictures with boxes by path, or those of the recipe's data.
@@ -272,7 +275,8 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
     });
     let mut more = detection::report::by_label(&judged);
     more["speed"] = speed;
-    Ok(Scored { data, rows: scenes.len(), metrics: judged.metrics(), interval: None, more })
+    let (rows, metrics) = (scenes.len(), judged.metrics());
+    Ok(Scored { data, rows, metrics, more, ..Scored::default() })
 }
 
 /// The named part of what lies at `path`, else the test part, else all that there is.
