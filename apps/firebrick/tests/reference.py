@@ -273,14 +273,21 @@ def compressed(directory, *names):
     import numpy as np
 
     unmatched = {}
+    kinds = {"llama": transformers.AutoModelForCausalLM, "qwen2": transformers.AutoModelForCausalLM,
+             "resnet": transformers.AutoModelForImageClassification}
     for name in names:
-        causal = name.startswith("llama")
-        kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForSequenceClassification
-        model, info = kind.from_pretrained(os.path.join(directory, name), output_loading_info=True)
-        ids = np.random.default_rng(8).integers(5, 50, (3, 17))
+        folder = os.path.join(directory, name)
+        family = transformers.AutoConfig.from_pretrained(folder).model_type
+        kind = kinds.get(family, transformers.AutoModelForSequenceClassification)
+        model, info = kind.from_pretrained(folder, output_loading_info=True)
+        rng = np.random.default_rng(8)
+        if family == "resnet":
+            inputs = {"pixel_values": rng.standard_normal((3, model.config.num_channels, 64, 64), dtype=np.float32)}
+        else:
+            inputs = {"input_ids": rng.integers(5, 50, (3, 17))}
         with torch.no_grad():
-            logits = model.eval()(input_ids=torch.tensor(ids)).logits.numpy()
-        np.savez(os.path.join(directory, f"{name}-in.npz"), input_ids=ids)
+            logits = model.eval()(**{key: torch.tensor(value) for key, value in inputs.items()}).logits.numpy()
+        np.savez(os.path.join(directory, f"{name}-in.npz"), **inputs)
         np.save(os.path.join(directory, f"{name}-expected.npy"), logits)
         unmatched[name] = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
     return unmatched

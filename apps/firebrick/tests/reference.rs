@@ -319,7 +319,8 @@ fn a_decoder_with_fewer_heads_is_opened_by_transformers() {
 }
 
 /// Whole numbers in a checkpoint, by compressed-tensors: every tensor is found and known there, and what is made of them is the
-/// same. The RoBERTa has layers whose inputs are not whole groups of four bits.
+/// same. The RoBERTa has layers whose inputs are not whole groups of four bits; the convolutions of `gtsrb` and the table of the
+/// Qwen, which is its last layer too, are made floats there.
 #[test]
 fn transformers_opens_whole_numbers() {
     let home = tempfile::tempdir().unwrap();
@@ -328,10 +329,16 @@ fn transformers_opens_whole_numbers() {
     reference(&["exported", dir.to_str().unwrap()]);
     reference(&["llamas", dir.to_str().unwrap()]);
     let mut names = vec![];
-    for (name, model) in
-        [("roberta", at("roberta")), ("llama", at("llama")), ("sst2", "sst2".into())]
-    {
-        for dtype in ["int8", "int4"] {
+    let both = &["int8", "int4"][..];
+    let int8 = &both[..1];
+    for (name, model, dtypes) in [
+        ("roberta", at("roberta"), both),
+        ("llama", at("llama"), both),
+        ("sst2", "sst2".into(), both),
+        ("qwen2", at("qwen2"), int8),
+        ("gtsrb", "gtsrb".into(), int8),
+    ] {
+        for &dtype in dtypes {
             names.push(format!("{name}-{dtype}"));
             let target = at(names.last().unwrap());
             firebrick(&["models", "convert", &model, &target, "--dtype", dtype]);
@@ -350,7 +357,9 @@ fn transformers_opens_whole_numbers() {
     assert_eq!(apart.as_object().unwrap().len(), names.len());
     for (name, apart) in apart.as_object().unwrap() {
         // Activations are rounded here and there, not to the same levels.
-        assert!(apart.as_f64() < Some(0.02), "{name}: apart by {apart}"); // measured 0.008
+        // The signs' reach 6.5, of which activations are rounded here alone: measured 0.035; the others' 0.008.
+        let most = if name == "gtsrb-int8" { 0.06 } else { 0.02 };
+        assert!(apart.as_f64() < Some(most), "{name}: apart by {apart}");
     }
 }
 

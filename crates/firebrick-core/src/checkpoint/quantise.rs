@@ -103,16 +103,22 @@ pub fn set_config(config: &mut Value, dir: &Path) -> Result<(), LoadError> {
     for file in folder::weight_files(dir).map_err(|e| bad(dir, e.to_string()))? {
         tensors.extend(read_header(&file).map_err(|e| bad(&file, e.to_string()))?.tensors);
     }
+    let tied = config["tie_word_embeddings"] == true;
     if let Some(object) = config.as_object_mut() {
         object.remove("quantization_config");
-        object.extend(described(&tensors).map(|found| ("quantization_config".into(), found)));
+        let found = described(&tensors, tied);
+        object.extend(found.map(|found| ("quantization_config".into(), found)));
     }
     Ok(())
 }
 
 /// `quantization_config` of these tensors, `None` of floats. What reads it goes by kinds of modules unless it is told names:
 /// those that are not like the others of their kind have to be named.
-fn described(tensors: &[TensorInfo]) -> Option<Value> {
+///
+/// compressed-tensors has modules of whole numbers for linear layers and tables alone. Where there are convolutions, or the
+/// table of words is the last layer too (`tied`), `dequantize` has `transformers` make floats of all that it reads; it
+/// can do so where every weight has the same format.
+fn described(tensors: &[TensorInfo], tied: bool) -> Option<Value> {
     let modules = |wanted: fn(&TensorInfo) -> bool| -> Vec<&str> {
         let tensors = tensors.iter().filter(|tensor| wanted(tensor));
         tensors.filter_map(|tensor| tensor.name.strip_suffix(".weight")).collect()
@@ -133,10 +139,10 @@ fn described(tensors: &[TensorInfo]) -> Option<Value> {
         "num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false,
     });
     // Tables, convolutions, and linear layers whose inputs are not whole groups of four bits.
+    let convolutions = modules(|tensor| tensor.dtype == Dtype::I8 && tensor.shape.len() > 2);
+    let dequantize = group.is_none() && (tied || !convolutions.is_empty());
     let (whole, linear, others) = match group {
         None => {
-            let convolutions =
-                modules(|tensor| tensor.dtype == Dtype::I8 && tensor.shape.len() > 2);
             let linear = json!({"weights": int8, "format": "int-quantized"});
             ("int-quantized", linear, [&["Embedding"][..], &convolutions].concat())
         }
@@ -157,13 +163,17 @@ fn described(tensors: &[TensorInfo]) -> Option<Value> {
         groups["group_0"] = json!({"targets": others, "weights": int8, "format": "int-quantized"});
     }
     let floats = modules(|tensor| tensor.dtype != Dtype::I8 && tensor.shape.len() > 1);
-    Some(json!({
+    let mut found = json!({
         "quant_method": METHOD,
         "format": whole,
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": floats,
-    }))
+    });
+    if dequantize {
+        found["dequantize"] = true.into();
+    }
+    Some(found)
 }
 
 /// Refuses the layouts of others, whose tensors would only be told to fit nothing.
@@ -481,13 +491,14 @@ mod tests {
         assert_eq!(plan.format("w", true, big), None);
     }
 
-    /// What a `config.json` says of this model stored by `plan`.
-    fn described_as(plan: Option<Plan>) -> Value {
+    /// What a `config.json` says of this model stored by `plan`; whether its table is tied, as it is.
+    fn described_as(plan: Option<Plan>, tied: bool) -> Value {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         let dtype = plan.map_or(SaveType::F32, SaveType::Quantised);
         save(&Model::new(&Device::flex()), &path, dtype, name).unwrap();
-        let mut config = json!({"quantization_config": {"format": "of before"}});
+        let before = json!({"format": "of before"});
+        let mut config = json!({"quantization_config": before, "tie_word_embeddings": tied});
         set_config(&mut config, dir.path()).unwrap();
         assert_eq!(check_config(&config), Ok(()));
         config["quantization_config"].take()
@@ -495,17 +506,20 @@ mod tests {
 
     #[test]
     fn a_configuration_says_what_was_written() {
-        assert_eq!(described_as(None), Value::Null);
-        let int8 = described_as(Some(Plan::new(Format::Int8)));
+        assert_eq!(described_as(None, true), Value::Null);
+        let int8 = described_as(Some(Plan::new(Format::Int8)), false);
         assert_eq!(int8["format"], "int-quantized");
         assert_eq!(int8["config_groups"]["group_0"]["targets"], json!(["Embedding"]));
         assert_eq!(int8["config_groups"]["group_0"]["format"], "int-quantized");
         assert_eq!(int8["config_groups"]["group_1"]["targets"], json!(["Linear"]));
         assert_eq!(int8["config_groups"]["group_1"]["format"], "int-quantized");
-        assert_eq!(int8["ignore"], json!([]));
+        assert_eq!((&int8["ignore"], &int8["dequantize"]), (&json!([]), &Value::Null));
+        let tied = described_as(Some(Plan::new(Format::Int8)), true);
+        assert_eq!(tied["dequantize"], true);
 
         let mut plan = Plan::new(Format::Int4 { group: 32 });
-        let int4 = described_as(Some(plan.clone()));
+        let int4 = described_as(Some(plan.clone()), true);
+        assert_eq!(int4["dequantize"], Value::Null); // there are two formats
         let groups = &int4["config_groups"];
         assert_eq!(int4["format"], "mixed-precision");
         assert_eq!(groups["group_0"]["targets"], json!(["tokens"]));
@@ -514,7 +528,7 @@ mod tests {
 
         plan.int8.insert("up.weight".into());
         plan.floats.insert("tokens.weight".into());
-        let mixed = described_as(Some(plan));
+        let mixed = described_as(Some(plan), false);
         // No four bits are left.
         assert_eq!(mixed["config_groups"]["group_1"]["weights"]["num_bits"], 8);
         assert_eq!(mixed["ignore"], json!(["tokens"]));
