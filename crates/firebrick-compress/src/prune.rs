@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{bail, ensure};
-use burn::tensor::Device;
+use burn::tensor::{Device, Gradients};
 use firebrick_core::{
     arch::image::{Head, ImageClassifier, ImageConfig, ImageModel},
     checkpoint::{
@@ -11,6 +11,7 @@ use firebrick_core::{
         tensors::{SaveType, Weights},
     },
 };
+use firebrick_train::task::{Examples, Task};
 
 use crate::folder;
 
@@ -39,10 +40,42 @@ fn strongest(sizes: &[f32], count: usize) -> Vec<usize> {
     order
 }
 
-/// Writes a ResNet without the share `less` of the channels of every stage, those that its norms write most weakly.
+/// How much the loss on up to `rows` examples, spread evenly, would feel that something is gone: what `effects` makes of the
+/// gradients of each batch, added up. Without an example it is empty.
+///
+/// Molchanov et al. 2019, <https://arxiv.org/abs/1906.10771>: the square of the first-order change, batch by batch.
+pub fn importance<T: Task>(
+    task: &T,
+    examples: &impl Examples<Batch = T::Batch>,
+    [rows, batch]: [usize; 2],
+    device: &Device,
+    effects: impl Fn(&Gradients) -> Vec<Vec<f32>>,
+) -> Vec<Vec<f32>> {
+    let (all, rows) = (examples.len(), rows.min(examples.len()));
+    let order: Vec<usize> = (0..rows).map(|row| row * all / rows).collect();
+    let mut total: Vec<Vec<f32>> = vec![];
+    for (seed, indices) in order.chunks(batch).enumerate() {
+        let gradients = task.loss(examples.batch(indices, seed as u64, device)).backward();
+        let effects = effects(&gradients);
+        if total.is_empty() {
+            total = effects;
+            continue;
+        }
+        for (total, effect) in total.iter_mut().flatten().zip(effects.iter().flatten()) {
+            *total += effect;
+        }
+    }
+    total
+}
+
+/// Writes a ResNet without the share `less` of the channels of every stage: those of least `importance`, by
+/// [`ResNet::channel_effects`]; if that is empty, those that its norms write most weakly.
+///
+/// [`ResNet::channel_effects`]: firebrick_core::arch::resnet::ResNet::channel_effects
 pub fn without_channels(
     source: &Source,
     less: f64,
+    importance: Vec<Vec<f32>>,
     target: &Path,
     device: &Device,
 ) -> anyhow::Result<()> {
@@ -52,21 +85,24 @@ pub fn without_channels(
     else {
         bail!("channels can be taken out of a ResNet only");
     };
-    let sizes = model.channel_sizes();
+    let importance = if importance.is_empty() { model.channel_sizes() } else { importance };
     let left = |all: usize| {
         let wanted = (1.0 - less) * all as f64 / TOGETHER as f64;
         (wanted.round() as usize).max(1) * TOGETHER
     };
-    let kept: Vec<Vec<usize>> =
-        sizes.iter().map(|sizes| strongest(sizes, left(sizes.len()))).collect();
-    let counts: Vec<usize> = kept.iter().map(Vec::len).collect();
-    let smaller = config.with_channels(&model.streams(), &counts);
+    let streams = model.streams();
+    let of_streams = &importance[..=streams.last().copied().unwrap_or(0)];
+    let counts: Vec<usize> = of_streams.iter().map(|channels| left(channels.len())).collect();
+    let smaller = config.with_channels(&streams, &counts);
     ensure!(
         config.shortcuts() == smaller.shortcuts(),
         "with {less} of the channels gone two stages would be equally wide, and lose the convolution between them: choose \
          another share"
     );
-    let model = model.with_channels(&kept, strongest);
+    let counts = counts.into_iter().chain(smaller.inner_widths());
+    let kept: Vec<Vec<usize>> =
+        importance.iter().zip(counts).map(|(channels, count)| strongest(channels, count)).collect();
+    let model = model.with_channels(&kept);
     let mut json = source.config()?;
     json["embedding_size"] = smaller.embedding_size.into();
     json["hidden_sizes"] = smaller.hidden_sizes.clone().into();

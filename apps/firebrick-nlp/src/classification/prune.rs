@@ -13,7 +13,6 @@ use firebrick_core::{
     checkpoint::Source,
 };
 use firebrick_data::table::Row;
-use firebrick_train::task::{Examples, Task};
 
 use super::{batch::TextExamples, classifier::TextClassifier, task::Classify, train::examples};
 
@@ -65,19 +64,8 @@ fn effects(
     }
     let mut data = TextExamples::new(examples, labels.len(), 0.0);
     data.pad_id = tokenizer.pad_id();
-    let mut total: Vec<Vec<f32>> = vec![];
     let task = Classify { model: classifier.model.clone(), r_drop: 0.0, imitated: None };
-    let order: Vec<usize> = (0..data.len()).collect();
-    for (seed, indices) in order.chunks(BATCH).enumerate() {
-        let gradients = task.loss(data.batch(indices, seed as u64, device)).backward();
-        let effects = model.neuron_effects(&gradients);
-        if total.is_empty() {
-            total = effects;
-            continue;
-        }
-        for (total, effect) in total.iter_mut().flatten().zip(effects.iter().flatten()) {
-            *total += effect;
-        }
-    }
-    total
+    prune::importance(&task, &data, [ROWS, BATCH], device, |gradients| {
+        model.neuron_effects(gradients)
+    })
 }

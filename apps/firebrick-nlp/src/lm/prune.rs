@@ -12,7 +12,6 @@ use firebrick_core::{
     },
     checkpoint::Source,
 };
-use firebrick_train::task::{Examples, Task};
 
 use super::causal::{CausalLm, LanguageModel, Windows};
 
@@ -53,18 +52,7 @@ pub fn without_heads(
 /// By layer and group.
 fn effects(model: &Llama, windows: &Windows, device: &Device) -> Vec<Vec<f32>> {
     let task = CausalLm { model: LanguageModel::Llama(model.clone()), label_smoothing: 0.0 };
-    let order: Vec<usize> = (0..windows.len().min(WINDOWS)).collect();
-    let mut total: Vec<Vec<f32>> = vec![];
-    for (seed, indices) in order.chunks(BATCH).enumerate() {
-        let gradients = task.loss(windows.batch(indices, seed as u64, device)).backward();
-        let effects = model.group_effects(&gradients);
-        if total.is_empty() {
-            total = effects;
-            continue;
-        }
-        for (total, effect) in total.iter_mut().flatten().zip(effects.iter().flatten()) {
-            *total += effect;
-        }
-    }
-    total
+    prune::importance(&task, windows, [WINDOWS, BATCH], device, |gradients| {
+        model.group_effects(gradients)
+    })
 }

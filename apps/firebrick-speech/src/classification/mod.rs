@@ -2,6 +2,7 @@
 
 pub mod classifier;
 pub mod corpus;
+pub mod prune;
 pub mod recipe;
 pub mod report;
 pub mod task;

@@ -5,6 +5,7 @@ pub mod corpus;
 pub mod decision;
 pub mod layouts;
 pub mod processor;
+pub mod prune;
 pub mod recipe;
 pub mod report;
 pub mod robustness;

@@ -6,7 +6,7 @@ use burn::{
     module::{Module, Param},
     nn::Initializer,
     prelude::*,
-    tensor::{module, ops::ConvOptions},
+    tensor::{Gradients, module, ops::ConvOptions},
 };
 
 use super::{
@@ -188,6 +188,11 @@ impl ConvNorm {
     /// How strongly each channel out is written.
     pub fn channel_sizes(&self) -> Vec<f32> {
         self.normalization.channel_sizes()
+    }
+
+    /// By how much the loss would fall without each channel out, to first order.
+    pub fn channel_effects(&self, gradients: &Gradients) -> Vec<f32> {
+        self.normalization.channel_effects(gradients)
     }
 
     /// With these channels in (all, where none are named) and out alone; of a convolution in one group.

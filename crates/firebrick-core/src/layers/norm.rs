@@ -9,7 +9,7 @@ use burn::{
     module::{Module, Param, RunningState},
     nn::Initializer,
     prelude::*,
-    tensor::{module, ops::ConvOptions},
+    tensor::{Gradients, module, ops::ConvOptions},
 };
 
 use firebrick_kernels::affine as kernel;
@@ -204,6 +204,18 @@ impl BatchNorm {
         self.weight.val().abs().into_data().try_to_vec().expect("f32")
     }
 
+    /// By how much the loss would fall without each channel, to first order: what is written to it times its gradient,
+    /// summed over the batch (Molchanov et al. 2019, <https://arxiv.org/abs/1906.10771>, a gate behind the norm).
+    pub fn channel_effects(&self, gradients: &Gradients) -> Vec<f32> {
+        let share = |parameter: &Param<Tensor<1>>| {
+            let x = parameter.val();
+            let gradient = x.grad(gradients).expect("every norm has a part in the loss");
+            x.inner() * gradient
+        };
+        let effects = share(&self.weight) + share(&self.bias);
+        effects.into_data().try_to_vec().expect("f32")
+    }
+
     /// With these channels alone.
     pub fn with_channels(self, kept: &[usize]) -> Self {
         let kept = indices(kept, &self.weight.device());
@@ -301,6 +313,25 @@ mod tests {
         let (mean, deviation) = (0.4, (0.9f32 + 2.0 / 3.0).sqrt());
         let expected = [1.0, 3.0, 5.0, 7.0].map(|x| (x - mean) / deviation);
         check(&norm.valid(), &device.inner(), expected);
+    }
+
+    /// Of the sum of squares a channel that is scaled by `g` has the slope `2 y^2` at `g = 1`, summed over all that it holds.
+    #[test]
+    fn effects_are_slopes_of_a_gate() {
+        let device = Device::flex().autodiff();
+        let vector = |of: [f32; 3]| Param::from_tensor(Tensor::<1>::from_data(of, &device));
+        let norm = BatchNorm {
+            weight: vector([1.5, -0.5, 0.0]).set_require_grad(true),
+            bias: vector([0.2, 1.0, 0.0]).set_require_grad(true),
+            ..BatchNorm::new(3, 1e-5, 0.1, &device)
+        };
+        let x = Tensor::<3>::random([4, 3, 5], Distribution::Normal(1.0, 2.0), &device);
+        let squares = norm.forward(x, After::default()).square();
+        let sums = squares.clone().inner().sum_dim(2).sum_dim(0).into_data();
+        let found = norm.channel_effects(&squares.sum().backward());
+        for (found, sum) in found.iter().zip(sums.iter::<f32>()) {
+            assert!((found - 2.0 * sum).abs() <= 1e-4 * sum, "{found} {sum}");
+        }
     }
 
     #[test]

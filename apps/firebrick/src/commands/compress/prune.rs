@@ -20,13 +20,15 @@ use firebrick_nlp::{
         prune::without_heads,
     },
 };
+use firebrick_speech::classification as sounds;
 use firebrick_train::job::Recipe as _;
+use firebrick_vision::classification as pictures;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::Job;
 use crate::{
-    commands::{Outcome, eval},
+    commands::{Outcome, ask, eval},
     failure::{Failure, USAGE},
     places,
 };
@@ -158,7 +160,19 @@ impl Job<'_> {
             Prune::Neurons(share) => share,
             Prune::Heads(share) => return self.without_heads(share, target),
             Prune::Channels(share) => {
-                return Ok(without_channels(&self.source, share, target, &self.device)?);
+                let importance = self.channel_effects().unwrap_or_default();
+                if importance.is_empty() {
+                    self.progress.line(
+                        "its training rows are not at hand: channels are chosen by the scales of their norms",
+                    );
+                }
+                return Ok(without_channels(
+                    &self.source,
+                    share,
+                    importance,
+                    target,
+                    &self.device,
+                )?);
             }
             Prune::Layers(amount) => return self.without_layers(amount, target),
             Prune::Weights(share) => {
@@ -177,6 +191,25 @@ impl Job<'_> {
                 .line("the training rows are not here: neurons are chosen by their weights");
         }
         Ok(without_neurons(&self.source, share, &rows, &self.device, target)?)
+    }
+
+    /// What the training rows of the model's recipe say of its channels; `None` where they are not here, or where the model
+    /// is no classifier.
+    fn channel_effects(&self) -> Option<Vec<Vec<f32>>> {
+        let Self { source, device, .. } = self;
+        let opened = eval::recipe_of(&self.args.model, source, self.global).ok()?;
+        let places = places::of_recipe(&opened.base);
+        match ask::task(source).ok()? {
+            pictures::recipe::Recipe::TASK => {
+                pictures::prune::channel_effects(source, &opened.parse(&[]).ok()?, &places, device)
+                    .ok()
+            }
+            sounds::recipe::Recipe::TASK => {
+                sounds::prune::channel_effects(source, &opened.parse(&[]).ok()?, &places, device)
+                    .ok()
+            }
+            _ => None,
+        }
     }
 
     /// Takes groups of heads out, by what the training text of the model's recipe says of them.
