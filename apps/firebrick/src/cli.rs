@@ -241,15 +241,16 @@ pub struct CompressArgs {
     pub prune: Option<String>,
     /// Then train for so many epochs on the model's own recipe: what --prune leaves, and with --quantize once more with
     /// weights that are rounded in every step as they will be stored (quantisation-aware training). Weights become zeros little by
-    /// little meanwhile
-    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// little meanwhile. 0 trains nothing, nor does --budget then
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub fine_tune: Option<u32>,
     /// Let the original teach what is trained: it says what it thinks of texts that are spliced from the training rows.
     /// Classification of texts only
     #[arg(long, requires = "fine_tune")]
     pub distill: bool,
     /// Fail with code 4 unless all hold: size, latency or memory in MB, ms or % of the original; scores in points or %
-    /// more than it
+    /// more than it. Without --quantize and --prune everything that needs no training is tried, and if that is not enough, what
+    /// pruning leaves is trained for three epochs on the model's own recipe, texts with the original as teacher (--fine-tune 0: not)
     #[arg(long, value_name = "size<=25%,accuracy>=-0.5")]
     pub budget: Option<String>,
     /// File with labelled rows, or id of a data set, in place of the validation part of the model's own data

@@ -564,6 +564,31 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
     let method = report["candidates"][2]["method"].as_str().unwrap();
     assert!(method.ends_with("2 epochs of training, taught by the original"), "{method}");
 
+    // With a budget alone, what pruning left is trained only when nothing else keeps to it.
+    for (output, more, code, trained) in [
+        ("kept", "--budget size<=100%", 0, false),
+        ("missed", "--budget size<=1%", 4, true),
+        ("never", "--budget size<=1% --fine-tune 0", 4, false),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        command.current_dir(home).args(compress).args([output, "--json"]).args(more.split(' '));
+        let answer = command.output().unwrap();
+        let told = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(code), "{told}");
+        let report = json(&String::from_utf8_lossy(&answer.stdout));
+        let candidates = report["candidates"].as_array().unwrap();
+        let named = |name: &str| candidates.iter().find(|candidate| candidate["name"] == name);
+        assert!(named("neurons-0.5+int8").is_some(), "{report}");
+        let method = named("neurons-0.5-tuned").map(|c| c["method"].as_str().unwrap());
+        let taught = "3 epochs of training, taught by the original";
+        assert_eq!(
+            method.map(|method| method.ends_with(taught)),
+            trained.then_some(true),
+            "{told}"
+        );
+        assert_eq!(named("neurons-0.5-tuned+int4").is_some(), trained, "{report}");
+    }
+
     let student = fs::read_to_string(home.join("mine.toml")).unwrap();
     let student = student.replace("\"mine\"", "\"student\"");
     let distill = "[distill]\nteacher = \"runs/mine/model\"\ntexts_per_row = 2\n";

@@ -43,6 +43,17 @@ use crate::{
 /// Rows that are asked for one by one, for the latency.
 const SINGLES: &str = "200";
 
+/// Epochs that what pruning left is trained for where a budget is all that was said.
+const EPOCHS: u32 = 3;
+
+/// What is trained goes on so long.
+#[derive(Debug, Clone, Copy)]
+struct Training {
+    epochs: u32,
+    /// The original teaches.
+    distill: bool,
+}
+
 pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let usage = |problem: String| Failure::text(USAGE, problem);
     let budget = args.budget.as_deref().map_or_else(|| Ok(Budget::default()), Budget::parse);
@@ -51,7 +62,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     if args.quantize.is_none() && prune.is_none() && args.budget.is_none() {
         return Err(usage(
             "nothing to do: --quantize int8 or int4, --prune neurons=0.5, heads=0.5, channels=0.5, layers=2 or weights=0.5, or \
-             a --budget that all that needs no training is tried for"
+             a --budget that is tried for without them"
                 .into(),
         ));
     }
@@ -62,6 +73,9 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
         return Err(usage(
             "--distill is for classification of texts, whose models can teach".into(),
         ));
+    }
+    if args.distill && args.fine_tune == Some(0) {
+        return Err(usage("--distill teaches what --fine-tune trains, which is nothing".into()));
     }
     let config = source.config()?;
     if config["model_type"] == HMM {
@@ -95,7 +109,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     };
     let original = job.measure("original", &args.model, bytes)?;
     budget.check(&original).map_err(|problem| usage(format!("--budget: {problem}")))?;
-    let found = job.candidates(&original)?;
+    let found = job.candidates(&budget, task, &original)?;
     let measured: Vec<&Measured> =
         found.candidates.iter().map(|candidate| &candidate.measured).collect();
     let best = choose(&budget, &measured, &original).context("there is a candidate")?;
@@ -174,23 +188,60 @@ impl Job<'_> {
         self.scratch.path().join(name)
     }
 
-    fn candidates(&self, original: &Measured) -> Result<Found, Failure> {
+    /// Everything that was asked for; where a budget is all that was said and nothing untrained keeps to it, what is left by
+    /// pruning is trained too.
+    fn candidates(
+        &self,
+        budget: &Budget,
+        task: &str,
+        original: &Measured,
+    ) -> Result<Found, Failure> {
+        let Self { args, source, .. } = self;
         let mut found = Found::default();
+        let asked = args.fine_tune.filter(|epochs| *epochs > 0);
+        let asked = asked.map(|epochs| Training { epochs, distill: args.distill });
         for prune in &self.prunes {
-            match (self.stack(*prune, original, &mut found), prune) {
-                // Nobody asked for this one by name, and there are others.
-                (Err(failure), Some(prune)) if self.args.prune.is_none() => {
-                    let problem = one_line(&failure.into_error());
-                    self.progress.line(&format!("{}: {problem}", prune.name()));
+            self.unless_unnamed(*prune, self.stack(*prune, asked, original, &mut found))?;
+        }
+        let kept = |candidate: &Candidate| budget.missed(&candidate.measured, original).is_empty();
+        if args.prune.is_none() && args.fine_tune.is_none() && !found.candidates.iter().any(kept) {
+            let training = Training { epochs: EPOCHS, distill: task == Recipe::TASK };
+            for prune in self.prunes.iter().flatten() {
+                if eval::recipe_of(&args.model, source, self.global).is_err() {
+                    self.progress.line("nothing is trained: the model's recipe is not known");
+                    break;
                 }
-                (done, _) => done?,
+                self.progress.line(&format!(
+                    "nothing untrained keeps to the budget: what is left by {} is trained; --fine-tune 0 leaves that out",
+                    prune.name()
+                ));
+                let trained = self.stack(Some(*prune), Some(training), original, &mut found);
+                self.unless_unnamed(Some(*prune), trained)?;
             }
         }
         Ok(found)
     }
 
-    /// With parts taken out, trained after that, with whole numbers, and all of it.
-    fn stack(&self, prune: Option<Prune>, original: &Measured, found: &mut Found) -> Outcome {
+    /// What failed, if somebody asked for it by name; else there are others, and it is told.
+    fn unless_unnamed(&self, prune: Option<Prune>, done: Outcome) -> Outcome {
+        match (done, prune) {
+            (Err(failure), Some(prune)) if self.args.prune.is_none() => {
+                let problem = one_line(&failure.into_error());
+                self.progress.line(&format!("{}: {problem}", prune.name()));
+                Ok(())
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// With parts taken out, trained after that, with whole numbers, and all of it; what was found already is not made again.
+    fn stack(
+        &self,
+        prune: Option<Prune>,
+        training: Option<Training>,
+        original: &Measured,
+        found: &mut Found,
+    ) -> Outcome {
         let mut source = self.source.clone();
         let (mut before, mut first) = (String::new(), None);
         let mut whole = original.clone();
@@ -199,12 +250,14 @@ impl Job<'_> {
         if let Some(prune) = prune {
             let (mut name, mut method) = (prune.name(), prune.method());
             let folder = self.scratch(&name);
-            self.prune(prune, &folder)?;
-            found.candidates.push(self.candidate(&name, method.clone(), &folder)?);
+            if !found.candidates.iter().any(|candidate| candidate.name == name) {
+                self.prune(prune, &folder)?;
+                found.candidates.push(self.candidate(&name, method.clone(), &folder)?);
+            }
             let pruned = Source::folder(folder);
-            if let Some(epochs) = self.args.fine_tune {
+            if let Some(training @ Training { epochs, distill }) = training {
                 name.push_str("-tuned");
-                let teacher = if self.args.distill { ", taught by the original" } else { "" };
+                let teacher = if distill { ", taught by the original" } else { "" };
                 // Zeros come little by little, while all weights are still there.
                 let from = match prune {
                     Prune::Weights(share) => {
@@ -218,7 +271,7 @@ impl Job<'_> {
                     }
                 };
                 let (trained, tuned) = (self.scratch("tuned"), self.scratch(&name));
-                self.fine_tune(from, epochs, &keys, &trained)?;
+                self.fine_tune(from, training, &keys, &trained)?;
                 // Training writes f32; the file of an f16 model would have grown.
                 let floats = folder::float_type(&self.source.config()?);
                 folder::stored_as(floats, &Source::folder(trained), &tuned, &self.device)?;
@@ -260,10 +313,14 @@ impl Job<'_> {
             }
             found.sensitivity = sensitivity;
         }
-        if let (Some(epochs), Some((name, plan))) = (self.args.fine_tune, plain) {
+        // Where nobody asked for training, once is enough.
+        if let (Some(training), Some((name, plan)), true) =
+            (training, plain, self.args.fine_tune.is_some())
+        {
             let floats = self.scratch(&format!("{before}rounded"));
             keys.push(("quantize", (*name).into()));
-            self.fine_tune(&source, epochs, &keys, &floats)?;
+            self.fine_tune(&source, training, &keys, &floats)?;
+            let epochs = training.epochs;
             let more = format!(", after {epochs} epochs of training with weights rounded so");
             quantised(&Source::folder(&floats), &format!("{name}-tuned"), plan, &more)?;
         }

@@ -26,7 +26,7 @@ use firebrick_vision::classification as pictures;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::Job;
+use super::{Job, Training};
 use crate::{
     commands::{Outcome, ask, eval},
     failure::{Failure, USAGE},
@@ -257,7 +257,7 @@ impl Job<'_> {
     pub(super) fn fine_tune(
         &self,
         source: &Source,
-        epochs: u32,
+        Training { epochs, distill }: Training,
         keys: &[(&str, Value)],
         target: &Path,
     ) -> Outcome {
@@ -299,7 +299,7 @@ impl Job<'_> {
             train.remove("max_steps");
             train.extend(keys.iter().map(|(key, value)| (key.to_string(), value.clone())));
         }
-        if self.args.distill {
+        if distill {
             let distill = recipe.entry("distill").or_insert_with(|| Table::new().into());
             let distill = distill.as_table_mut().context("[distill] is a table")?;
             distill.insert("teacher".into(), address(&self.source)?);
