@@ -596,6 +596,14 @@ fn what_is_left_learns_again_and_a_model_teaches_another() {
     run(home, &["train", "student.toml", "--progress", "none"]);
     let said = fs::read_to_string(home.join("runs/student/run.json")).unwrap();
     assert!(json(&said)["status"] == "finished", "{said}");
+    // Texts that nobody labelled are answered as well, and are data of the run.
+    fs::write(home.join("texts.txt"), "good and bad\nbad, not good\n").unwrap();
+    let collected = distill.replace("texts_per_row = 2", "texts = \"texts.txt\"");
+    let collected = student.replace("\"student\"", "\"collected\"") + &collected;
+    fs::write(home.join("collected.toml"), collected).unwrap();
+    run(home, &["train", "collected.toml", "--progress", "none"]);
+    let other = fs::read_to_string(home.join("runs/collected/run.json")).unwrap();
+    assert_ne!(json(&said)["data_sha256"], json(&other)["data_sha256"], "{other}");
     // What was left of the teacher learns to be like it, layer by layer.
     let steps = "[train]\nmax_steps = 4\nwarmup_steps = 1\nbatch_size = 8\n";
     let imitator = format!(

@@ -18,13 +18,14 @@ use firebrick_train::job::Places;
 use super::recipe::{DataRecipe, Leaks};
 
 /// The parts of a data set, cleaned.
+#[derive(Default)]
 pub struct Corpus {
     /// Sorted names of the classes; a label's place is its class index.
     pub labels: Vec<String>,
     pub train: Vec<Row>,
     pub valid: Vec<Row>,
     pub test: Option<Vec<Row>>,
-    /// SHA-256 over the training and validation rows.
+    /// SHA-256 over the training and validation rows, and over texts without labels.
     pub sha256: String,
     /// Rows that were set aside or dropped, by part.
     pub ledgers: Vec<(String, Ledger)>,
@@ -57,6 +58,30 @@ impl Corpus {
                 .push(format!("{} pairs of like rows in different parts", self.leaks.pairs.len()));
         }
         remarks
+    }
+
+    /// Texts of `file` that a teacher is to answer: read and cleaned as the training rows are, and without those that are also,
+    /// or nearly, in the validation or test part.
+    pub fn unlabelled(&mut self, file: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Row>> {
+        const PART: &str = "distill.texts";
+        let options = ReadOptions::new(Columns::named(&data.text_column, None));
+        let table = read(file, &options)?.usable(file)?;
+        self.unreadable.push((PART.into(), table.bad.len()));
+        let (rows, ledger) = clean(table.rows, &rules(data));
+        self.ledgers.push((PART.into(), ledger));
+        let mut others: Vec<(&str, &[Row])> = vec![("valid", &self.valid)];
+        others.extend(self.test.as_deref().map(|rows| ("test", rows)));
+        let (rows, ledger, report) = without_leaks(PART, rows, &others, data.leaks)?;
+        self.ledgers.push((PART.into(), ledger));
+        self.leaks.pairs.extend(report.pairs.into_iter().filter(|pair| pair.split_a == PART));
+        if rows.is_empty() {
+            let message = format!("{}: no text is left to ask the teacher for", file.display());
+            bail!(DataError::TooLittle(message));
+        }
+        let all: Vec<Row> =
+            [&self.train, &self.valid, &rows].into_iter().flatten().cloned().collect();
+        self.sha256 = hash::sha256_rows(&all);
+        Ok(rows)
     }
 
     /// Why each row was dropped, as JSON lines.
@@ -93,6 +118,33 @@ pub fn options(data: &DataRecipe) -> ReadOptions {
     ReadOptions::new(Columns::named(&data.text_column, Some(&data.label_column)))
 }
 
+/// What is dropped of the rows that are learned from.
+fn rules(data: &DataRecipe) -> CleanRules {
+    CleanRules { max_chars: Some(data.max_chars), ..CleanRules::default() }
+}
+
+/// The rows of part `name` that are not also, or nearly, in one of the `others`; why the rest went, and all pairs.
+fn without_leaks(
+    name: &str,
+    rows: Vec<Row>,
+    others: &[(&str, &[Row])],
+    leaks: Leaks,
+) -> anyhow::Result<(Vec<Row>, Ledger, LeakReport)> {
+    if leaks == Leaks::Off {
+        return Ok((rows, Ledger::default(), LeakReport::default()));
+    }
+    let splits = [&[(name, &rows[..])][..], others].concat();
+    let report = leaks::check(&splits, &LeakRules::default())?;
+    let leaking = report.rows_of(name).len();
+    if leaks == Leaks::Error && leaking > 0 {
+        bail!(
+            "{leaking} rows of {name} are also, or nearly, in another part; `data.leaks = \"drop\"` drops them"
+        );
+    }
+    let (kept, ledger) = leaks::remove(rows, name, &report);
+    Ok((kept, ledger, report))
+}
+
 /// Reads, cleans, splits and checks what `[data]` names.
 pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Corpus> {
     let mut parts: Vec<(&str, Table)> = vec![];
@@ -118,7 +170,6 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
             }
         }
     }
-    let rules = CleanRules { max_chars: Some(data.max_chars), ..CleanRules::default() };
     let mut ledgers = vec![];
     let mut unreadable = vec![];
     let (mut train, mut valid, mut test) = (vec![], None, None);
@@ -132,7 +183,7 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
                 max_chars: None,
                 ..CleanRules::default()
             },
-            _ => rules.clone(),
+            _ => rules(data),
         };
         let (rows, ledger) = clean(table.rows, &part);
         ledgers.push((name.to_string(), ledger));
@@ -152,22 +203,11 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         }
     };
 
-    let mut report = LeakReport::default();
-    if data.leaks != Leaks::Off {
-        let mut splits: Vec<(&str, &[Row])> = vec![("train", &train), ("valid", &valid)];
-        splits.extend(test.as_deref().map(|rows| ("test", rows)));
-        report = leaks::check(&splits, &LeakRules::default())?;
-        let leaking = report.rows_of("train").len();
-        if data.leaks == Leaks::Error && leaking > 0 {
-            bail!(
-                "{leaking} training rows are also, or nearly, in another part; \
-                   `data.leaks = \"drop\"` drops them"
-            );
-        }
-        let (kept, ledger) = leaks::remove(train, "train", &report);
-        train = kept;
-        ledgers.push(("train".into(), ledger));
-    }
+    let mut others: Vec<(&str, &[Row])> = vec![("valid", &valid)];
+    others.extend(test.as_deref().map(|rows| ("test", rows)));
+    let (kept, ledger, leaks) = without_leaks("train", train, &others, data.leaks)?;
+    train = kept;
+    ledgers.push(("train".into(), ledger));
 
     if data.train_rows > 0 && data.train_rows < train.len() {
         let share = data.train_rows as f64 / train.len() as f64;
@@ -183,5 +223,57 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     }
     let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();
     let sha256 = hash::sha256_rows(&all);
-    Ok(Corpus { labels, train, valid, test, sha256, ledgers, unreadable, leaks: report })
+    Ok(Corpus { labels, train, valid, test, sha256, ledgers, unreadable, leaks })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn rows(texts: &[&str]) -> Vec<Row> {
+        let row = |(row, text): (usize, &&str)| Row { row, text: text.to_string(), label: None };
+        texts.iter().enumerate().map(row).collect()
+    }
+
+    /// A teacher's answer to a test text would be a label for it.
+    #[test]
+    fn texts_without_labels_are_none_of_those_that_judge() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| -> PathBuf {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let corpus = || Corpus {
+            train: rows(&["the acting was a joy to watch"]),
+            valid: rows(&["nobody in this film can act"]),
+            test: Some(rows(&["a story that goes nowhere, slowly"])),
+            ..Corpus::default()
+        };
+        let lines = "the music alone is worth it\nNobody in this  film can act\n\n\
+                     the music alone is worth it\na story that goes nowhere, slowly!\n";
+        let jsonl = "{\"review\": \"the music alone is worth it\"}\n\
+                     {\"review\": \"a story that goes nowhere, slowly\", \"stars\": 2}\n";
+        let data = DataRecipe { text_column: "review".into(), ..DataRecipe::default() };
+        let files = [write("texts.txt", lines), write("texts.jsonl", jsonl)];
+        for (file, dropped) in files.iter().zip([4, 1]) {
+            let mut corpus = corpus();
+            let found = corpus.unlabelled(file, &data).unwrap();
+            let found: Vec<&str> = found.iter().map(|row| row.text.as_str()).collect();
+            assert_eq!(found, ["the music alone is worth it"]);
+            assert_eq!(corpus.ledger().lines().count(), dropped, "{}", corpus.ledger());
+            assert!(corpus.ledger().contains("\"reason\":\"leak\""), "{}", corpus.ledger());
+            assert!(!corpus.sha256.is_empty());
+        }
+        let strict = DataRecipe { leaks: Leaks::Error, ..data.clone() };
+        let error = corpus().unlabelled(&files[1], &strict).unwrap_err().to_string();
+        assert!(error.starts_with("1 rows of distill.texts are also"), "{error}");
+        let off = DataRecipe { leaks: Leaks::Off, ..data.clone() };
+        assert_eq!(corpus().unlabelled(&files[1], &off).unwrap().len(), 2);
+        let only = write("only.txt", "nobody in this film can act\n");
+        let error = corpus().unlabelled(&only, &data).unwrap_err().to_string();
+        assert!(error.contains("only.txt: no text is left"), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 //! The teacher is a larger model, or a linear one: on a few thousand rows that of n-grams beats a small Transformer, as
 //! it has few ways to overfit. The student comes near when it sees the teacher's probabilities for many more texts than
 //! there are rows. They are spliced from the training rows, as in the n-gram sampling of Tang et al. 2019,
-//! <https://arxiv.org/abs/1903.12136>.
+//! <https://arxiv.org/abs/1903.12136>, or somebody has collected them without labels.
 
 use anyhow::bail;
 use firebrick_classic::{
@@ -16,7 +16,7 @@ use firebrick_data::table::Row;
 use firebrick_metrics::confusion::{Confusion, argmax};
 use firebrick_train::sampler::{Coins, mix};
 
-use super::{classifier::TextClassifier, train::with_known_label};
+use super::{classifier::TextClassifier, corpus::Corpus, train::with_known_label};
 use crate::language::mostly_chinese;
 
 /// Texts that a larger teacher is asked at a time.
@@ -30,11 +30,11 @@ pub struct Taught {
 }
 
 impl Taught {
-    /// `model`: the teacher, if it is not to be a linear one that is fitted here. It knows the same `labels`.
+    /// Of `texts_per_row` spliced texts for each training row, and of the `unlabelled`. `model`: the teacher, if it is not to be
+    /// a linear one that is fitted here. It knows the same labels.
     pub fn new(
-        train: &[Row],
-        valid: &[Row],
-        labels: &[String],
+        Corpus { train, valid, labels, .. }: &Corpus,
+        unlabelled: Vec<Row>,
         texts_per_row: usize,
         seed: u64,
         model: Option<&TextClassifier>,
@@ -60,6 +60,7 @@ impl Taught {
         let count = rows.len() * texts_per_row;
         let mut texts: Vec<String> =
             (0..count).map(|_| splice(&pieces, between, &mut coins)).collect();
+        texts.extend(unlabelled.into_iter().map(|row| row.text));
         if model.is_some() {
             // A linear teacher has learnt its own rows by heart; what a larger one says of them is worth hearing.
             texts.extend(rows.iter().map(|row| row.to_string()));
@@ -204,10 +205,13 @@ mod tests {
         let rows =
             [("a fine film", "1"), ("a bad film", "0"), ("fine fun", "1"), ("bad luck", "0")];
         let rows: Vec<Row> = rows.iter().enumerate().map(row).collect();
-        let labels = ["0".to_string(), "1".to_string()];
-        let taught = Taught::new(&rows, &rows, &labels, 5, 7, None).unwrap();
+        let labels = vec!["0".to_string(), "1".to_string()];
+        let corpus = Corpus { train: rows.clone(), valid: rows, labels, ..Corpus::default() };
+        let found = vec![row((0, &("a fine day", ""))), row((1, &("bad weather", "")))];
+        let taught = Taught::new(&corpus, found, 5, 7, None).unwrap();
         assert_eq!(taught.valid.accuracy(), Some(1.0));
-        assert_eq!(taught.texts.len(), 20);
+        assert_eq!(taught.texts.len(), 22);
+        assert_eq!(taught.texts[20].0, "a fine day");
         for (text, p) in &taught.texts {
             assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-5);
             if text.contains("fine") && !text.contains("bad") {

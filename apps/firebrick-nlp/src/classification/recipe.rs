@@ -179,13 +179,16 @@ impl Default for ModelRecipe {
     }
 }
 
-/// `[distill]`: learn also from a teacher's answers to texts that are spliced from the training rows. The teacher is
-/// linear (NB-SVM, fitted on the training rows) if no other is named.
+/// `[distill]`: learn also from a teacher's answers to texts that nobody labelled: spliced from the training rows, or of a
+/// file. The teacher is linear (NB-SVM, fitted on the training rows) if no other is named.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistillRecipe {
-    /// Spliced texts for each training row; 0 has no teacher. An epoch passes over all of them.
+    /// Spliced texts for each training row; 0 and no `texts` has no teacher. An epoch passes over all of them.
     pub texts_per_row: usize,
+    /// Text file, or CSV, TSV or JSON lines with the column `data.text_column`, relative to the recipe: texts without labels.
+    /// Those that are also, or nearly, in the validation or test part are dropped, as `data.leaks` says.
+    pub texts: Option<PathBuf>,
     /// Folder or name of a text classifier with the same labels, which is asked for the training rows too.
     pub teacher: Option<String>,
     /// Weight of the mean squared distance between what comes out of the layers and out of the teacher's (TinyBERT), whose
@@ -193,6 +196,13 @@ pub struct DistillRecipe {
     pub hidden: f64,
     /// The same of attention maps, before their softmax.
     pub attention: f64,
+}
+
+impl DistillRecipe {
+    /// Whether there is a teacher.
+    pub fn asks(&self) -> bool {
+        self.texts_per_row > 0 || self.texts.is_some()
+    }
 }
 
 impl ModelRecipe {
@@ -240,8 +250,9 @@ impl Check for Recipe {
             let problem = format!("is {}, above 1000", self.distill.texts_per_row);
             return fail("distill.texts_per_row", problem);
         }
-        if self.distill.teacher.is_some() && self.distill.texts_per_row == 0 {
-            return fail("distill.texts_per_row", "is 0: the teacher would not be asked".into());
+        if self.distill.teacher.is_some() && !self.distill.asks() {
+            let problem = "is 0 and there are no `distill.texts`: the teacher would not be asked";
+            return fail("distill.texts_per_row", problem.into());
         }
         let DistillRecipe { hidden, attention, .. } = self.distill;
         for (key, weight) in [("distill.hidden", hidden), ("distill.attention", attention)] {

@@ -60,18 +60,22 @@ impl job::Recipe for Recipe {
     /// Reads the data, trains (or reads) the tokenizer, asks the teacher.
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let pretrained = places.checkpoint(self.model.pretrained.as_ref())?;
-        let corpus = corpus::load(&self.data, self.seed, places)?;
+        let mut corpus = corpus::load(&self.data, self.seed, places)?;
         let texts = corpus.train.iter().map(|row| row.text.as_str());
         let tokenizer = self.tokenizer.make(texts, pretrained.as_ref())?;
-        let taught = match self.distill.texts_per_row {
-            0 => None,
-            n => {
-                let teacher = self.distill.teacher.as_ref().map(|name| {
+        let distill = &self.distill;
+        let texts = distill.texts.as_ref();
+        let texts = texts.map(|file| corpus.unlabelled(&places.base.join(file), &self.data));
+        let texts = texts.transpose()?.unwrap_or_default();
+        let taught = match distill.asks() {
+            false => None,
+            true => {
+                let teacher = distill.teacher.as_ref().map(|name| {
                     TextClassifier::open(&(places.model)(name, places.base)?, &Device::flex())
                 });
-                let (teacher, Corpus { train, valid, labels, .. }) =
-                    (teacher.transpose()?, &corpus);
-                Some(Taught::new(train, valid, labels, n, self.seed, teacher.as_ref())?)
+                let teacher = teacher.transpose()?;
+                let count = distill.texts_per_row;
+                Some(Taught::new(&corpus, texts, count, self.seed, teacher.as_ref())?)
             }
         };
         let imitates = self.distill.hidden > 0.0 || self.distill.attention > 0.0;

@@ -303,7 +303,8 @@ impl Job<'_> {
             let distill = recipe.entry("distill").or_insert_with(|| Table::new().into());
             let distill = distill.as_table_mut().context("[distill] is a table")?;
             distill.insert("teacher".into(), address(&self.source)?);
-            if distill.get("texts_per_row").and_then(Value::as_integer).unwrap_or(0) == 0 {
+            let spliced = distill.get("texts_per_row").and_then(Value::as_integer).unwrap_or(0);
+            if spliced == 0 && !distill.contains_key("texts") {
                 distill.insert("texts_per_row".into(), TEXTS_PER_ROW.into());
             }
         }
