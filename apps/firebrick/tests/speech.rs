@@ -90,6 +90,13 @@ fn words_in_folders() {
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid"]));
     assert_eq!((&scores["rows"], &scores["metrics"]["accuracy"]), (&8.into(), &1.0.into()));
 
+    // Channels are chosen by the recordings that it was trained on.
+    let thin = "compress mine --output thin --prune channels=0.5 --progress plain";
+    let thin = output(home, &thin.split(' ').collect::<Vec<_>>(), b"");
+    let told = String::from_utf8_lossy(&thin.stderr);
+    assert!(thin.status.success() && told.contains("channels-0.5: "), "{told}");
+    assert!(!told.contains("by the scales of their norms"), "{told}");
+
     // A run for each seed, and the mean of both.
     let each = ["train", "mine.toml", "--run", "each", "--each", "seed=1,2", "--json"];
     let each = json(&run(home, &each));
