@@ -170,6 +170,12 @@ struct Found {
     sensitivity: Vec<(String, f64)>,
 }
 
+impl Found {
+    fn named(&self, name: &str) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.name == name)
+    }
+}
+
 struct Job<'a> {
     args: &'a CompressArgs,
     global: &'a Global,
@@ -206,7 +212,9 @@ impl Job<'_> {
         let kept = |candidate: &Candidate| budget.missed(&candidate.measured, original).is_empty();
         if args.prune.is_none() && args.fine_tune.is_none() && !found.candidates.iter().any(kept) {
             let training = Training { epochs: EPOCHS, distill: task == Recipe::TASK };
-            for prune in self.prunes.iter().flatten() {
+            let pruned = |prune: &&Prune| found.named(&prune.name()).is_some();
+            let pruned: Vec<Prune> = self.prunes.iter().flatten().filter(pruned).copied().collect();
+            for prune in pruned {
                 if eval::recipe_of(&args.model, source, self.global).is_err() {
                     self.progress.line("nothing is trained: the model's recipe is not known");
                     break;
@@ -215,8 +223,8 @@ impl Job<'_> {
                     "nothing untrained keeps to the budget: what is left by {} is trained; --fine-tune 0 leaves that out",
                     prune.name()
                 ));
-                let trained = self.stack(Some(*prune), Some(training), original, &mut found);
-                self.unless_unnamed(Some(*prune), trained)?;
+                let trained = self.stack(Some(prune), Some(training), original, &mut found);
+                self.unless_unnamed(Some(prune), trained)?;
             }
         }
         Ok(found)
@@ -250,7 +258,7 @@ impl Job<'_> {
         if let Some(prune) = prune {
             let (mut name, mut method) = (prune.name(), prune.method());
             let folder = self.scratch(&name);
-            if !found.candidates.iter().any(|candidate| candidate.name == name) {
+            if found.named(&name).is_none() {
                 self.prune(prune, &folder)?;
                 found.candidates.push(self.candidate(&name, method.clone(), &folder)?);
             }
