@@ -22,6 +22,7 @@ pub const SHIPPED: &[(&str, &str)] = &[
     ("snips", include_str!("../recipes/snips.toml")),
     ("atis", include_str!("../recipes/atis.toml")),
     ("hwu64", include_str!("../recipes/hwu64.toml")),
+    ("hwu64-minilm", include_str!("../recipes/hwu64-minilm.toml")),
     ("smp2019-zh", include_str!("../recipes/smp2019-zh.toml")),
     ("shakespeare", include_str!("../recipes/shakespeare.toml")),
     ("poetry", include_str!("../recipes/poetry.toml")),

@@ -131,6 +131,32 @@ fn tagging() {
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.jsonl"]));
     assert!(scores["metrics"]["label_accuracy"].is_number(), "{scores}");
 
+    // A linear model of the sentences teaches their labels, then a classifier that knows them.
+    let train = ["train", "mine.toml", "--progress", "none", "--set", "distill.texts_per_row=2"];
+    run(home, &[&train[..], &["--run", "taught"]].concat());
+    let rows = (0..80).map(|i| match i % 2 {
+        0 => format!("play song {i},Play\n"),
+        _ => format!("stop at {i},Stop\n"),
+    });
+    fs::write(home.join("rows.csv"), format!("text,label\n{}", rows.collect::<String>())).unwrap();
+    let teacher = format!(
+        "version = 1\ntask = \"text-classification\"\nname = \"teacher\"\n\
+         [data]\ntrain = \"rows.csv\"\nleaks = \"off\"\n[tokenizer]\nvocab_size = 200\n\
+         [model]\nhidden_size = 16\nnum_hidden_layers = 1\nintermediate_size = 16\n{STEPS}"
+    );
+    fs::write(home.join("teacher.toml"), teacher).unwrap();
+    run(home, &["train", "teacher.toml", "--progress", "none"]);
+    let teacher = ["--set", "distill.teacher=runs/teacher/model", "--run", "taught-again"];
+    run(home, &[&train[..], &teacher].concat());
+    let scores = |name: &str| {
+        json(&run(home, &["eval", name, "--json", "--data", "valid.jsonl"]))["metrics"].clone()
+    };
+    let [plain, taught, again] = ["mine", "taught", "taught-again"].map(scores);
+    assert!(plain["loss"] != taught["loss"] && taught["loss"] != again["loss"], "{taught}");
+    // A counted model has no labels to be taught.
+    let hmm = ["--set", "model.family=hmm", "--run", "not"];
+    assert!(fails(home, &[&train[..], &hmm].concat(), 2).contains("distill.texts_per_row"));
+
     // The same rows counted instead.
     run(
         home,

@@ -43,16 +43,22 @@ pub fn manifest() -> &'static Manifest {
     &MANIFEST
 }
 
-/// The set called `id`.
+/// Sets that lie in another set's archive, each in a folder of its name, and the id of that set.
+const INNER: &[(&str, &str)] =
+    &[("snips", "intents"), ("atis", "intents"), ("hwu64", "intents"), ("smp2019-zh", "intents")];
+
+/// The set called `id`, or the one whose archive holds it.
 ///
 /// ```
 /// use firebrick_data::manifest::{data_set, nearest};
 ///
 /// assert_eq!(data_set("sst2").unwrap().task, "sentiment");
+/// assert_eq!(data_set("hwu64").unwrap().id, "intents");
 /// assert!(data_set("sst-2").is_none());
 /// assert_eq!(nearest("sst-2"), Some("sst2"));
 /// ```
 pub fn data_set(id: &str) -> Option<&'static DataSet> {
+    let id = INNER.iter().find(|(inner, _)| *inner == id).map_or(id, |(_, outer)| *outer);
     manifest().datasets.iter().find(|set| set.id == id)
 }
 
@@ -104,6 +110,18 @@ pub fn layout(id: &str) -> Option<Layout> {
             splits: &[("train", "train.csv"), ("test", "test.csv")],
             options: whole(Columns::named("review", Some("label"))),
         }),
+        // The label is the intent.
+        "snips" | "atis" | "hwu64" => Some(Layout {
+            splits: &[("train", "train.tsv"), ("valid", "valid.tsv"), ("test", "test.tsv")],
+            options: ReadOptions {
+                header: false,
+                ..ReadOptions::new(Columns::indexed(0, Some(1)))
+            },
+        }),
+        "smp2019-zh" => Some(Layout {
+            splits: &[("train", "train.jsonl"), ("valid", "valid.jsonl")],
+            options: ReadOptions::new(Columns::named("text", Some("domain"))),
+        }),
         _ => None,
     }
 }
@@ -119,6 +137,10 @@ mod tests {
             assert!(set.sha256.len() == 64 && set.bytes > 0 && set.files > 0, "{}", set.id);
             assert!(!set.licence.is_empty() && !set.source.is_empty(), "{}", set.id);
             assert_eq!(data_set(&set.id), Some(set), "an id is there twice");
+        }
+        for (id, outer) in INNER {
+            assert_eq!(data_set(id).map(|set| set.id.as_str()), Some(*outer));
+            assert!(layout(id).is_some(), "{id}");
         }
     }
 

@@ -17,6 +17,7 @@ use firebrick_train::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::distill;
 use crate::{
     lora::LoraRecipe,
     tokenizer::recipe::{TokenizerKind, TokenizerRecipe},
@@ -62,7 +63,8 @@ pub enum TaskKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataRecipe {
-    /// Id of a known data set (`firebrick data ls`). Either this or `train`.
+    /// Id of a known data set (`firebrick data ls`), or `snips`, `atis`, `hwu64` or `smp2019-zh`, whose intents (domains)
+    /// are the labels. Either this or `train`.
     pub dataset: Option<String>,
     /// CSV, TSV or JSON lines file with the training rows, relative to the recipe.
     pub train: Option<PathBuf>,
@@ -246,14 +248,8 @@ impl Check for Recipe {
             );
         }
         self.tokenizer.check()?;
-        if self.distill.texts_per_row > 1000 {
-            let problem = format!("is {}, above 1000", self.distill.texts_per_row);
-            return fail("distill.texts_per_row", problem);
-        }
-        if self.distill.teacher.is_some() && !self.distill.asks() {
-            let problem = "is 0 and there are no `distill.texts`: the teacher would not be asked";
-            return fail("distill.texts_per_row", problem.into());
-        }
+        let DistillRecipe { texts_per_row, texts, teacher, .. } = &self.distill;
+        distill::check(*texts_per_row, texts.is_some(), teacher.as_ref())?;
         let DistillRecipe { hidden, attention, .. } = self.distill;
         for (key, weight) in [("distill.hidden", hidden), ("distill.attention", attention)] {
             if !(weight >= 0.0 && weight.is_finite()) {

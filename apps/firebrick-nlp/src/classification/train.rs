@@ -21,7 +21,7 @@ use super::{
     batch::{Example, TextExamples},
     classifier::{TextClassifier, encode},
     corpus::{self, Corpus},
-    distill::Taught,
+    distill::{self, Taught},
     imitate::Imitated,
     recipe::{METRICS, Recipe},
     report,
@@ -34,7 +34,7 @@ pub struct Prepared {
     pub corpus: Corpus,
     pub tokenizer: TextTokenizer,
     /// What the teacher said, if the recipe has one.
-    pub taught: Option<Taught>,
+    pub taught: Option<Taught<String>>,
     /// Where the teacher lies whose layers are imitated.
     imitated: Option<Source>,
     pretrained: Option<Source>,
@@ -70,12 +70,9 @@ impl job::Recipe for Recipe {
         let taught = match distill.asks() {
             false => None,
             true => {
-                let teacher = distill.teacher.as_ref().map(|name| {
-                    TextClassifier::open(&(places.model)(name, places.base)?, &Device::flex())
-                });
-                let teacher = teacher.transpose()?;
+                let teacher = distill::named(distill.teacher.as_ref(), places)?;
                 let count = distill.texts_per_row;
-                Some(Taught::new(&corpus, texts, count, self.seed, teacher.as_ref())?)
+                Some(distill::of_rows(&corpus, &texts, count, self.seed, teacher.as_ref())?)
             }
         };
         let imitates = self.distill.hidden > 0.0 || self.distill.attention > 0.0;
@@ -96,11 +93,7 @@ impl job::Prepared for Prepared {
 
     fn remarks(&self) -> Vec<String> {
         let mut remarks = self.corpus.remarks();
-        remarks.extend(self.taught.as_ref().map(|taught| {
-            let right = 100.0 * taught.valid.accuracy().unwrap_or_default();
-            let count = taught.texts.len();
-            format!("teacher: {right:.2} % of the validation rows; it was asked for {count} texts")
-        }));
+        remarks.extend(self.taught.as_ref().map(Taught::remark));
         remarks
     }
 

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::features::{Features, Kind};
+use crate::classification::distill;
 
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["loss", "tag_accuracy", "span_f1", "label_accuracy"];
@@ -32,6 +33,8 @@ pub struct Recipe {
     pub features: FeaturesRecipe,
     #[serde(default)]
     pub model: ModelRecipe,
+    #[serde(default)]
+    pub distill: DistillRecipe,
     #[serde(default)]
     pub train: TrainRecipe,
     #[serde(default)]
@@ -115,6 +118,17 @@ impl Default for ModelRecipe {
     }
 }
 
+/// `[distill]`: learn sentences' labels also from a teacher's answers to sentences that are spliced from the training ones
+/// and have no tags. The teacher is linear (NB-SVM, fitted on the training sentences) if no other is named.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistillRecipe {
+    /// Spliced sentences for each of the training part; 0 has no teacher. An epoch passes over all of them.
+    pub texts_per_row: usize,
+    /// Folder or name of a text classifier with the same labels, which is asked for the training sentences too.
+    pub teacher: Option<String>,
+}
+
 impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
@@ -139,6 +153,11 @@ impl Check for Recipe {
         }
         if !(0.0..1.0).contains(&self.model.dropout) {
             return fail("model.dropout", format!("is {}, not in [0, 1)", self.model.dropout));
+        }
+        distill::check(self.distill.texts_per_row, false, self.distill.teacher.as_ref())?;
+        if self.distill.texts_per_row > 0 && self.model.family == Family::Hmm {
+            let problem = "is for a network: a hidden Markov model counts, and labels no sentence";
+            return fail("distill.texts_per_row", problem.into());
         }
         self.train.check()?;
         self.train.check_layers_run_once()?;

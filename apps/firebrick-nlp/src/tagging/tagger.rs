@@ -215,7 +215,7 @@ impl TextTagger {
     fn answers(&self, sentences: &[Sentence], batch_size: usize) -> (Vec<Answer>, Option<f64>) {
         match &self.model {
             Model::Recurrent { model, features, .. } => {
-                let examples = TagExamples::new(sentences, features, &self.tags, &self.labels);
+                let examples = TagExamples::new(sentences, features, &self.tags, &self.labels, 0.0);
                 let (logits, loss) = logits(model, &examples, batch_size);
                 (logits.iter().map(|logits| self.answer(logits)).collect(), Some(loss))
             }

@@ -3,7 +3,7 @@
 use burn::{module::Module, prelude::*, tensor::TensorData};
 use firebrick_core::{
     arch::tagger::{Scores, Tagger},
-    layers::loss::cross_entropy,
+    layers::loss::{cross_entropy, log_softmax},
 };
 use firebrick_train::{
     sampler,
@@ -19,6 +19,7 @@ use super::{
 #[derive(Module, Debug)]
 pub struct Tag {
     pub model: Tagger,
+    /// Of tags; that of labels is in their targets.
     #[module(skip)]
     pub label_smoothing: f64,
 }
@@ -32,11 +33,11 @@ pub struct TagBatch {
     pub pad: Tensor<2, Bool>,
     /// `[B * T]`; [`IGNORE`] where there is none
     pub tags: Tensor<1, Int>,
-    /// `[B]`; [`IGNORE`] where there is none
-    pub labels: Tensor<1, Int>,
+    /// `[B, L]`; probability of each label, or zeros where nothing is known of it. `None` where there are no labels at all.
+    pub labels: Option<Tensor<2>>,
 }
 
-/// Class of what has none.
+/// Tag of what has none.
 pub const IGNORE: i32 = -100;
 
 impl Task for Tag {
@@ -53,12 +54,15 @@ impl Task for Tag {
 fn losses(
     scores: Scores,
     tags: Tensor<1, Int>,
-    labels: Tensor<1, Int>,
+    labels: Option<Tensor<2>>,
     smoothing: f64,
 ) -> Tensor<1> {
     let of_tags =
         scores.tags.map(|x| cross_entropy(x.flatten::<2>(0, 1), tags, Some(IGNORE), smoothing));
-    let of_labels = scores.labels.map(|x| cross_entropy(x, labels, Some(IGNORE), smoothing));
+    let of_labels = scores.labels.zip(labels).map(|(x, targets)| {
+        let counted = targets.clone().sum().clamp_min(1.0); // a row that counts sums up to 1
+        -(targets * log_softmax(x)).sum() / counted
+    });
     match (of_tags, of_labels) {
         (Some(tags), Some(labels)) => tags + labels,
         (Some(one), None) | (None, Some(one)) => one,
@@ -72,7 +76,8 @@ struct Encoded {
     /// A number for each feature, word by word.
     words: Vec<Vec<u32>>,
     tags: Vec<i32>,
-    label: i32,
+    /// Probability of each label; zeros where nothing is known.
+    label: Vec<f32>,
 }
 
 /// Sentences as the training loop wants them.
@@ -84,26 +89,41 @@ pub struct TagExamples {
 }
 
 impl TagExamples {
-    /// Tags and labels that are not among the known ones count for nothing.
+    /// Tags and labels that are not among the known ones count for nothing. `label_smoothing` is taken from the true label
+    /// and spread over all.
     pub fn new(
         sentences: &[Sentence],
         features: &Features,
         tags: &[String],
         labels: &[String],
+        label_smoothing: f64,
     ) -> Self {
-        let place = |name: &String, names: &[String]| {
-            names.iter().position(|known| known == name).map_or(IGNORE, |place| place as i32)
+        let place = |name: &String, names: &[String]| names.iter().position(|known| known == name);
+        let tag = |name: &String| place(name, tags).map_or(IGNORE, |place| place as i32);
+        let target = |label: usize| {
+            let mut target = vec![(label_smoothing / labels.len() as f64) as f32; labels.len()];
+            target[label] += (1.0 - label_smoothing) as f32;
+            target
         };
         let encode = |sentence: &Sentence| Encoded {
             words: sentence.tokens.iter().map(|word| features.encode(word)).collect(),
             tags: match sentence.tags.is_empty() {
                 true => vec![IGNORE; sentence.tokens.len()],
-                false => sentence.tags.iter().map(|tag| place(tag, tags)).collect(),
+                false => sentence.tags.iter().map(tag).collect(),
             },
-            label: sentence.label.as_ref().map_or(IGNORE, |label| place(label, labels)),
+            label: match sentence.label.as_ref().and_then(|label| place(label, labels)) {
+                None => vec![0.0; labels.len()],
+                Some(label) => target(label),
+            },
         };
         let sentences = sentences.iter().map(encode).collect();
         Self { sentences, hide: vec![], kinds: features.kinds.len() }
+    }
+
+    /// A sentence without tags, with what somebody else thinks of its label.
+    pub fn push(&mut self, tokens: &[String], label: Vec<f32>, features: &Features) {
+        let words = tokens.iter().map(|word| features.encode(word)).collect();
+        self.sentences.push(Encoded { words, tags: vec![IGNORE; tokens.len()], label });
     }
 
     /// Hides a word that the training sentences have `n` times with probability `a / (a + n)`.
@@ -156,13 +176,15 @@ impl Examples for TagExamples {
                 }
             }
         }
-        let labels: Vec<i32> = indices.iter().map(|i| self.sentences[*i].label).collect();
+        let labels = indices.iter().flat_map(|i| &self.sentences[*i].label).copied();
+        let labels: Vec<f32> = labels.collect();
+        let l = labels.len() / b.max(1);
         let grid = |numbers| Tensor::from_data(TensorData::new(numbers, [b, t]), device);
         TagBatch {
             features: features.into_iter().map(grid).collect(),
             pad: Tensor::from_data(TensorData::new(pad, [b, t]), device),
             tags: Tensor::from_data(TensorData::new(tags, [b * t]), device),
-            labels: Tensor::from_data(TensorData::new(labels, [b]), device),
+            labels: (l > 0).then(|| Tensor::from_data(TensorData::new(labels, [b, l]), device)),
         }
     }
 }
@@ -202,4 +224,39 @@ pub fn logits(model: &Tagger, examples: &TagExamples, batch_size: usize) -> (Vec
         count += indices.len();
     }
     (all, loss / count.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A teacher's probabilities are as good as a label; a row without either does not count.
+    #[test]
+    fn labels_are_targets() {
+        let device = Device::flex();
+        let sentence = |label: Option<&str>| Sentence {
+            row: 0,
+            tokens: vec!["play".into()],
+            tags: vec![],
+            label: label.map(str::to_string),
+        };
+        let features = Features::new(["play", "stop"].into_iter(), 1);
+        let labels = ["Play".to_string(), "Stop".to_string()];
+        let sentences = [sentence(Some("Play")), sentence(Some("Other")), sentence(None)];
+        let mut examples = TagExamples::new(&sentences, &features, &[], &labels, 0.2);
+        examples.push(&["stop".into(), "play".into()], vec![0.25, 0.75], &features);
+        let batch = examples.batch(&[0, 1, 2, 3], 0, &device);
+        let targets = batch.labels.unwrap();
+        let wanted = [[0.9, 0.1], [0.0, 0.0], [0.0, 0.0], [0.25, 0.75]];
+        let wanted = TensorData::from(wanted).convert::<f32>();
+        targets.clone().into_data().assert_approx_eq::<f32>(&wanted, Default::default());
+
+        // p = 3/4 and 1/4 of every row.
+        let logits = Tensor::<2>::from_data([[3f32.ln(), 0.0]; 4], &device);
+        let scores = Scores { tags: None, labels: Some(logits) };
+        let loss = losses(scores, batch.tags, Some(targets), 0.0).into_scalar::<f32>();
+        let rows = [(0.9f32, 0.1f32), (0.25, 0.75)];
+        let sum: f32 = rows.iter().map(|(a, b)| -a * 0.75f32.ln() - b * 0.25f32.ln()).sum();
+        assert!((loss - sum / 2.0).abs() < 1e-6, "{loss}");
+    }
 }

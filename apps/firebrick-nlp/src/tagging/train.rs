@@ -2,27 +2,35 @@
 
 use std::path::Path;
 
+use anyhow::bail;
 use burn::module::Module;
 use firebrick_classic::{hmm, viterbi::Transitions};
 use firebrick_train::{
     fit::{Counters, End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
     origin::Origin,
+    recipe::RecipeError,
 };
 
 use super::{
     corpus::{self, Corpus, Sentence},
     features::Features,
-    recipe::{Family, METRICS, Recipe},
+    recipe::{DistillRecipe, Family, METRICS, Recipe},
     report,
     tagger::{Judged, Model, TextTagger},
     task::{Tag, TagExamples},
+};
+use crate::{
+    classification::distill::{self, Cut, Lessons, Taught},
+    language::mostly_chinese,
 };
 
 /// Everything before step 0.
 pub struct Prepared {
     pub corpus: Corpus,
     pub features: Features,
+    /// What the teacher said, if the recipe has one.
+    taught: Option<Taught<Vec<String>>>,
 }
 
 /// A trained tagger and what was measured of it.
@@ -46,7 +54,11 @@ impl job::Recipe for Recipe {
         let corpus = corpus::load(&self.data, places)?;
         let words = corpus.train.iter().flat_map(|s| &s.tokens).map(String::as_str);
         let features = Features::new(words, self.features.min_frequency);
-        Ok(Prepared { corpus, features })
+        let taught = match self.distill.texts_per_row {
+            0 => None,
+            _ => Some(teach(self, &corpus, places)?),
+        };
+        Ok(Prepared { corpus, features, taught })
     }
 
     fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
@@ -78,6 +90,7 @@ impl job::Prepared for Prepared {
         }
         let words = self.features.sizes().first().copied().unwrap_or(0);
         remarks.push(format!("{words} words have a vector of their own"));
+        remarks.extend(self.taught.as_ref().map(Taught::remark));
         remarks
     }
 }
@@ -90,6 +103,30 @@ impl job::Trained for Trained {
     fn show(&self, dir: &Path) -> anyhow::Result<Shown> {
         report::show(dir, self)
     }
+}
+
+/// Asks the teacher for sentences' labels.
+fn teach(recipe: &Recipe, corpus: &Corpus, places: &Places) -> anyhow::Result<Taught<Vec<String>>> {
+    let DistillRecipe { texts_per_row, teacher } = &recipe.distill;
+    let Corpus { train, valid, labels, .. } = corpus;
+    if labels.len() < 2 {
+        let problem =
+            "has nothing to ask for: the training sentences have no labels to choose from";
+        bail!(RecipeError::value("distill.texts_per_row", problem));
+    }
+    let teacher = distill::named(teacher.as_ref(), places)?;
+    let (train, valid) = (cut(train, labels), cut(valid, labels));
+    let chinese = mostly_chinese(train.iter().flat_map(|(words, _)| words).copied());
+    let lessons = Lessons { train, valid, chinese, ..Lessons::default() };
+    let taught = Taught::new(lessons, labels, *texts_per_row, recipe.seed, teacher.as_ref())?;
+    Ok(taught.map(|words| words.into_iter().map(str::to_string).collect()))
+}
+
+/// Sentences of a known label, with its place.
+fn cut<'a>(sentences: &'a [Sentence], labels: &[String]) -> Vec<Cut<'a>> {
+    let place = |s: &Sentence| labels.binary_search(s.label.as_ref()?).ok();
+    let words = |s: &'a Sentence| s.tokens.iter().map(String::as_str).collect();
+    sentences.iter().filter_map(|s| Some((words(s), place(s)?))).collect()
 }
 
 /// How much the training sentences' neighbouring tags may count beside a network's scores; what is best on the validation
@@ -120,7 +157,7 @@ fn count(corpus: &Corpus) -> anyhow::Result<TextTagger> {
 }
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-    let Prepared { corpus, features } = prepared;
+    let Prepared { corpus, features, taught } = prepared;
     session.needs_whole_model()?;
     let Session { device, run, team, max_time, stop, report } = session;
     let rows = recipe.eval.batch_size;
@@ -135,13 +172,16 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
             // One class is none to choose from.
             let several = |names: &[String]| if names.len() > 1 { names.to_vec() } else { vec![] };
             let (tags, labels) = (several(&corpus.tags), several(&corpus.labels));
+            let smoothing = recipe.train.label_smoothing;
             let config = recipe.tagger(&features, tags.len(), labels.len());
-            let model = Tag {
-                model: config.init(&device).materialize(),
-                label_smoothing: recipe.train.label_smoothing,
-            };
-            let examples = TagExamples::new(&corpus.train, &features, &tags, &labels)
-                .with_word_dropout(recipe.data.word_dropout, &features);
+            let model =
+                Tag { model: config.init(&device).materialize(), label_smoothing: smoothing };
+            let mut examples =
+                TagExamples::new(&corpus.train, &features, &tags, &labels, smoothing)
+                    .with_word_dropout(recipe.data.word_dropout, &features);
+            for (words, label) in taught.map_or_else(Vec::new, |taught| taught.texts) {
+                examples.push(&words, label, &features);
+            }
             let tagger = |model: &Tag, neighbours: Option<Transitions>| {
                 let (config, features) = (config.clone(), features.clone());
                 let model = Model::Recurrent { config, model: model.model.clone(), features };
