@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use firebrick_data::audio::{
-    resample::resample,
-    voice::{self, Spoken},
+use firebrick_data::{
+    audio::{
+        resample::resample,
+        voice::{self, Spoken},
+    },
+    normalise::normalise,
 };
 
 use crate::{speaker::Speaker, transcribe::Transcriber, whisper::Options};
@@ -72,6 +75,27 @@ impl Interpreter<'_> {
             Interpreted { begin, end, heard, said, samples, recognition, translation, speech };
         Ok(Some(found))
     }
+}
+
+/// What two texts are compared by: small letters, digits, apostrophes within words; one space for anything else between
+/// them, none among Chinese words, which writers do not part.
+///
+/// ```
+/// use firebrick_speech::interpret::compared;
+///
+/// assert_eq!(compared(" It’s half-past 9, isn't it?", "en"), "it's half past 9 isn't it");
+/// assert_eq!(compared("你好， 世界！", "zh"), "你好世界");
+/// ```
+pub fn compared(text: &str, language: &str) -> String {
+    let text: Vec<char> = normalise(text).replace('’', "'").chars().collect();
+    let letter =
+        |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|c| c.is_alphanumeric());
+    let kept = |at: usize| {
+        letter(Some(at)) || (text[at] == '\'' && letter(at.checked_sub(1)) && letter(Some(at + 1)))
+    };
+    let spaced: String = (0..text.len()).map(|at| if kept(at) { text[at] } else { ' ' }).collect();
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    words.join(if language == "zh" { "" } else { " " })
 }
 
 /// The value below which a share `p` of `values` lies, by the nearest rank; `None` of nothing.

@@ -233,12 +233,19 @@ fn a_real_recording_is_written_down_and_interpreted() {
 
     let interpret = ["speech", "interpret", "--model", "an4"];
     fs::write(home.join("said.txt"), said).unwrap();
-    let args =
-        [real.as_str(), "--to", "de", "--output", "de.wav", "--reference", "said.txt", "--json"];
-    let lines = run(home, &[&interpret[..], &args].concat());
+    fs::write(home.join("heard.txt"), "Enter, two nine: eight\none two.\n").unwrap();
+    let args = [real.as_str(), "--to", "de", "--output", "de.wav", "--reference", "said.txt"];
+    let scored = [&interpret[..], &args, &["--transcript", "heard.txt"]].concat();
+    let lines = run(home, &[&scored[..], &["--json"]].concat());
     let lines: Vec<Value> = lines.lines().map(json).collect();
     assert_eq!((lines.len(), &lines[0]["heard"]), (2, &said.into()), "{lines:?}");
     assert!(lines[0]["lag"].is_null() && lines[1]["bleu"].as_f64().unwrap() < 100.0, "{lines:?}");
+    assert!(lines[1]["chrf_signature"].as_str().unwrap().contains("nc:6"), "{lines:?}");
+    // One word of six was not said, " two" of the 28 characters.
+    let rates = ["wer", "cer"].map(|name| lines[1][name].as_f64().unwrap());
+    assert_eq!(rates, [1.0 / 6.0, 4.0 / 28.0], "{lines:?}");
+    let shown = run(home, &scored);
+    assert!(shown.contains("heard: WER 16.7 %, CER 14.3 %\nsaid: BLEU "), "{shown}");
     assert!(fs::read(home.join("de.wav")).unwrap().len() > 10_000);
 
     // Samples without a header, faster than they sound.

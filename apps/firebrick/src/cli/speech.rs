@@ -148,7 +148,10 @@ pub struct InterpretArgs {
     /// you trained), or two of them by way of English
     #[arg(long, value_name = "MODEL")]
     pub translator: Option<String>,
-    /// What should be said, all of it: tells the BLEU of what was
+    /// What is said in the recording, all of it: tells the word and character error rate of what was heard
+    #[arg(long, value_name = "FILE.txt")]
+    pub transcript: Option<PathBuf>,
+    /// What should be said in translation, all of it: tells the BLEU and chrF of what was
     #[arg(long, value_name = "FILE.txt")]
     pub reference: Option<PathBuf>,
     /// Take the recording at the pace of its sound

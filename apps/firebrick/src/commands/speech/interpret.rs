@@ -1,21 +1,26 @@
 //! `firebrick speech interpret`.
 
 use std::{
+    path::PathBuf,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
 };
 
 use firebrick_data::audio::voice::{self, Segmenter, Spoken};
-use firebrick_metrics::bleu::{Bleu, Tokenize};
+use firebrick_metrics::{
+    bleu::{Bleu, Tokenize},
+    chrf::Chrf,
+    edit::Errors,
+};
 use firebrick_nlp::{recipes::SHIPPED, translation::translator::Translator};
 use firebrick_speech::{
-    interpret::{Interpreted, Interpreter, percentile},
+    interpret::{Interpreted, Interpreter, compared, percentile},
     speaker::{Espeak, LANGUAGES},
     transcribe::Transcriber,
     whisper::Options,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     super::{Outcome, media},
@@ -49,11 +54,12 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
             format!("--translator has nothing to do: --from and --to are both {}", args.to);
         return Err(Failure::text(USAGE, problem));
     }
-    let reference = args.reference.as_ref().map(|path| {
+    let text = |path: &PathBuf| {
         std::fs::read_to_string(path)
             .map_err(|error| Failure::text(BAD_FILE, format!("{}: {error}", path.display())))
-    });
-    let reference = reference.transpose()?;
+    };
+    let transcript = args.transcript.as_ref().map(text).transpose()?;
+    let reference = args.reference.as_ref().map(text).transpose()?;
     let device = global.device.open()?;
     let transcriber = Transcriber::open(&places::model(&args.model, &global.runs)?, &device)?;
     let whisper = matches!(transcriber, Transcriber::Whisper(_));
@@ -98,7 +104,9 @@ pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
         args: &args,
         global,
         lags: vec![],
+        heard: vec![],
         said: vec![],
+        transcript,
         reference,
         track: vec![],
     };
@@ -182,9 +190,13 @@ struct Listener<'a> {
     global: &'a Global,
     /// Seconds from the end of each segment to its translation's first sound.
     lags: Vec<f64>,
+    /// All that was heard.
+    heard: Vec<String>,
     /// All translations.
     said: Vec<String>,
-    /// What they should be.
+    /// What should have been heard.
+    transcript: Option<String>,
+    /// What should have been said.
     reference: Option<String>,
     /// What is spoken, at its time.
     track: Vec<f32>,
@@ -224,6 +236,7 @@ impl Listener<'_> {
         let lag = self.live.then(|| began.elapsed().as_secs_f64() - found.end);
         self.lags.extend(lag);
         self.place(&found, lag);
+        self.heard.push(found.heard.clone());
         self.said.push(found.said.clone());
         let Interpreted { begin, end, heard, said, .. } = &found;
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e3).round();
@@ -261,18 +274,7 @@ impl Listener<'_> {
         if let Some(path) = &self.args.output {
             say::write(path, &self.track, say::RATE)?;
         }
-        if let Some(reference) = &self.reference {
-            let mut bleu = Bleu::new(match self.args.to.as_str() {
-                "zh" => Tokenize::Zh,
-                _ => Tokenize::V13a,
-            });
-            // As one text: segments are no sentences.
-            bleu.add(&self.said.join(" "), reference);
-            match self.global.json {
-                true => say!("{}", json!({"bleu": bleu.score()})),
-                false => say!("BLEU {:.1}", bleu.score()),
-            }
-        }
+        self.scores();
         let at = |p| percentile(&self.lags, p);
         if let (Some(p50), Some(p95), false) = (at(0.5), at(0.95), self.global.quiet) {
             let count = self.lags.len();
@@ -282,6 +284,50 @@ impl Listener<'_> {
             );
         }
         Ok(())
+    }
+
+    /// Tells how good what was heard and said is, where it is known what should have been.
+    fn scores(&self) {
+        // As one text each: segments are no sentences.
+        let (mut scores, mut lines) = (Map::new(), vec![]);
+        if let Some(transcript) = &self.transcript {
+            let [wanted, heard] =
+                [transcript, &self.heard.join(" ")].map(|text| compared(text, &self.args.from));
+            let words = Errors::in_words(&wanted, &heard).rate();
+            let words = words.filter(|_| self.args.from != "zh"); // nobody parts them
+            let characters = Errors::in_characters(&wanted, &heard).rate();
+            let rates = [("WER", words), ("CER", characters)];
+            let told = rates
+                .iter()
+                .filter_map(|(name, rate)| Some(format!("{name} {:.1} %", 100.0 * (*rate)?)));
+            lines.push(format!("heard: {}", told.collect::<Vec<_>>().join(", ")));
+            scores.extend(rates.map(|(name, rate)| (name.to_lowercase(), rate.into())));
+        }
+        if let Some(reference) = &self.reference {
+            let mut bleu = Bleu::new(match self.args.to.as_str() {
+                "zh" => Tokenize::Zh,
+                _ => Tokenize::V13a,
+            });
+            let mut chrf = Chrf::default();
+            let said = self.said.join(" ");
+            bleu.add(&said, reference);
+            chrf.add(&said, reference);
+            let [(bleu, bleu_signature), (chrf, chrf_signature)] =
+                [(bleu.score(), bleu.signature()), (chrf.score(), chrf.signature())];
+            lines.push(format!("said: BLEU {bleu:.1} ({bleu_signature})"));
+            lines.push(format!("said: chrF {chrf:.1} ({chrf_signature})"));
+            scores.extend([
+                ("bleu".to_string(), bleu.into()),
+                ("chrf".to_string(), chrf.into()),
+                ("bleu_signature".to_string(), bleu_signature.into()),
+                ("chrf_signature".to_string(), chrf_signature.into()),
+            ]);
+        }
+        match self.global.json {
+            true if !scores.is_empty() => say!("{}", Value::from(scores)),
+            true => {}
+            false => lines.iter().for_each(|line| say!("{line}")),
+        }
     }
 }
 
