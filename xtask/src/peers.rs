@@ -66,6 +66,9 @@ const WHISPER: Option<(&str, &str)> = Some(("whisper-base", "whisper-base"));
 /// Shipped in int8, here written in f32.
 const TRANSLATOR: Option<(&str, &str)> = Some(("multi30k-en-de", "multi30k-en-de"));
 
+/// Shipped in f16, here written in f32, and as ONNX for its peer.
+const COMMANDS: Option<(&str, &str)> = Some(("commands", "commands"));
+
 /// The first peer is the one to be measured against.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -84,6 +87,7 @@ const ROWS: &[Row] = &[
     row("augment",        None,       Some("coco128-street"), &["torchvision-v2", "torchvision-v2-2proc"]),
     row("translate-beam4", TRANSLATOR, Some("multi30k"),      &["ct2-f32"]),
     row("whisper-base",   WHISPER,    Some("jfk"),            &["torch-eager"]),
+    row("commands-b1",    COMMANDS,   None,                   &["ort-f32"]),
     row("wav2vec2-b1",    WAV2VEC2,   Some("jfk"),            &["torch-eager"]),
     row("train-nanogpt",  None,       Some("tinyshakespeare"), &["torch-eager"]),
     row("train-gpt-b12",  None,       Some("tinyshakespeare"), &["torch-eager"]),
@@ -260,12 +264,20 @@ impl Places {
         {
             let mut make = Command::new(&self.python);
             make.arg(self.shared.join("peers/make_checkpoints.py")).arg(name);
-            if row.checkpoint == TRANSLATOR {
+            if [TRANSLATOR, COMMANDS].contains(&row.checkpoint) {
                 make = Command::new(&self.binary);
                 make.args(["models", "convert", name]).arg(checkpoints.join(folder));
             }
             if status(make.env("BENCH_ROOT", &self.root))? != 0 {
                 bail!("`{}` failed", line(&make));
+            }
+        }
+        let (folder, onnx) = (checkpoints.join("commands"), checkpoints.join("commands.onnx"));
+        if row.checkpoint == COMMANDS && !onnx.exists() {
+            let mut convert = Command::new(&self.binary);
+            convert.args(["models", "convert"]).arg(folder).arg(onnx);
+            if status(convert.stdout(Stdio::null()))? != 0 {
+                bail!("`{}` failed", line(&convert));
             }
         }
         if let (Some((_, folder)), Some((dtype, target))) = (row.checkpoint, self.stored(row))
@@ -304,9 +316,12 @@ impl Places {
                 command
             }
             // What the shared scripts do not have.
-            (_, "train-gpt-b12" | "translate-beam4") => {
-                let script =
-                    if workload == "train-gpt-b12" { "train_gpt.py" } else { "translate.py" };
+            (_, "train-gpt-b12" | "translate-beam4" | "commands-b1") => {
+                let script = match workload {
+                    "train-gpt-b12" => "train_gpt.py",
+                    "translate-beam4" => "translate.py",
+                    _ => "commands.py",
+                };
                 let mut command = Command::new(&self.python);
                 command.arg(self.own.join(script)).arg(scripts);
                 command

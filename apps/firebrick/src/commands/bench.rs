@@ -1,6 +1,6 @@
 //! `firebrick bench`: the workloads of `shared/peers/bench.py`, with the same inputs and lines, on the same checkpoints.
 //!
-//! Those lie in `$BENCH_ROOT/checkpoints`, made by `shared/peers/make_checkpoints.py`.
+//! Those lie in `$BENCH_ROOT/checkpoints`, made by `shared/peers/make_checkpoints.py`; shipped models need not.
 
 pub mod measure;
 
@@ -36,6 +36,10 @@ use firebrick_data::{
 use firebrick_nlp::{
     classification, embed::Embedder, translation::translator::Translator, workload::TrainStep,
 };
+use firebrick_speech::{
+    classification::{classifier::SoundClassifier, task::frames},
+    recognition::recognizer::Recognizer,
+};
 use firebrick_train::sampler::mix;
 use firebrick_vision::classification::{layouts, processor::Processor};
 use rayon::prelude::*;
@@ -45,12 +49,13 @@ use super::{Outcome, recipe::Opened};
 use crate::{
     cli::{BenchArgs, Global},
     failure::{Failure, MISSING, USAGE},
+    places,
 };
 use measure::{Report, SHORT, time};
 
 const WORKLOADS: &str = "bert-b1, bert-b8, vit-b1, vit-b8, resnet50-b1, resnet50-b8, mobilenetv2-b1, yolos-b1, \
-    wav2vec2-b1, data-logmel, augment, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, start-bert, train-nanogpt, train-babygpt, \
-    train-gpt-b12, train-bert-b8, train-sst2";
+    wav2vec2-b1, data-logmel, augment, minilm-256, gpt2-decode, llm-decode, translate-beam4, whisper-base, commands-b1, \
+    an4-lm, start-bert, train-nanogpt, train-babygpt, train-gpt-b12, train-bert-b8, train-sst2";
 
 /// Where things are.
 struct Bench<'a> {
@@ -90,6 +95,8 @@ pub fn run(args: &BenchArgs, global: &Global) -> Outcome {
         "llm-decode" => bench.decode("qwen2-0.5b-f32"),
         "translate-beam4" => bench.translate("multi30k-en-de", 4),
         "whisper-base" => bench.whisper("whisper-base"),
+        "commands-b1" => bench.keyword("commands"),
+        "an4-lm" => bench.recognition("an4"),
         "start-bert" => bench.start("a film of rare grace and quiet power"),
         "train-nanogpt" => bench.train_characters([4, 4, 128], 64, 12),
         "train-babygpt" => bench.train_characters([6, 6, 384], 256, 8),
@@ -125,6 +132,12 @@ impl Bench<'_> {
         let made = self.root.as_ref().map(|root| root.join("checkpoints").join(name));
         let made = made.filter(|folder| folder.join("config.json").exists());
         self.model.map(Path::to_path_buf).or(made).map(Source::folder)
+    }
+
+    /// The same, or else the shipped model.
+    fn ours(&self, name: &str) -> Source {
+        let shipped = || places::shipped(name).expect("workloads name models that are shipped");
+        self.find(name).unwrap_or_else(shipped)
     }
 
     fn checkpoint(&self, name: &str) -> Result<Source, Failure> {
@@ -303,6 +316,48 @@ impl Bench<'_> {
         write(&*model, &inputs, 1)?;
         let timing = time(1, SHORT, || write(&*model, &inputs, 100).expect("it took them before"));
         Report::new(self.workload).with(json!({"features": "given"})).latency(&timing);
+        Ok(())
+    }
+
+    /// A second of sound to a word: the network, as its peer has it, and then with the spectrogram before it.
+    fn keyword(&self, model: &str) -> Outcome {
+        let classifier = SoundClassifier::open(&self.ours(model), &self.device)?;
+        let samples: Vec<f32> = (0..classifier.sample_rate() as usize).map(number).collect();
+        let seen = [frames(&samples, &classifier.preprocessor, &classifier.mel)];
+        let network = time(2, SHORT, || {
+            classifier.of_frames(&seen, 1);
+        });
+        Report::new(self.workload).latency(&network);
+        let whole = time(2, SHORT, || {
+            classifier.predict(&[&samples], 1);
+        });
+        let report = Report::new(self.workload);
+        report.line("with spectrogram", "ms", &whole, |seconds| seconds * 1e3);
+        Ok(())
+    }
+
+    /// Recordings of the test part to words, one after the other, by beam search with lexicon and n-grams.
+    fn recognition(&self, model: &str) -> Outcome {
+        const RECORDINGS: usize = 20;
+        let recognizer = Recognizer::open(&self.ours(model), &self.device)?;
+        let rate = recognizer.sample_rate();
+        let index = self.data("an4", "index.csv")?;
+        let text = fs::read_to_string(&index).with_context(|| index.display().to_string())?;
+        let tested = text.lines().filter(|line| line.split(',').nth(2) == Some("test"));
+        let ids = tested.filter_map(|line| line.split(',').next()).take(RECORDINGS);
+        let recordings = ids.map(|id| {
+            let path = index.with_file_name("wav").join(format!("{id}.flac"));
+            read(&path, rate, &Limits::default())
+        });
+        let recordings: Vec<Vec<f32>> =
+            recordings.collect::<Result<_, _>>().map_err(anyhow::Error::new)?;
+        let seconds = recordings.iter().map(Vec::len).sum::<usize>() as f64 / f64::from(rate);
+        let timing = time(1, SHORT, || {
+            for samples in &recordings {
+                recognizer.transcribe(&[samples], 1);
+            }
+        });
+        Report::new(self.workload).rate(&timing, seconds, "audio s/s");
         Ok(())
     }
 
