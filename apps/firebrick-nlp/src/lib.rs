@@ -10,7 +10,6 @@ pub mod embed;
 pub mod generate;
 pub mod language;
 pub mod lm;
-pub mod lora;
 pub mod pretraining;
 pub mod recipes;
 pub mod search;

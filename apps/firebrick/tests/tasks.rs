@@ -225,11 +225,8 @@ fn language_modelling() {
     assert!((merged - adapter).abs() < 1e-4 * merged, "{merged}, {adapter}");
 }
 
-#[test]
-fn image_classification() {
-    let home = tempfile::tempdir().unwrap();
-    let home = home.path();
-    // Squares that are lighter on one side, none like another.
+/// Squares that are lighter on one side, none like another: `pictures` to learn from and `others`.
+fn sides(home: &Path) {
     let picture = |i: usize, lighter: usize| {
         let pixel = |at: usize| {
             let side = at % 16 / 8;
@@ -248,6 +245,47 @@ fn image_classification() {
             }
         }
     }
+}
+
+/// A vision Transformer whose own weights stay: its adapter over its base says what the merged model says.
+#[test]
+fn pictures_take_adapters() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    sides(home);
+    let data = "[data]\ntrain = \"pictures\"\nvalid = \"others\"\nsize = [16, 16]\n";
+    let sizes =
+        "family = \"vit\"\nhidden_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\n";
+    recipe(home, "image-classification", &format!("{data}[model]\n{sizes}"));
+    fs::rename(home.join("runs/mine"), home.join("base")).unwrap();
+    let pretrained = home.join("base/model").display().to_string();
+    let tables = format!(
+        "{data}[model]\npretrained = {pretrained:?}\n[model.lora]\nr = 2\n[decision]\npositive = \"right\"\n"
+    );
+    recipe(home, "image-classification", &tables);
+    let config =
+        json(&fs::read_to_string(home.join("runs/mine/adapter/adapter_config.json")).unwrap());
+    assert_eq!(config["target_modules"], value!(["query", "value"]));
+    assert_eq!(config["modules_to_save"], value!(["classifier"]));
+    let scores = |model: &str| -> Vec<f64> {
+        let answers = run(home, &["predict", model, "--input", "others"]);
+        answers.lines().map(|line| json(line)["scores"]["left"].as_f64().unwrap()).collect()
+    };
+    let [base, adapter, merged] =
+        ["base/model", "runs/mine/adapter", "runs/mine/model"].map(scores);
+    let apart = |other: &[f64]| {
+        let apart = merged.iter().zip(other).map(|(a, b)| (a - b).abs());
+        apart.fold(0.0, f64::max)
+    };
+    assert!(merged.len() == 20 && apart(&adapter) < 1e-5, "{merged:?} {adapter:?}");
+    assert!(apart(&base) > 1e-3, "{merged:?} {base:?}");
+}
+
+#[test]
+fn image_classification() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    sides(home);
     let tables = "[data]\ntrain = \"pictures\"\nvalid = \"others\"\nsize = [16, 16]\n\
                   [augment]\ntranslate = 0.1\nmixup = 0.2\n\
                   [model]\nembedding_size = 8\nhidden_sizes = [8, 16]\n\

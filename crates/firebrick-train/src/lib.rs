@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod fit;
 pub mod job;
+pub mod lora;
 pub mod optim;
 pub mod origin;
 pub mod recipe;

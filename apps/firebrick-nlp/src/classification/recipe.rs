@@ -12,16 +12,14 @@ use firebrick_core::{
 };
 use firebrick_train::{
     job::{check_head, check_source},
+    lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::distill;
-use crate::{
-    lora::LoraRecipe,
-    tokenizer::recipe::{TokenizerKind, TokenizerRecipe},
-};
+use crate::tokenizer::recipe::{TokenizerKind, TokenizerRecipe};
 
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["accuracy", "macro_f1", "loss"];

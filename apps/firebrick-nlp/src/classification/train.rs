@@ -13,6 +13,7 @@ use firebrick_metrics::calibration::temperature;
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
+    lora,
     origin::Origin,
     recipe::RecipeError,
 };
@@ -27,7 +28,7 @@ use super::{
     report,
     task::{Classify, Judged, judge},
 };
-use crate::{lora, tokenizer::TextTokenizer};
+use crate::tokenizer::TextTokenizer;
 
 /// Everything before step 0, so that the run's description can be written first.
 pub struct Prepared {
@@ -145,10 +146,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     config.set_pad_token(tokenizer.pad_id());
     let lora = pretrained.as_ref().and_then(|source| adapter(recipe, &config, source));
     let checkpoint_name = |field: &str| config.checkpoint_name(field);
-    let model = match &lora {
-        None => model,
-        Some(lora) => lora::attach(model, lora, checkpoint_name)?,
-    };
+    let model = lora::attach(model, lora.as_ref(), checkpoint_name)?;
     let split = &team.model;
     let mut model = match split.is_whole() {
         true => model,
@@ -233,7 +231,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     if let Some(lora) = &lora {
         let dir = run.dir().join("adapter");
-        lora::save(&best.model, lora, checkpoint_name, &tokenizer, &origin, &dir)?;
+        lora::save(&best.model, lora, checkpoint_name, &origin, &dir)?;
+        tokenizer.save(&dir, origin.max_len)?;
     }
     let model = best.model.materialize(); // an adapter is merged
     let classifier = TextClassifier { config, model, tokenizer, labels, max_len };
@@ -244,12 +243,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 
 /// What `[model.lora]` asks for.
 fn adapter(recipe: &Recipe, config: &TextConfig, base: &Source) -> Option<LoraConfig> {
-    let lora = recipe.model.lora.config(base, config.lora_targets())?;
-    Some(LoraConfig {
-        modules_to_save: config.head_modules().iter().map(|name| name.to_string()).collect(),
-        task_type: Some("SEQ_CLS".into()),
-        ..lora
-    })
+    let lora = recipe.model.lora.config(base, config.lora_targets(), config.head_modules())?;
+    Some(LoraConfig { task_type: Some("SEQ_CLS".into()), ..lora })
 }
 
 /// Rows whose label is among `labels`, with its place there.

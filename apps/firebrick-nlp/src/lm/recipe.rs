@@ -8,12 +8,11 @@ use firebrick_core::{
 };
 use firebrick_train::{
     job::{check_head, check_source},
+    lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::lora::LoraRecipe;
 
 /// Scores that can choose the weights.
 pub const METRICS: &[&str] = &["loss"];

@@ -26,6 +26,7 @@ use firebrick_data::{hash, table::Row};
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
+    lora,
     origin::Origin,
     recipe::RecipeError,
     report::Report,
@@ -40,7 +41,6 @@ use super::{
 };
 use crate::{
     generate::{Limits, Writer},
-    lora,
     tokenizer::TextTokenizer,
 };
 
@@ -186,17 +186,14 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         Some(source) => go_on(recipe, &corpus, source, &autodiff)?,
     };
     let lora = pretrained.as_ref().and_then(|source| adapter(recipe, &config, source));
-    let model = match &lora {
-        None => model,
-        Some(lora) => match model {
-            LanguageModel::Gpt2(m) => {
-                LanguageModel::Gpt2(lora::attach(m, lora, gpt2::checkpoint_name)?)
-            }
-            LanguageModel::Llama(m) => {
-                LanguageModel::Llama(lora::attach(m, lora, llama::checkpoint_name)?)
-            }
-            recurrent => recurrent,
-        },
+    let model = match model {
+        LanguageModel::Gpt2(m) => {
+            LanguageModel::Gpt2(lora::attach(m, lora.as_ref(), gpt2::checkpoint_name)?)
+        }
+        LanguageModel::Llama(m) => {
+            LanguageModel::Llama(lora::attach(m, lora.as_ref(), llama::checkpoint_name)?)
+        }
+        recurrent => recurrent,
     };
     let parameters = model.num_params();
     let model = CausalLm { model, label_smoothing: recipe.train.label_smoothing };
@@ -230,16 +227,16 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     if let Some(lora) = &lora {
         let dir = run.dir().join("adapter");
-        let tokenizer = &corpus.tokenizer;
         match &best.model {
             LanguageModel::Gpt2(m) => {
-                lora::save(m, lora, gpt2::checkpoint_name, tokenizer, &origin, &dir)?;
+                lora::save(m, lora, gpt2::checkpoint_name, &origin, &dir)?;
             }
             LanguageModel::Llama(m) => {
-                lora::save(m, lora, llama::checkpoint_name, tokenizer, &origin, &dir)?;
+                lora::save(m, lora, llama::checkpoint_name, &origin, &dir)?;
             }
             LanguageModel::Recurrent(_) => {}
         }
+        corpus.tokenizer.save(&dir, origin.max_len)?;
     }
     let (model, json) = named(config, best.model.materialize()); // an adapter is merged
     let dir = run.dir().join("model");
@@ -333,7 +330,7 @@ fn go_on(
 fn adapter(recipe: &Recipe, config: &ModelConfig, base: &Source) -> Option<LoraConfig> {
     let gpt2 = matches!(config, ModelConfig::Gpt2(_));
     let targets: &[&str] = if gpt2 { &["c_attn"] } else { &["q_proj", "v_proj"] };
-    let lora = recipe.model.lora.config(base, targets)?;
+    let lora = recipe.model.lora.config(base, targets, &[])?;
     Some(LoraConfig { fan_in_fan_out: gpt2, task_type: Some("CAUSAL_LM".into()), ..lora })
 }
 

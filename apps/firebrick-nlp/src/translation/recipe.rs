@@ -10,17 +10,15 @@ use firebrick_core::{
 };
 use firebrick_train::{
     job::{check_head, check_source},
+    lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    lora::LoraRecipe,
-    tokenizer::{
-        TextTokenizer,
-        recipe::{TokenizerKind, TokenizerRecipe},
-    },
+use crate::tokenizer::{
+    TextTokenizer,
+    recipe::{TokenizerKind, TokenizerRecipe},
 };
 
 /// Scores that can choose the weights. `bleu` and `chrf` translate the validation part at every evaluation.

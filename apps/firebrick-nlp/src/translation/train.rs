@@ -10,6 +10,7 @@ use firebrick_core::{
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
+    lora,
     origin::{Copies, Origin},
 };
 
@@ -21,7 +22,7 @@ use super::{
     task::{PairExamples, Translate, loss},
     translator::{Judged, Translator},
 };
-use crate::{lora, tokenizer::TextTokenizer};
+use crate::tokenizer::TextTokenizer;
 
 /// Everything before step 0.
 pub struct Prepared {
@@ -139,10 +140,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     };
     let lora = pretrained.as_ref().and_then(|source| adapter(recipe, source));
     let checkpoint_name = |field: &str| config.checkpoint_name(field);
-    let model = match &lora {
-        None => model,
-        Some(lora) => lora::attach(model, lora, checkpoint_name)?,
-    };
+    let model = lora::attach(model, lora.as_ref(), checkpoint_name)?;
     let model = Translate { model, label_smoothing: recipe.train.label_smoothing };
     let copies = (recipe.data.copies > 0.0).then(|| Copies { names: recipe.data.source != "de" });
     let metric = recipe.eval.metric(METRICS)?;
@@ -224,7 +222,8 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     );
     if let Some(lora) = &lora {
         let dir = run.dir().join("adapter");
-        lora::save(&best.model, lora, checkpoint_name, &tokenizer, &origin, &dir)?;
+        lora::save(&best.model, lora, checkpoint_name, &origin, &dir)?;
+        tokenizer.save(&dir, origin.max_len)?;
     }
     translator.save(&run.dir().join("model"), &config, &origin, &about)?;
     let outcome = Outcome { end, counters, scores };
@@ -233,6 +232,6 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 
 /// What `[model.lora]` asks for.
 fn adapter(recipe: &Recipe, base: &Source) -> Option<LoraConfig> {
-    let lora = recipe.model.lora.config(base, &["q_proj", "v_proj"])?;
+    let lora = recipe.model.lora.config(base, &["q_proj", "v_proj"], &[])?;
     Some(LoraConfig { task_type: Some("SEQ_2_SEQ_LM".into()), ..lora })
 }

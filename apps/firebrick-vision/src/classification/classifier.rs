@@ -8,12 +8,13 @@ use firebrick_core::{
     arch::image::{Head, ImageClassifier},
     checkpoint::{
         LoadError, Source,
+        lora::LoraConfig,
         tensors::{SaveType, write_atomically},
     },
 };
 use firebrick_data::image::{Colour, Picture};
 use firebrick_train::{
-    job,
+    job, lora,
     origin::{Decision, Origin},
 };
 use rayon::prelude::*;
@@ -106,6 +107,23 @@ impl PictureClassifier {
     pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         self.classifier.save(&dir.join("model.safetensors"), SaveType::F32)?;
+        self.save_settings(dir)?;
+        origin.save(dir, "image-classification", about)
+    }
+
+    /// Writes a folder with the adapter that the model was trained with, and with what is not as in its base.
+    pub fn save_adapter(
+        &self,
+        lora: &LoraConfig,
+        dir: &Path,
+        origin: &Origin,
+    ) -> anyhow::Result<()> {
+        let ImageClassifier { config, model } = &self.classifier;
+        lora::save(model, lora, |field| config.checkpoint_name(field), origin, dir)?;
+        self.save_settings(dir)
+    }
+
+    fn save_settings(&self, dir: &Path) -> anyhow::Result<()> {
         let config = self.classifier.config.to_json(&self.labels);
         for (file, value) in
             [("config.json", config), ("preprocessor_config.json", self.processor.to_json())]
@@ -114,7 +132,7 @@ impl PictureClassifier {
             write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        origin.save(dir, "image-classification", about)
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use firebrick_core::arch::{
 use firebrick_data::image::{Colour, augment::Augment, resize::Filter};
 use firebrick_train::{
     job::{check_head, check_source},
+    lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -149,6 +150,8 @@ pub struct ModelRecipe {
     /// What is left out in training: the last layer of `convnext`, numbers of `vit` and `mobilenet_v2`; 0.1 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
+    #[serde(skip_serializing_if = "LoraRecipe::is_default")]
+    pub lora: LoraRecipe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -271,10 +274,11 @@ impl Recipe {
     }
 
     fn check_model(&self) -> Result<(), RecipeError> {
+        self.model.lora.check(self.model.pretrained.as_ref(), &self.train)?;
         let given = toml::Table::try_from(&self.model)
             .map_err(|error| RecipeError::value("model", error.to_string()))?;
         let mut sizes =
-            given.keys().filter(|key| !["family", "pretrained"].contains(&key.as_str()));
+            given.keys().filter(|key| !["family", "pretrained", "lora"].contains(&key.as_str()));
         if self.model.pretrained.is_some() {
             return match sizes.next() {
                 None => Ok(()),

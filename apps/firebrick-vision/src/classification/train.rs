@@ -9,6 +9,7 @@ use firebrick_metrics::calibration::temperature;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
+    lora,
     origin::Origin,
     recipe::RecipeError,
     sampler::mix,
@@ -173,7 +174,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let ImageClassifier { config, model } = begin(recipe, &prepared, &device)?;
-    let Prepared { corpus, processor, .. } = prepared;
+    let Prepared { corpus, processor, pretrained } = prepared;
+    let (targets, head) = (config.lora_targets(), config.head_modules());
+    let lora = pretrained.and_then(|base| recipe.model.lora.config(&base, targets, head));
+    let model = lora::attach(model, lora.as_ref(), |field| config.checkpoint_name(field))?;
     let labels = corpus.labels.clone();
     let examples = recipe.examples(&corpus, &processor);
     let valid = PictureExamples::new(&corpus.valid, &labels, &processor);
@@ -238,6 +242,11 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
         decision: classifier.decision.clone(),
         ..Origin::new(task, &recipe.name, &run.info, scores.clone())
     };
+    if let Some(lora) = &lora {
+        classifier.save_adapter(lora, &run.dir().join("adapter"), &origin)?;
+    }
+    let network = &mut classifier.classifier;
+    network.model = network.model.clone().materialize(); // an adapter is merged
     classifier.save(&run.dir().join("model"), &origin, &about(recipe, &classifier))?;
 
     let shown = recipe.shown(&examples);

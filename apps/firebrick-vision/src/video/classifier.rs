@@ -8,11 +8,12 @@ use firebrick_core::{
     arch::{image::Head, video::VideoClassifier},
     checkpoint::{
         Source,
+        lora::LoraConfig,
         tensors::{SaveType, write_atomically},
     },
 };
 use firebrick_data::image::Picture;
-use firebrick_train::origin::Origin;
+use firebrick_train::{lora, origin::Origin};
 
 use super::{
     corpus::{Clip, fill},
@@ -73,6 +74,23 @@ impl ClipClassifier {
     pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         self.network.save(&dir.join("model.safetensors"), SaveType::F32)?;
+        self.save_settings(dir)?;
+        origin.save(dir, "video-classification", about)
+    }
+
+    /// Writes a folder with the adapter that the model was trained with, and with what is not as in its base.
+    pub fn save_adapter(
+        &self,
+        lora: &LoraConfig,
+        dir: &Path,
+        origin: &Origin,
+    ) -> anyhow::Result<()> {
+        let VideoClassifier { config, model } = &self.network;
+        lora::save(model, lora, |field| config.checkpoint_name(field), origin, dir)?;
+        self.save_settings(dir)
+    }
+
+    fn save_settings(&self, dir: &Path) -> anyhow::Result<()> {
         let config = self.network.config.to_json(&self.labels);
         for (file, value) in
             [("config.json", config), ("preprocessor_config.json", self.frames.to_json())]
@@ -81,6 +99,6 @@ impl ClipClassifier {
             write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
                 .with_context(|| format!("writing {}", path.display()))?;
         }
-        origin.save(dir, "video-classification", about)
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use firebrick_core::arch::clip_rnn::ClipRnnConfig;
 use firebrick_data::image::{Colour, augment::Augment};
 use firebrick_train::{
     job::{check_head, check_source},
+    lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -112,11 +113,19 @@ pub struct ModelRecipe {
     /// Units of each of the GRU's two directions.
     pub hidden_size: usize,
     pub dropout: f64,
+    #[serde(skip_serializing_if = "LoraRecipe::is_default")]
+    pub lora: LoraRecipe,
 }
 
 impl Default for ModelRecipe {
     fn default() -> Self {
-        Self { pretrained: None, hidden_sizes: vec![16, 32, 48, 64], hidden_size: 48, dropout: 0.3 }
+        Self {
+            pretrained: None,
+            hidden_sizes: vec![16, 32, 48, 64],
+            hidden_size: 48,
+            dropout: 0.3,
+            lora: LoraRecipe::default(),
+        }
     }
 }
 
@@ -149,8 +158,10 @@ impl Check for Recipe {
         if self.augment.mixup > 0.0 {
             return fail("augment.mixup", "is for image classification".into());
         }
-        let own = ModelRecipe { pretrained: self.model.pretrained.clone(), ..Default::default() };
-        if self.model.pretrained.is_some() && self.model != own {
+        let ModelRecipe { pretrained, lora, .. } = self.model.clone();
+        lora.check(pretrained.as_ref(), &self.train)?;
+        let own = ModelRecipe { pretrained, lora, ..Default::default() };
+        if own.pretrained.is_some() && self.model != own {
             let problem = "stands beside sizes, of which its checkpoint has its own";
             return fail("model.pretrained", problem.into());
         }

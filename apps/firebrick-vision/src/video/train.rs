@@ -10,6 +10,7 @@ use firebrick_metrics::confusion::argmax;
 use firebrick_train::{
     fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
+    lora,
     origin::Origin,
     recipe::{RecipeError, TrainRecipe},
     report::Report,
@@ -115,8 +116,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let VideoClassifier { config, model } = begin(recipe, &prepared, &device)?;
-    let model = Act { model: model.materialize() };
-    let Prepared { corpus, frames, .. } = prepared;
+    let Prepared { corpus, frames, pretrained } = prepared;
+    let (targets, head) = (config.lora_targets(), config.head_modules());
+    let lora = pretrained.and_then(|base| recipe.model.lora.config(&base, targets, head));
+    let model = model.materialize();
+    let model = lora::attach(model, lora.as_ref(), |field| config.checkpoint_name(field))?;
+    let model = Act { model };
     let labels = corpus.labels.clone();
     let of_train = classes(&corpus.train, &labels).expect("labels are those of these clips");
     let examples = ClipExamples {
@@ -155,7 +160,7 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
 
     let shown = shown(recipe, &examples);
     let network = VideoClassifier { config, model: best.model };
-    let classifier = ClipClassifier { network, frames: frames.clone(), labels: labels.clone() };
+    let mut classifier = ClipClassifier { network, frames: frames.clone(), labels: labels.clone() };
     let mut scores = Scores::new();
     let mut judged = None;
     if chooses {
@@ -170,6 +175,11 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     }
     let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin { labels, ..Origin::new(task, &recipe.name, &run.info, scores.clone()) };
+    if let Some(lora) = &lora {
+        classifier.save_adapter(lora, &run.dir().join("adapter"), &origin)?;
+    }
+    let network = &mut classifier.network;
+    network.model = network.model.clone().materialize(); // an adapter is merged
     classifier.save(&run.dir().join("model"), &origin, &about(recipe, &corpus))?;
     let outcome = Outcome { end, counters, scores };
     Ok(Some(Trained { outcome, corpus, judged, shown }))

@@ -276,6 +276,10 @@ const NAMES: Names = &[
     ("classifier.",                                                     "classifier."),
 ];
 
+pub(super) fn checkpoint_name(field: &str) -> Option<String> {
+    rename(NAMES, field)
+}
+
 /// `transformers.ConvNextForImageClassification`.
 pub struct ConvNextForImageClassification {
     pub config: ConvNextConfig,
@@ -287,7 +291,7 @@ impl ConvNextForImageClassification {
         let (config, labels) = source
             .config_as(|value| Ok((ConvNextConfig::from_json(value)?, config::labels(value)?)))?;
         let model = config.init(head.labels(labels), device);
-        let model = fill(source, model, head, &[], |field| rename(NAMES, field))?;
+        let model = fill(source, model, head, &[], checkpoint_name)?;
         Ok(Self { config, model })
     }
 }
@@ -306,6 +310,6 @@ impl AnyModel for ConvNextForImageClassification {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, |field| rename(NAMES, field))
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 }

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{
     AnyModel,
-    convnext::{ConvNext, ConvNextConfig, ConvNextForImageClassification},
-    mobilenet_v2::{MobileNetV2, MobileNetV2Config, MobileNetV2ForImageClassification},
-    resnet::{ResNet, ResNetConfig, ResNetForImageClassification},
-    vit::{Vit, VitConfig, VitForImageClassification},
+    convnext::{self, ConvNext, ConvNextConfig, ConvNextForImageClassification},
+    mobilenet_v2::{self, MobileNetV2, MobileNetV2Config, MobileNetV2ForImageClassification},
+    resnet::{self, ResNet, ResNetConfig, ResNetForImageClassification},
+    vit::{self, Vit, VitConfig, VitForImageClassification},
 };
 use crate::checkpoint::{
     LoadError, Source, config,
@@ -156,6 +156,33 @@ impl ImageConfig {
                 let config = VitConfig { num_labels: labels, ..config.clone() };
                 ImageModel::Vit(config.init(device))
             }
+        }
+    }
+
+    /// Checkpoint name of a field of its [`ImageModel`].
+    pub fn checkpoint_name(&self, field: &str) -> Option<String> {
+        match self {
+            Self::ResNet(_) => resnet::checkpoint_name(field.strip_prefix("ResNet.")?),
+            Self::MobileNetV2(_) => {
+                mobilenet_v2::checkpoint_name(field.strip_prefix("MobileNetV2.")?)
+            }
+            Self::ConvNext(_) => convnext::checkpoint_name(field.strip_prefix("ConvNext.")?),
+            Self::Vit(_) => vit::checkpoint_name(field.strip_prefix("Vit.")?),
+        }
+    }
+
+    /// Modules of the classification head, for an adapter that is trained beside it.
+    pub fn head_modules(&self) -> &'static [&'static str] {
+        &["classifier"]
+    }
+
+    /// The layers that an adapter is for where nothing else is said: query and value, or the feed-forward blocks of a
+    /// ConvNeXt. The others have convolutions only.
+    pub fn lora_targets(&self) -> &'static [&'static str] {
+        match self {
+            Self::ResNet(_) | Self::MobileNetV2(_) => &[],
+            Self::ConvNext(_) => &["pwconv1", "pwconv2"],
+            Self::Vit(_) => &["query", "value"],
         }
     }
 
@@ -308,5 +335,95 @@ impl ImageClassifier {
             _ => unreachable!("a model is of its configuration's family"),
         };
         saved.save(path, dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        optim::{AdamWConfig, GradientsParams},
+        tensor::{Distribution, Tolerance},
+    };
+
+    use super::*;
+    use crate::checkpoint::lora::{self, LoraConfig};
+
+    fn adapter(config: &ImageConfig, base: &Path) -> LoraConfig {
+        let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        LoraConfig {
+            modules_to_save: owned(config.head_modules()),
+            base_model_name_or_path: base.to_str().map(str::to_string),
+            ..LoraConfig::new(2, 4.0, &owned(config.lora_targets()))
+        }
+    }
+
+    fn write(dir: &Path, saved: &ImageClassifier, labels: &[String]) {
+        let json = saved.config.to_json(labels).to_string();
+        std::fs::write(dir.join("config.json"), json).unwrap();
+    }
+
+    /// Two factors for each layer, and a head of other labels than the base's, learn; a folder with nothing else
+    /// opens as the same model.
+    #[test]
+    fn an_adapter_is_read_over_its_base() {
+        let device = Device::flex().autodiff();
+        device.seed(3);
+        let vit = (ImageConfig::Vit(VitConfig::tiny()), 2 * 2);
+        let tiny = ConvNextConfig::tiny();
+        let tiny = ConvNextConfig { layer_scale_init_value: 0.0, drop_path_rate: 0.0, ..tiny };
+        let layers = 2 * tiny.depths.iter().sum::<usize>();
+        let convnext = (ImageConfig::ConvNext(tiny), layers);
+        for (config, adapted) in [vit, convnext] {
+            let home = tempfile::tempdir().unwrap();
+            let [base, dir] = ["base", "adapter"].map(|name| home.path().join(name));
+            for dir in [&base, &dir] {
+                std::fs::create_dir(dir).unwrap();
+            }
+            let model = config.init(4, &device);
+            let saved = ImageClassifier { config, model };
+            saved.save(&base.join("model.safetensors"), SaveType::F32).unwrap();
+            write(&base, &saved, &["a", "b", "c", "d"].map(String::from));
+
+            let labels = ["x", "y"].map(String::from);
+            let source = Source::folder(&base);
+            let ImageClassifier { config, model } =
+                ImageClassifier::pretrained(&source, &labels, &device).unwrap();
+            let lora = adapter(&config, &base);
+            let name = |field: &str| config.checkpoint_name(field);
+            let model = lora::attach(model.materialize(), &lora, name).unwrap();
+            let side = if let ImageConfig::Vit(_) = config { 16 } else { 32 };
+            let normal = Distribution::Normal(0.0, 1.0);
+            let x = Tensor::<4>::random([2, 3, side, side], normal, &device);
+            let before = model.forward(x.clone());
+            let loss = before.clone().powi_scalar(2).sum();
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            assert_eq!(grads.len(), 2 * adapted + 2, "{config:?}");
+            let model = AdamWConfig::new().init().step(0.01, model, grads);
+            let after = model.forward(x.clone()).into_data();
+
+            lora::save(&model, &lora, &dir, name).unwrap();
+            let tuned = ImageClassifier { config, model };
+            write(&dir, &tuned, &labels);
+            let read = ImageClassifier::load(&Source::folder(&dir), Head::Own, &device).unwrap();
+            let read = read.model.forward(x).into_data();
+            read.assert_approx_eq::<f32>(&after, Tolerance::absolute(1e-5));
+            let before = before.into_data();
+            let moved = before.iter::<f32>().zip(after.iter::<f32>());
+            assert!(moved.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) > 1e-3);
+        }
+    }
+
+    #[test]
+    fn convolutions_take_no_adapter() {
+        let device = Device::flex();
+        let config = ImageConfig::ResNet(ResNetConfig::tiny());
+        let model = config.init(2, &device);
+        let name = |field: &str| config.checkpoint_name(field);
+        let lora = adapter(&config, Path::new("base"));
+        let error = lora::attach(model.clone(), &lora, name).unwrap_err();
+        assert!(error.contains("convolutions"), "{error}");
+        // Nor does the head, which is trained whole.
+        let lora = LoraConfig { target_modules: lora::Targets::Word("all-linear".into()), ..lora };
+        assert_eq!(lora::attach(model, &lora, name).unwrap_err(), error);
     }
 }

@@ -347,6 +347,10 @@ const NAMES: Names = &[
     ("classifier.",                          "classifier."),
 ];
 
+pub(super) fn checkpoint_name(field: &str) -> Option<String> {
+    rename(NAMES, field)
+}
+
 /// `transformers.MobileNetV2ForImageClassification`.
 pub struct MobileNetV2ForImageClassification {
     pub config: MobileNetV2Config,
@@ -359,7 +363,7 @@ impl MobileNetV2ForImageClassification {
             Ok((MobileNetV2Config::from_json(value)?, config::labels(value)?))
         })?;
         let model = config.init(head.labels(labels), device);
-        let model = fill(source, model, head, &[], |field| rename(NAMES, field))?;
+        let model = fill(source, model, head, &[], checkpoint_name)?;
         Ok(Self { config, model })
     }
 }
@@ -372,7 +376,7 @@ impl AnyModel for MobileNetV2ForImageClassification {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, |field| rename(NAMES, field))
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 }
 

@@ -263,6 +263,10 @@ const NAMES: Names = &[
     ("classifier.1.",                                     "classifier."),
 ];
 
+pub(super) fn checkpoint_name(field: &str) -> Option<String> {
+    rename(NAMES, field)
+}
+
 /// `transformers.ResNetForImageClassification`.
 pub struct ResNetForImageClassification {
     pub config: ResNetConfig,
@@ -274,7 +278,7 @@ impl ResNetForImageClassification {
         let (config, labels) = source
             .config_as(|value| Ok((ResNetConfig::from_json(value)?, config::labels(value)?)))?;
         let model = config.init(head.labels(labels), device);
-        let model = fill(source, model, head, &[], |field| rename(NAMES, field))?;
+        let model = fill(source, model, head, &[], checkpoint_name)?;
         Ok(Self { config, model })
     }
 }
@@ -287,6 +291,6 @@ impl AnyModel for ResNetForImageClassification {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, |field| rename(NAMES, field))
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 }

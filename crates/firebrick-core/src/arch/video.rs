@@ -11,7 +11,7 @@ use super::{
     AnyModel,
     clip_rnn::{self, ClipRnn, ClipRnnConfig, FirebrickClipRnn},
     image::{Head, name_labels, square},
-    videomae::{VideoMae, VideoMaeConfig, VideoMaeForVideoClassification},
+    videomae::{self, VideoMae, VideoMaeConfig, VideoMaeForVideoClassification},
 };
 use crate::checkpoint::{LoadError, Source, config, tensors::SaveType};
 
@@ -50,6 +50,31 @@ impl VideoConfig {
                 ))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Checkpoint name of a field of its [`VideoModel`].
+    pub fn checkpoint_name(&self, field: &str) -> Option<String> {
+        match self {
+            Self::ClipRnn(_) => field.strip_prefix("ClipRnn.").map(str::to_string),
+            Self::VideoMae(_) => videomae::checkpoint_name(field.strip_prefix("VideoMae.")?),
+        }
+    }
+
+    /// Modules of the classification head, for an adapter that is trained beside it. A VideoMAE's has a norm, which is
+    /// fresh, too, where the base was only pretrained.
+    pub fn head_modules(&self) -> &'static [&'static str] {
+        match self {
+            Self::ClipRnn(_) => &["classifier"],
+            Self::VideoMae(_) => &["classifier", "fc_norm"],
+        }
+    }
+
+    /// The layers that an adapter is for where nothing else is said: query and value. A GRU has none of these.
+    pub fn lora_targets(&self) -> &'static [&'static str] {
+        match self {
+            Self::ClipRnn(_) => &[],
+            Self::VideoMae(_) => &["query", "value"],
         }
     }
 
@@ -157,6 +182,7 @@ mod tests {
     use burn::tensor::{Distribution, Tolerance};
 
     use super::*;
+    use crate::checkpoint::lora::{self, LoraConfig};
 
     /// A fresh head where the labels are others, the same model where they are not.
     #[test]
@@ -208,7 +234,27 @@ mod tests {
         std::fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
         let source = Source::folder(dir.path());
         let labels = ["a", "b", "c"].map(String::from);
-        VideoClassifier::pretrained(&source, &labels, &device).unwrap();
+        let VideoClassifier { config, model } =
+            VideoClassifier::pretrained(&source, &labels, &device).unwrap();
         assert!(VideoClassifier::load(&source, Head::Own, &device).is_err());
+
+        // Its adapter brings the head and the norm, and leaves the decoder where it is.
+        let adapter = dir.path().join("adapter");
+        std::fs::create_dir(&adapter).unwrap();
+        let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let lora = LoraConfig {
+            modules_to_save: owned(config.head_modules()),
+            base_model_name_or_path: dir.path().to_str().map(str::to_string),
+            ..LoraConfig::new(2, 4.0, &owned(config.lora_targets()))
+        };
+        let name = |field: &str| config.checkpoint_name(field);
+        let model = lora::attach(model.materialize(), &lora, name).unwrap();
+        lora::save(&model, &lora, &adapter, name).unwrap();
+        std::fs::write(adapter.join("config.json"), config.to_json(&labels).to_string()).unwrap();
+        let read =
+            VideoClassifier::load(&Source::folder(&adapter), Head::Own, &device).unwrap().model;
+        let x = Tensor::<5>::random([1, 4, 3, 16, 16], Distribution::Normal(0.0, 1.0), &device);
+        let expected = model.forward(x.clone()).into_data();
+        read.forward(x).into_data().assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
     }
 }

@@ -227,8 +227,10 @@ const NAMES: Names = &[
 
 /// The class that masked pretraining saves.
 const PRETRAINED: &str = "VideoMAEForPreTraining";
+/// What it has beside the encoder. An adapter of a classifier may have such a base.
+const DECODER: &[&str] = &["decoder.", "encoder_to_decoder.", "mask_token"];
 
-fn name(field: &str) -> Option<String> {
+pub(super) fn checkpoint_name(field: &str) -> Option<String> {
     rename(NAMES, field).or_else(|| Some(format!("videomae.{}", rename(LAYERS, field)?)))
 }
 
@@ -252,10 +254,15 @@ impl VideoMaeForVideoClassification {
         config.num_labels = head.labels(config.num_labels);
         let model = config.init(device);
         let model = if pretrained {
-            let decoder = ["decoder.", "encoder_to_decoder.", "mask_token"];
-            image::fill_but(source, model, &["classifier.", "norm.Mean."], &decoder, name)?
+            image::fill_but(
+                source,
+                model,
+                &["classifier.", "norm.Mean."],
+                DECODER,
+                checkpoint_name,
+            )?
         } else {
-            image::fill(source, model, head, &[], name)?
+            image::fill(source, model, head, DECODER, checkpoint_name)?
         };
         Ok(Self { config, model })
     }
@@ -271,7 +278,7 @@ impl AnyModel for VideoMaeForVideoClassification {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, name)
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 }
 

@@ -300,7 +300,7 @@ const NAMES: Names = &[
     ("classifier.",                                   "classifier."),
 ];
 
-fn name(field: &str) -> Option<String> {
+pub(super) fn checkpoint_name(field: &str) -> Option<String> {
     rename(NAMES, field).or_else(|| Some(format!("vit.{}", rename(LAYERS, field)?)))
 }
 
@@ -317,7 +317,7 @@ impl VitForImageClassification {
     pub fn load(source: &Source, head: Head, device: &Device) -> Result<Self, LoadError> {
         let config = source.config_as(VitConfig::from_json)?;
         let config = VitConfig { num_labels: head.labels(config.num_labels), ..config };
-        let model = fill(source, config.init(device), head, IGNORED, name)?;
+        let model = fill(source, config.init(device), head, IGNORED, checkpoint_name)?;
         Ok(Self { config, model })
     }
 }
@@ -331,7 +331,7 @@ impl AnyModel for VitForImageClassification {
     }
 
     fn save(&self, path: &Path, dtype: SaveType) -> Result<(), LoadError> {
-        tensors::save(&self.model, path, dtype, name)
+        tensors::save(&self.model, path, dtype, checkpoint_name)
     }
 }
 

@@ -145,11 +145,11 @@ impl LoraConfig {
         Ok(alpha / if self.use_rslora { (r as f64).sqrt() } else { r as f64 })
     }
 
-    /// Whether the layer of this name gets an adapter.
+    /// Whether the linear layer of this name, which is not trained whole, gets an adapter.
     fn targets(&self, module: &str) -> bool {
         match &self.target_modules {
             Targets::Names(names) => names.iter().any(|name| ends_with_part(module, name)),
-            Targets::Word(_) => !self.saves(module),
+            Targets::Word(_) => true,
         }
     }
 
@@ -177,35 +177,34 @@ fn ends_with_part(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Freezes `model` but for the modules to save, and gives an adapter to every linear layer that the configuration
-/// names. `name_of` gives a field's name in the checkpoint, which is what the patterns look at.
+/// Freezes `model` but for the modules to save, and gives an adapter to every other linear layer that the configuration
+/// names; to convolutions none. `name_of` gives a field's name in the checkpoint, which is what the patterns look at.
 pub fn attach<M: Module>(
     model: M,
     lora: &LoraConfig,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<M, String> {
     lora.check()?;
-    lora.check_targets()?;
     let mut walk = Walk::default();
     model.visit(&mut walk);
-    let module_of = |field: &str| {
-        let name = name_of(field)?;
-        Some(name.strip_suffix(".weight")?.to_string())
+    let layer = |field: &String| {
+        let module = name_of(field)?.strip_suffix(".weight")?.to_string();
+        (!lora.saves(&module)).then(|| (field.clone(), module))
     };
-    let adapted: Vec<String> = walk
-        .linear
-        .iter()
-        .filter(|field| module_of(field).is_some_and(|module| lora.targets(&module)))
-        .cloned()
-        .collect();
-    if adapted.is_empty() {
-        let known: Vec<String> = walk.linear.iter().filter_map(|field| module_of(field)).collect();
-        let some = known.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-        return Err(format!("target_modules names no linear layer; there are {some}"));
+    let layers: Vec<(String, String)> = walk.linear.iter().filter_map(layer).collect();
+    if layers.is_empty() {
+        return Err("the model has no linear layer beside its head: convolutions and recurrent layers take no adapter, so \
+             train all weights (`r` 0)"
+            .into());
     }
-    let saved = walk.all.iter().filter(|field| {
-        name_of(field).is_some_and(|name| lora.saves(&name)) && !adapted.contains(field)
-    });
+    lora.check_targets()?;
+    let adapted = layers.iter().filter(|(_, module)| lora.targets(module));
+    let adapted: Vec<String> = adapted.map(|(field, _)| field.clone()).collect();
+    if adapted.is_empty() {
+        let some: Vec<&str> = layers.iter().take(8).map(|(_, module)| module.as_str()).collect();
+        return Err(format!("target_modules names no linear layer; there are {}", some.join(", ")));
+    }
+    let saved = walk.all.iter().filter(|field| name_of(field).is_some_and(|n| lora.saves(&n)));
     let saved: Vec<String> = saved.cloned().collect();
     let scale = lora.scale("", lora.r)?;
     let burn = Lora {

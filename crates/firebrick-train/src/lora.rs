@@ -9,14 +9,13 @@ use firebrick_core::checkpoint::{
     lora::{self, LoraConfig},
     tensors::write_atomically,
 };
-use firebrick_train::{
-    origin::Origin,
-    recipe::{Quantize, RecipeError, TrainRecipe},
-};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::tokenizer::TextTokenizer;
+use crate::{
+    origin::Origin,
+    recipe::{Quantize, RecipeError, TrainRecipe},
+};
 
 /// `[model.lora]`: train small adapters (Hu et al. 2021) and the head, and leave the checkpoint's weights as they
 /// are. `adapter/` in the run folder holds them as PEFT has them, `model/` the merged weights.
@@ -27,11 +26,17 @@ pub struct LoraRecipe {
     pub r: usize,
     /// The adapter's product is scaled by `alpha / r`; 0 stands for `2 r`.
     pub alpha: f64,
-    /// Ends of the names of the linear layers that get one, as in the checkpoint; query and value when empty.
+    /// Ends of the names of the linear layers that get one, as in the checkpoint; when empty, query and value, or the
+    /// feed-forward blocks of a family without attention. Convolutions get none.
     pub targets: Vec<String>,
 }
 
 impl LoraRecipe {
+    /// Whether nothing is said, so that a recipe need not write it.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     pub fn check(
         &self,
         pretrained: Option<&String>,
@@ -58,14 +63,16 @@ impl LoraRecipe {
         Ok(())
     }
 
-    /// What it asks for; `targets` where it names none. `None` trains all weights.
-    pub fn config(&self, base: &Source, targets: &[&str]) -> Option<LoraConfig> {
-        let targets = match self.targets.as_slice() {
-            [] => targets.iter().map(|name| name.to_string()).collect(),
+    /// What it asks for; `targets` where it names none. The modules of the `head` are trained whole. `None` trains all weights.
+    pub fn config(&self, base: &Source, targets: &[&str], head: &[&str]) -> Option<LoraConfig> {
+        let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let targets: Vec<String> = match self.targets.as_slice() {
+            [] => owned(targets),
             targets => targets.to_vec(),
         };
         let alpha = if self.alpha > 0.0 { self.alpha } else { 2.0 * self.r as f64 };
         let lora = LoraConfig {
+            modules_to_save: owned(head),
             base_model_name_or_path: base.path("").to_str().map(str::to_string),
             ..LoraConfig::new(self.r, alpha, &targets)
         };
@@ -73,28 +80,27 @@ impl LoraRecipe {
     }
 }
 
-/// `model` frozen, with the adapters.
+/// `model` frozen, with the adapters; as it is where none are asked for.
 pub fn attach<M: Module>(
     model: M,
-    lora: &LoraConfig,
+    lora: Option<&LoraConfig>,
     name_of: impl Fn(&str) -> Option<String>,
 ) -> Result<M, RecipeError> {
+    let Some(lora) = lora else { return Ok(model) };
     lora::attach(model, lora, name_of)
         .map_err(|problem| RecipeError::value("model.lora.targets", problem))
 }
 
-/// A folder with the adapters, the tokenizer and where they come from.
+/// A folder with the adapters and where they come from. What else a model of the task needs in its folder, the caller adds.
 pub fn save<M: Module>(
     model: &M,
     lora: &LoraConfig,
     name_of: impl Fn(&str) -> Option<String>,
-    tokenizer: &TextTokenizer,
     origin: &Origin,
     dir: &Path,
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     lora::save(model, lora, dir, name_of)?;
-    tokenizer.save(dir, origin.max_len)?;
     let text = serde_json::to_string_pretty(origin)?;
     write_atomically(&dir.join("firebrick.json"), text.as_bytes())
         .with_context(|| format!("writing {}", dir.display()))
