@@ -21,7 +21,7 @@ pub enum DropReason {
     Duplicate,
     /// The same or nearly the same text in another split.
     Leak,
-    /// A box of no area, or outside its picture.
+    /// A box of no area, inside out, or outside its picture.
     NoArea,
     /// A box of a picture that is not there.
     NoPicture,

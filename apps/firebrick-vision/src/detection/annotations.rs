@@ -3,7 +3,7 @@
 //! In memory all are COCO's data set, whose boxes are `[left, top, width, height]` in pixels.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     io::{self, Read},
     path::{Component, Path, PathBuf},
@@ -19,7 +19,7 @@ use firebrick_data::{
 };
 use hotcoco::{
     Annotation, Category, Dataset, Image,
-    convert::{ConvertError, coco_to_voc, coco_to_yolo, voc_to_coco, yolo_to_coco},
+    convert::{ConvertError, coco_to_voc, coco_to_yolo, yolo_to_coco},
 };
 use serde::Deserialize;
 
@@ -81,7 +81,7 @@ fn has_ending(folder: &Path, ending: &str) -> bool {
 /// Reads the boxes of `path`, in whichever format they are.
 pub fn read(path: &Path) -> Result<Dataset, DataError> {
     let dataset = match Format::of(path)? {
-        Format::Voc => voc_to_coco(path).map_err(|error| bad(path, error))?,
+        Format::Voc => voc(path)?,
         Format::Yolo => yolo(path)?,
         Format::Coco => serde_json::from_slice(&bytes(path)?)
             .map_err(|error| bad(path, format!("is not COCO's JSON: {error}")))?,
@@ -134,6 +134,89 @@ fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
     let read = file.read_to_end(&mut bytes);
     read.map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     Ok(bytes)
+}
+
+/// VOC's XML files, a picture each. A box that is empty or inside out stays as it is, for [`super::corpus`] to drop and tell.
+fn voc(path: &Path) -> Result<Dataset, DataError> {
+    #[derive(Deserialize)]
+    struct Page {
+        filename: String,
+        #[serde(default)]
+        size: Size,
+        #[serde(default, rename = "object")]
+        objects: Vec<Thing>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Size {
+        width: u32,
+        height: u32,
+    }
+    #[derive(Deserialize)]
+    struct Thing {
+        name: String,
+        bndbox: Sides,
+        difficult: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Sides {
+        xmin: f64,
+        ymin: f64,
+        xmax: f64,
+        ymax: f64,
+    }
+    let folder = path.join("Annotations");
+    let folder = if folder.is_dir() { folder } else { path.to_owned() };
+    let listed =
+        fs::read_dir(&folder).map_err(|source| DataError::Read { path: folder, source })?;
+    let files = listed.flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|ending| ending == "xml")).collect();
+    files.sort();
+    let page = |file: &PathBuf| -> Result<Page, DataError> {
+        let page: Page = quick_xml::de::from_reader(bytes(file)?.as_slice())
+            .map_err(|error| bad(file, format!("is no VOC annotation: {error}")))?;
+        let names = page.objects.iter().map(|thing| &thing.name).chain([&page.filename]);
+        match names.map(|name| name.trim()).any(str::is_empty) {
+            true => Err(bad(file, "has an empty filename, or an object with an empty name")),
+            false => Ok(page),
+        }
+    };
+    let pages: Vec<Page> = files.iter().map(page).collect::<Result<_, _>>()?;
+
+    // Numbered as `labels.txt` lists them, if it is there; the others by name.
+    let list = path.join("labels.txt");
+    let list = if list.is_file() { bytes(&list)? } else { vec![] };
+    let list = String::from_utf8_lossy(&list);
+    let mut names: Vec<&str> =
+        list.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+    let found = pages.iter().flat_map(|page| &page.objects).map(|thing| thing.name.trim());
+    let others: BTreeSet<&str> = found.filter(|name| !names.contains(name)).collect();
+    names.extend(others);
+    let numbers: HashMap<&str, u64> = names.iter().copied().zip(1..).collect();
+    let category =
+        |(id, name): (u64, &&str)| Category { id, name: name.to_string(), ..Default::default() };
+    let mut dataset =
+        Dataset { categories: (1..).zip(&names).map(category).collect(), ..Default::default() };
+    for (image_id, page) in (1..).zip(&pages) {
+        let Size { width, height } = page.size;
+        let file_name = page.filename.trim().to_string();
+        dataset.images.push(Image { id: image_id, file_name, width, height, ..Default::default() });
+        for thing in &page.objects {
+            // Pixels are counted from 1, and both ends are inside.
+            let Sides { xmin, ymin, xmax, ymax } = thing.bndbox;
+            let (w, h) = (xmax - xmin + 1.0, ymax - ymin + 1.0);
+            dataset.annotations.push(Annotation {
+                id: dataset.annotations.len() as u64 + 1,
+                image_id,
+                category_id: numbers[thing.name.trim()],
+                bbox: Some([xmin - 1.0, ymin - 1.0, w, h]),
+                area: Some(w * h),
+                iscrowd: thing.difficult.as_deref().map(str::trim) == Some("1"),
+                ..Default::default()
+            });
+        }
+    }
+    Ok(dataset)
 }
 
 /// YOLO's text files: beside `data.yaml`, or each in a folder `labels` where its picture is in a folder `images`.

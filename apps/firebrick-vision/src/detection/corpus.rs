@@ -142,7 +142,7 @@ impl Corpus {
         for (part, ledger) in &self.ledgers {
             for (reason, count) in ledger.counts() {
                 let what = match reason {
-                    DropReason::NoArea => "boxes of no area",
+                    DropReason::NoArea => "boxes of no area, or inside out",
                     DropReason::NoPicture => "boxes of a picture that the file does not list",
                     _ => "pictures that are in another part, too",
                 };
@@ -372,15 +372,16 @@ mod tests {
             fs::write(dir.path().join(format!("JPEGImages/{name}.ppm")), picture).unwrap();
             let object = |label: &str, [x0, y0, x1, y1]: [u32; 4]| {
                 format!(
-                    "<object><name>{label}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>\
+                    "<object><name> {label} </name><bndbox><xmin> {x0} </xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>\
                      <ymax>{y1}</ymax></bndbox></object>"
                 )
             };
             let text = format!(
-                "<annotation><filename>{name}.ppm</filename><size><width>20</width><height>10</height></size>{}{}{}\
+                "<annotation><filename>{name}.ppm</filename><size><width>20</width><height>10</height></size>{}{}{}{}\
                  </annotation>",
                 object("cell", [3, 3, 12, 8]),
                 object("cell", [5, 5, 5, 5]),
+                object("cell", [9, 8, 3, 4]),
                 object("dust", [1, 1, 30, 10]),
             );
             fs::write(dir.path().join(format!("Annotations/{name}.xml")), text).unwrap();
@@ -401,7 +402,8 @@ mod tests {
         assert_eq!((scenes.len(), scenes[0].scale, scenes[0].size), (1, [1.6; 2], [20.0, 10.0]));
         let rects: Vec<[f32; 4]> = scenes[0].objects.iter().map(|o| o.rect.sides()).collect();
         assert_eq!(rects, [[2.0, 2.0, 12.0, 8.0], [0.0, 0.0, 20.0, 10.0]]);
-        assert_eq!(ledger.counts()[&DropReason::NoArea], 1);
+        assert_eq!(ledger.counts()[&DropReason::NoArea], 2);
+        assert_eq!(ledger.dropped[1].detail, "a.ppm: cell at [8.0, 7.0, -5.0, -3.0]");
 
         let cells = DataRecipe { labels: Some(vec!["cell".into()]), ..data };
         assert_eq!(own(dir.path(), &cells).unwrap()["test"].0[0].objects.len(), 1);
@@ -409,6 +411,41 @@ mod tests {
         let error = own(dir.path(), &cells).unwrap_err().to_string();
         assert!(error.contains("a.ppm"), "{error}");
         assert!(annotations::picture(dir.path(), "../b.ppm").is_err());
+        fs::write(dir.path().join("Annotations/b.xml"), "<annotation><filename>b</filename>")
+            .unwrap();
+        let error = own(dir.path(), &cells).unwrap_err().to_string();
+        assert!(error.contains("b.xml"), "{error}");
+    }
+
+    /// Whatever the format, the others stay.
+    #[test]
+    fn a_box_that_is_inside_out_is_told() {
+        let dir = folder(&["a"]);
+        let coco = r#"{"images": [{"id": 1, "file_name": "a.ppm", "width": 20, "height": 10}],
+            "categories": [{"id": 1, "name": "cell"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 9, 5]},
+                            {"id": 2, "image_id": 1, "category_id": 1, "bbox": [9, 2, -7, 5]},
+                            {"id": 3, "image_id": 1, "category_id": 1}]}"#;
+        let listed = dir.path().join("boxes.json");
+        fs::write(&listed, coco).unwrap();
+        let yolo = dir.path().join("yolo");
+        for (name, pictures, labels) in [("beside", ".", "."), ("apart", "images", "labels")] {
+            let folder = yolo.join(name);
+            let [pictures, labels] = [pictures, labels].map(|part| folder.join(part));
+            for part in [&pictures, &labels] {
+                fs::create_dir_all(part).unwrap();
+            }
+            fs::copy(dir.path().join("JPEGImages/a.ppm"), pictures.join("a.ppm")).unwrap();
+            let boxes = "0 0.5 0.5 0.4 0.6\n0 0.5 0.5 -0.4 0.6\n0 0.5 0.5 0.4 nan\n";
+            fs::write(labels.join("a.txt"), boxes).unwrap();
+            fs::write(folder.join("data.yaml"), "names: [cell]\n").unwrap();
+        }
+        for path in [listed, yolo.join("apart"), yolo.join("beside")] {
+            let parts = own(&path, &DataRecipe { size: [32, 32], ..Default::default() }).unwrap();
+            let (scenes, ledger) = &parts["train"];
+            assert_eq!((scenes.len(), scenes[0].objects.len()), (1, 1), "{}", path.display());
+            assert_eq!(ledger.counts()[&DropReason::NoArea], 2, "{}", path.display());
+        }
     }
 
     #[test]
