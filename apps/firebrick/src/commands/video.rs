@@ -81,10 +81,7 @@ pub fn action(args: &ActionArgs, global: &Global) -> Outcome {
             "scores": by_label(&classifier.labels, &scores),
         }));
     }
-    if found.len() == FRAMES && !global.quiet {
-        let end = args.start + FRAMES as f64 / classifier.frames.rate;
-        eprintln!("only the first {FRAMES} frames were looked at: go on with --start {end:.1}");
-    }
+    tell_end(&args.video, "action", &found, [args.start, classifier.frames.rate], global);
     let report = json!({"video": args.video, "model": args.model, "parts": list});
     super::print(global, &report, &text);
     Ok(())
@@ -141,10 +138,7 @@ pub fn anomaly(args: &AnomalyArgs, global: &Global) -> Outcome {
         let heat = HeatMap { rows: map.rows, columns: map.columns, values: map.values.clone() };
         write(path, &png(&heat.over(&clip.frames[worst])))?;
     }
-    if clip.frames.len() == FRAMES && !global.quiet {
-        let end = seconds(FRAMES);
-        eprintln!("only the first {FRAMES} frames were looked at: go on with --start {end:.1}");
-    }
+    tell_end(&args.video, "anomaly", &clip.frames, [args.start, detector.frames.rate], global);
     let report = json!({
         "video": args.video, "model": args.model, "threshold": threshold, "anomalous": count,
         "highest": {"frame": worst, "seconds": seconds(worst), "score": top.score}, "frames": list,
@@ -181,7 +175,7 @@ pub fn predict_actions(
     let mut answers = vec![];
     for input in inputs(&args.input)? {
         let answer = whole(&classifier, &input.path, 0.0).map(|found| {
-            tell_end(&input.path, &found, global);
+            tell_end(&input.path, "action", &found, [0.0, classifier.frames.rate], global);
             let parts = classifier.parts(&found, args.batch_size);
             let mut mean = vec![0.0; classifier.labels.len()];
             for (_, scores) in &parts {
@@ -194,10 +188,21 @@ pub fn predict_actions(
     media::write_answers(&args.input, answers, args.output.as_deref())
 }
 
-/// Says of a video that is longer than what is looked at where that ends.
-fn tell_end(path: &Path, frames: &[Picture], global: &Global) {
+/// Says of a video that is longer than the `frames` that were looked at, from `start` seconds on and `rate` a second, which
+/// command goes on where they end.
+fn tell_end(
+    path: &Path,
+    command: &str,
+    frames: &[Picture],
+    [start, rate]: [f64; 2],
+    global: &Global,
+) {
     if frames.len() == FRAMES && !global.quiet {
-        eprintln!("{}: only the first {FRAMES} frames were looked at", path.display());
+        let (path, end) = (path.display(), start + FRAMES as f64 / rate);
+        eprintln!(
+            "{path}: {FRAMES} frames were looked at, from {start:.1} s to {end:.1} s: go on with \
+             `firebrick vision {command} --start {end:.1}`"
+        );
     }
 }
 
@@ -214,7 +219,7 @@ pub fn predict_anomalies(
     let input = args.input.as_path();
     let scores = |video: &Path| -> Result<Vec<Value>, VideoError> {
         let frames = detector.frames.read(video, 0.0, FRAMES)?;
-        tell_end(video, &frames, global);
+        tell_end(video, "anomaly", &frames, [0.0, detector.frames.rate], global);
         let clip = Clip { name: String::new(), frames, anomalous: vec![] };
         let seen = detector.watch(&clip, args.batch_size);
         Ok(seen.iter().map(|seen| json!({"score": seen.score})).collect())
