@@ -89,6 +89,7 @@ fn forward_on(
     if out.is_empty() {
         return;
     }
+    crate::awake::keep_awake();
     let conv = conv.upright();
     let ((rows, row_taps), (cols, col_taps)) = (conv.taps(0), conv.taps(1));
     let size = conv.out_size();

@@ -181,6 +181,7 @@ pub fn forward(x: &[f32], weight: &[f32], finish: Finish, conv: &Conv2d, out: &m
 /// Gradient of [`forward`] with respect to `x`; `dy` is of the output's shape, `dx` of `x`'s.
 pub fn input_gradient(dy: &[f32], weight: &[f32], conv: &Conv2d, dx: &mut [f32]) {
     assert_eq!([dx.len(), weight.len(), dy.len()], conv.lengths(), "{conv:?}");
+    crate::awake::keep_awake();
     let conv = conv.upright();
     if pointwise::takes(&conv) {
         return pointwise::input_gradient(dy, weight, &conv, dx);
@@ -648,6 +649,7 @@ pub fn bias_gradient(dy: &[f32], conv: &Conv2d, db: &mut [f32]) {
     let [height, width] = conv.out_size();
     assert_eq!(db.len(), outputs);
     assert_eq!(dy.len(), conv.lengths()[2]);
+    crate::awake::keep_awake();
     let area = height * width;
     db.par_iter_mut()
         .with_min_len((crate::BLOCK / (conv.batch * area).max(1)).max(1))
@@ -663,6 +665,7 @@ pub fn bias_gradient(dy: &[f32], conv: &Conv2d, db: &mut [f32]) {
 /// One product a weight position, of all channels of `dy` with the runs that the position met.
 pub fn weight_gradient(x: &[f32], dy: &[f32], conv: &Conv2d, dw: &mut [f32]) {
     assert_eq!([x.len(), dw.len(), dy.len()], conv.lengths(), "{conv:?}");
+    crate::awake::keep_awake();
     let conv = conv.upright();
     let ((rows, row_taps), (cols, col_taps)) = (conv.taps(0), conv.taps(1));
     let [height, width] = conv.out_size();
