@@ -8,6 +8,7 @@ pub mod faces;
 pub mod heatmap;
 mod page;
 pub mod recipes;
+pub mod robustness;
 pub mod shipped;
 pub mod signs;
 pub mod video;

@@ -204,7 +204,7 @@ pub struct EvalArgs {
     /// Also answer so many rows one by one: latency, throughput, memory
     #[arg(long, default_value_t = 0, value_name = "ROWS")]
     pub latency: usize,
-    /// Also judge pictures under noise, blur, light, low contrast and coarse pixels, each of five strengths
+    /// Also judge a model that sees under noise, blur, light, low contrast and coarse pixels, each of five strengths
     #[arg(long)]
     pub robustness: bool,
     /// With --json, also the scores of what was drawn from the rows for the intervals: the i-th is of the same rows for

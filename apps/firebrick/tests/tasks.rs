@@ -225,6 +225,16 @@ fn language_modelling() {
     assert!((merged - adapter).abs() < 1e-4 * merged, "{merged}, {adapter}");
 }
 
+/// What is left of a score at each strength of each corruption.
+#[track_caller]
+fn corrupted(scores: &Value, name: &str) {
+    assert_eq!(scores["robustness_score"], name);
+    let rows = scores["robustness"].as_object().unwrap();
+    let number = |value: &Value| value.as_f64().is_some_and(|x| (0.0..=1.0).contains(&x));
+    let whole = |row: &Value| row.as_array().is_some_and(|r| r.len() == 5 && r.iter().all(number));
+    assert!(rows.len() == 5 && rows.values().all(whole), "{rows:?}");
+}
+
 /// Squares that are lighter on one side, none like another: `pictures` to learn from and `others`.
 fn sides(home: &Path) {
     let picture = |i: usize, lighter: usize| {
@@ -302,8 +312,10 @@ fn image_classification() {
     assert_eq!((answers.lines().count(), &first["id"]), (48, &"left/00.ppm".into()));
     assert!(first["scores"]["left"].is_number() && first["label"].is_string(), "{first}");
     assert!(answers.starts_with("{\"id\":"), "{answers}");
-    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "others"]));
+    let ask = ["eval", "mine", "--json", "--data", "others", "--robustness"];
+    let scores = json(&run(home, &ask));
     assert!(scores["metrics"]["auc"].is_number() && scores["rows"] == 20, "{scores}");
+    corrupted(&scores, "accuracy");
     let answer = json(&run(
         home,
         &[
@@ -399,7 +411,8 @@ fn object_detection() {
     assert_eq!((answers.lines().count(), &first["id"]), (24, &"1.ppm".into()));
     assert!(first["boxes"].is_array(), "{first}");
     let ask = ["eval", "mine", "--json", "--data", "boxes/boxes.json", "--latency", "2"];
-    let scores = json(&run(home, &ask));
+    let scores = json(&run(home, &[ask.as_slice(), &["--robustness"]].concat()));
+    corrupted(&scores, "map");
     assert!(scores["metrics"]["map50"].is_number() && scores["rows"] == 24, "{scores}");
     assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let drawn = ["vision", "detect", "boxes/images/1.ppm", "--model", "mine", "--threshold", "0"];

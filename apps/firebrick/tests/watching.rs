@@ -70,8 +70,10 @@ fn faces_are_learned_and_forgotten() {
                   [augment]\ntranslate = 0.1\nflip = 0.5\n\
                   [model]\nembedding_size = 4\nhidden_sizes = [4, 8]\ndepths = [1, 1]\ndimensions = 8\n";
     trained(home, "face-embedding", tables);
-    let scores = json(&run(home, &["eval", "mine", "--json", "--data", "people"]));
+    let ask = ["eval", "mine", "--json", "--data", "people", "--robustness"];
+    let scores = json(&run(home, &ask));
     assert!(scores["metrics"]["eer"].is_number() && scores["rows"] == 72, "{scores}");
+    assert_eq!(scores["robustness_score"], "eer");
     let answers = run(home, &["predict", "mine", "--input", "people"]);
     let first = json(answers.lines().next().unwrap());
     let vector: Vec<f64> =
@@ -185,7 +187,8 @@ fn anomalies_are_found_in_videos() {
                   [model]\nnum_frames = 3\nhidden_sizes = [4, 6]\nnum_hidden_layers = 1\n";
     trained(home, "anomaly-detection", tables);
     let ask = ["eval", "mine", "--json", "--data", "test.csv", "--latency", "2"];
-    let scores = json(&run(home, &ask));
+    let scores = json(&run(home, &[&ask[..], &["--robustness"]].concat()));
+    assert_eq!(scores["robustness_score"], "auc");
     assert!(scores["metrics"]["auc"].is_number() && scores["rows"] == 24, "{scores}");
     assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let answers = run(home, &["predict", "mine", "--input", "test"]);
@@ -247,7 +250,8 @@ fn actions_are_named() {
                   [augment]\nflip = 0.5\n[model]\nhidden_sizes = [4, 6]\nhidden_size = 5\n";
     trained(home, "video-classification", tables);
     let ask = ["eval", "mine", "--json", "--data", "clips.csv", "--split", "test"];
-    let scores = json(&run(home, &[&ask[..], &["--latency", "2"]].concat()));
+    let scores = json(&run(home, &[&ask[..], &["--latency", "2", "--robustness"]].concat()));
+    assert!(scores["robustness"]["blur"][4].is_number(), "{scores}");
     assert!(scores["metrics"]["macro_f1"].is_number() && scores["rows"] == 4, "{scores}");
     assert!(scores["speed"]["p50_ms"].as_f64() > Some(0.0), "{scores}");
     let answers = run(home, &["predict", "mine", "--input", "clips"]);

@@ -8,6 +8,5 @@ pub mod processor;
 pub mod prune;
 pub mod recipe;
 pub mod report;
-pub mod robustness;
 pub mod task;
 pub mod train;

@@ -74,8 +74,8 @@ impl Scored {
 pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
     let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
     let source = places::model(&args.model, &global.runs)?;
-    if args.robustness && task(&source)? != pictures::recipe::Recipe::TASK {
-        return Err(Failure::text(USAGE, "--robustness is for models that name pictures"));
+    if args.robustness && !vision::TASKS.contains(&task(&source)?) {
+        return Err(Failure::text(USAGE, "--robustness is for models that see"));
     }
     let scored = score(args, &source, global)?;
     let Scored { data, rows, metrics, intervals, resampled, more } = scored;
@@ -91,7 +91,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
             text.push_str(&format!("{} {found}\n", signature.replace('_', " ")));
         }
     }
-    text.push_str(&vision::robustness(&more));
+    text.push_str(&vision::robustness_table(&more));
     let mut report = json!({"model": args.model, "data": data, "rows": rows, "metrics": metrics});
     for (key, value) in more.as_object().into_iter().flatten() {
         report[key] = value.clone();

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    slice::from_mut,
 };
 
 use firebrick_core::checkpoint::Source;
+use firebrick_data::image::Picture;
 use firebrick_metrics::{interval::wilson_interval, roc::Roc};
+use firebrick_train::job::Recipe as _;
 use firebrick_vision::{
-    anomaly, classification as pictures, detection, faces as people, video as clips,
+    anomaly, classification as pictures, detection, faces as people, robustness, video as clips,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +22,15 @@ use crate::{
     failure::{BAD_FILE, Failure, USAGE},
     places,
 };
+
+/// Those of models that see.
+pub(super) const TASKS: [&str; 5] = [
+    pictures::recipe::Recipe::TASK,
+    detection::recipe::Recipe::TASK,
+    people::recipe::Recipe::TASK,
+    clips::recipe::Recipe::TASK,
+    anomaly::recipe::Recipe::TASK,
+];
 
 /// Pictures by path, or those of the recipe's data.
 pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
@@ -62,10 +74,17 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         "confusion": judged.confusion.rows().collect::<Vec<_>>(),
         "unknown_labels": samples.len() - rows, "speed": speed,
     });
-    if args.robustness {
-        let found = pictures::robustness::accuracies(&classifier, &samples, args.batch_size.max(1));
-        more["robustness"] = json!(found);
-    }
+    corrupted(
+        args,
+        &mut more,
+        "accuracy",
+        &samples,
+        |sample| from_mut(&mut sample.picture),
+        |samples| {
+            let judged = classifier.judge(samples, args.batch_size.max(1));
+            Ok(judged.confusion.accuracy().unwrap_or_default())
+        },
+    )?;
     let accuracy = wilson_interval(judged.confusion.correct(), judged.confusion.total());
     let auc = judged.roc.as_ref().and_then(Roc::auc_interval);
     let intervals = [("accuracy", accuracy), ("auc", auc)];
@@ -114,10 +133,22 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
     }
     let mut metrics = people::judge::verification(&roc, embedder.threshold);
     metrics.extend(people::judge::identification(&vectors, &names, embedder.threshold, seed));
-    let more = json!({
+    let mut more = json!({
         "same_pairs": roc.positives.len(), "different_pairs": roc.negatives.len(),
         "threshold": embedder.threshold, "speed": speed,
     });
+    corrupted(
+        args,
+        &mut more,
+        "eer",
+        &samples,
+        |sample| from_mut(&mut sample.picture),
+        |samples| {
+            let found: Vec<_> = samples.iter().map(|sample| sample.picture.clone()).collect();
+            let vectors = embedder.embed(&found, args.batch_size.max(1));
+            Ok(people::judge::pairs(&vectors, &names).eer().unwrap_or_default())
+        },
+    )?;
     let intervals = roc.auc_interval().map(|interval| ("auc", interval)).into_iter().collect();
     Ok(Scored { data, rows: samples.len(), metrics, intervals, more, ..Scored::default() })
 }
@@ -168,6 +199,17 @@ pub(super) fn actions(
     let labels = &classifier.labels;
     let mut scored = of_classes(data, labels, &judged.confusion, judged.metrics(), skipped)?;
     scored.more["speed"] = speed;
+    corrupted(
+        args,
+        &mut scored.more,
+        "accuracy",
+        &found,
+        |clip| &mut clip.frames,
+        |clips| {
+            let judged = classifier.judge(clips, args.batch_size.max(1));
+            Ok(judged.confusion.accuracy().unwrap_or_default())
+        },
+    )?;
     Ok(scored)
 }
 
@@ -199,13 +241,11 @@ pub(super) fn anomalies(
         }
     };
     let watch = Stopwatch::start();
-    let scores: Vec<Vec<f64>> = found
-        .iter()
-        .map(|clip| {
-            let seen = detector.watch(clip, args.batch_size.max(1));
-            seen.iter().map(|seen| seen.score).collect()
-        })
-        .collect();
+    let watched = |clip: &anomaly::corpus::Clip| -> Vec<f64> {
+        let seen = detector.watch(clip, args.batch_size.max(1));
+        seen.iter().map(|seen| seen.score).collect()
+    };
+    let scores: Vec<Vec<f64>> = found.iter().map(watched).collect();
     let rows = scores.iter().map(Vec::len).sum();
     let frames: Vec<_> = found.iter().flat_map(|clip| &clip.frames).collect();
     let speed = watch.speed(rows, args.latency, |row| {
@@ -226,10 +266,21 @@ pub(super) fn anomalies(
             (clip.name.as_str(), alone.auc())
         })
         .collect();
-    let more = json!({
+    let mut more = json!({
         "threshold": detector.threshold, "auc_95": roc.auc_interval(), "auc_by_clip": by_clip,
         "anomalous": roc.positives.len(), "speed": speed,
     });
+    corrupted(
+        args,
+        &mut more,
+        "auc",
+        &found,
+        |clip| &mut clip.frames,
+        |clips| {
+            let scores: Vec<Vec<f64>> = clips.iter().map(watched).collect();
+            Ok(anomaly::train::scores(clips, &scores).auc().unwrap_or_default())
+        },
+    )?;
     let metrics = anomaly::train::metrics(&roc, detector.threshold);
     Ok(Scored { data, rows, metrics, more, ..Scored::default() })
 }
@@ -275,6 +326,14 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
     });
     let mut more = detection::report::by_label(&judged);
     more["speed"] = speed;
+    corrupted(
+        args,
+        &mut more,
+        "map",
+        &scenes,
+        |scene| from_mut(&mut scene.picture),
+        |scenes| Ok(detector.judge(scenes, args.batch_size)?.map),
+    )?;
     let (rows, metrics) = (scenes.len(), judged.metrics());
     Ok(Scored { data, rows, metrics, more, ..Scored::default() })
 }
@@ -293,11 +352,28 @@ fn part_of<T>(
     })
 }
 
-/// Accuracy under each corruption, by strength.
-pub(super) fn robustness(more: &Value) -> String {
+/// Adds what is left of the `score` of this name under each corruption, where that is asked for.
+fn corrupted<T: Clone + Send + Sync>(
+    args: &EvalArgs,
+    more: &mut Value,
+    name: &str,
+    items: &[T],
+    pictures: impl Fn(&mut T) -> &mut [Picture] + Sync,
+    score: impl Fn(&[T]) -> anyhow::Result<f64>,
+) -> Result<(), Failure> {
+    if args.robustness {
+        more["robustness"] = json!(robustness::scores(items, pictures, score)?);
+        more["robustness_score"] = name.into();
+    }
+    Ok(())
+}
+
+/// A score under each corruption, by strength.
+pub(super) fn robustness_table(more: &Value) -> String {
     let Some(found) = more["robustness"].as_object() else { return String::new() };
+    let name = more["robustness_score"].as_str().unwrap_or_default();
     let mut text =
-        format!("\n{:12}{:>7}{:>7}{:>7}{:>7}{:>7}   accuracy\n", "strength", 1, 2, 3, 4, 5);
+        format!("\n{:12}{:>7}{:>7}{:>7}{:>7}{:>7}   {name}\n", "strength", 1, 2, 3, 4, 5);
     for (name, values) in found {
         let values = values.as_array().into_iter().flatten().filter_map(Value::as_f64);
         let values: String = values.map(|value| format!("{value:>7.4}")).collect();
