@@ -283,7 +283,7 @@ pub struct ColumnArgs {
 pub struct PredictArgs {
     /// Model folder, run folder, or name of a shipped model
     pub model: String,
-    /// JSON lines, CSV, TSV or a text file (one text a line); a picture, a recording, or a folder of them
+    /// JSON lines, CSV, TSV, Parquet or a text file (one text a line); a picture, a recording, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// JSON lines go there instead of stdout
@@ -652,7 +652,7 @@ pub struct KeywordArgs {
 pub struct SentimentArgs {
     /// Texts; without any, one a line from stdin
     pub texts: Vec<String>,
-    /// Texts from a file instead: .txt, .jsonl, .csv, .tsv
+    /// Texts from a file instead: .txt, .jsonl, .csv, .tsv, .parquet
     #[arg(long, value_name = "PATH", conflicts_with = "texts")]
     pub input: Option<PathBuf>,
     #[command(flatten)]
@@ -735,7 +735,7 @@ pub struct EmbedArgs {
     /// Model folder of sentence-transformers
     #[arg(long, default_value = "all-MiniLM-L6-v2")]
     pub model: String,
-    /// Texts from a file instead: .txt, .jsonl, .csv, .tsv
+    /// Texts from a file instead: .txt, .jsonl, .csv, .tsv, .parquet
     #[arg(long, value_name = "PATH", conflicts_with = "texts")]
     pub input: Option<PathBuf>,
     /// Where the lines go; stdout without it

@@ -26,8 +26,10 @@ pub mod redundancy;
 pub mod split;
 pub mod table;
 
+mod contained;
 mod delimited;
 mod jsonl;
 mod line_starts;
 mod lines;
+mod parquet;
 pub mod stream;

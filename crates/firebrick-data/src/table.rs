@@ -1,4 +1,4 @@
-//! Rows of text and label from CSV, TSV, JSON lines and plain text, each also gzipped.
+//! Rows of text and label from CSV, TSV, JSON lines and plain text, each also gzipped, and from Parquet.
 //!
 //! A file that is wrong as a whole (another encoding, a missing column, a cut archive) is an error. A row that is
 //! wrong is set aside with its line and the reason, and reading goes on; [`ReadOptions::strict`] refuses instead.
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     delimited,
     error::DataError,
-    jsonl, lines,
+    jsonl, lines, parquet,
     quote::{quoted, quoted_bytes},
     stream,
 };
@@ -28,7 +28,7 @@ pub struct Row {
 /// Which column of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnRef {
-    /// Name in the header, or key of a JSON object.
+    /// Name in the header, or key of a JSON object; in Parquet `group.name` of what lies in a group.
     Name(String),
     /// Position from 0; not for JSON lines.
     Index(usize),
@@ -73,6 +73,8 @@ pub enum Format {
     Jsonl,
     /// One text a line; a blank line is an empty text.
     Lines,
+    /// Columns of strings, numbers and truth values, by row groups; text must be a string.
+    Parquet,
 }
 
 /// What a label must look like.
@@ -85,7 +87,7 @@ pub enum LabelKind {
 /// What a file may cost. The defaults keep a reader below 512 MiB of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the file, after gzip.
+    /// Bytes of the file, after gzip; of Parquet, of the columns that are read.
     pub bytes: u64,
     /// How many times its size a gzip file may grow (checked past 16 MiB).
     pub ratio: u64,
@@ -107,7 +109,8 @@ pub struct ReadOptions {
     pub columns: Columns,
     /// Whether the first record of CSV or TSV holds the names.
     pub header: bool,
-    /// `None`: by the file's name (`.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.txt`, then perhaps `.gz`).
+    /// `None`: Parquet by the file's first bytes, the others by its name (`.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.txt`,
+    /// then perhaps `.gz`).
     pub format: Option<Format>,
     pub label_kind: Option<LabelKind>,
     /// Refuse at the first bad row instead of setting it aside.
@@ -162,7 +165,7 @@ impl Reason {
 pub struct BadRow {
     /// As [`Row::row`]: from 0. The message counts from 1, as editors count lines.
     pub row: usize,
-    /// Line of the file on which the record begins, from 1.
+    /// Line of the file on which the record begins, from 1; 0 where a file has no lines.
     pub line: u64,
     pub reason: Reason,
     pub detail: String,
@@ -170,7 +173,10 @@ pub struct BadRow {
 
 impl fmt::Display for BadRow {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "row {} (line {}): {}", self.row + 1, self.line, self.detail)
+        match self.line {
+            0 => write!(f, "row {}: {}", self.row + 1, self.detail),
+            line => write!(f, "row {} (line {line}): {}", self.row + 1, self.detail),
+        }
     }
 }
 
@@ -216,24 +222,33 @@ impl Table {
 /// assert_eq!(table.bad[0].to_string(), "row 2 (line 3): 1 field, where the header has 2");
 /// ```
 pub fn read(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
-    // What the file is comes before what its name says: a folder called x.parquet is a folder.
-    let text = stream::open_text(path, options.limits.bytes, options.limits.ratio)?;
-    let format = match options.format {
-        Some(format) => format,
-        None => format_of(path)?,
-    };
     let mut sink = Sink { path, options, table: Table::default() };
-    match format {
-        Format::Csv => delimited::read(text, delimited::Dialect::Csv, &mut sink)?,
-        Format::Tsv => delimited::read(text, delimited::Dialect::Tsv, &mut sink)?,
-        Format::Jsonl => jsonl::read(text, &mut sink)?,
-        Format::Lines => lines::read(text, &mut sink)?,
+    let packed = match options.format {
+        Some(format) => format == Format::Parquet,
+        None => parquet::is_parquet(path)?,
+    };
+    match packed {
+        true => parquet::read(&mut sink)?,
+        false => read_text(&mut sink)?,
     }
     if sink.next_row() == 0 {
         let detail = "it has no rows";
         return Err(DataError::Empty { path: path.to_owned(), detail });
     }
     Ok(sink.table)
+}
+
+fn read_text(sink: &mut Sink) -> Result<(), DataError> {
+    let (path, limits) = (sink.path, sink.options.limits);
+    // What the file is comes before what its name says.
+    let text = stream::open_text(path, limits.bytes, limits.ratio)?;
+    match sink.options.format.map_or_else(|| format_of(path), Ok)? {
+        Format::Csv => delimited::read(text, delimited::Dialect::Csv, sink),
+        Format::Tsv => delimited::read(text, delimited::Dialect::Tsv, sink),
+        Format::Jsonl => jsonl::read(text, sink),
+        Format::Lines => lines::read(text, sink),
+        Format::Parquet => parquet::read(sink), // which says what it is instead
+    }
 }
 
 fn format_of(path: &Path) -> Result<Format, DataError> {
@@ -244,10 +259,13 @@ fn format_of(path: &Path) -> Result<Format, DataError> {
         "tsv" | "tab" => Ok(Format::Tsv),
         "jsonl" | "ndjson" => Ok(Format::Jsonl),
         "txt" | "text" => Ok(Format::Lines),
+        "parquet" => Ok(Format::Parquet),
         _ => Err(DataError::Unsupported {
             path: path.to_owned(),
-            detail: "is named like no table; known are .csv, .tsv, .jsonl and .txt, each also .gz"
-                .to_owned(),
+            detail:
+                "is named like no table; known are .csv, .tsv, .jsonl and .txt, each also .gz, \
+                     and .parquet"
+                    .to_owned(),
         }),
     }
 }

@@ -64,7 +64,7 @@ pub struct DataRecipe {
     /// Id of a known data set (`firebrick data ls`), or `snips`, `atis`, `hwu64` or `smp2019-zh`, whose intents (domains)
     /// are the labels. Either this or `train`.
     pub dataset: Option<String>,
-    /// CSV, TSV or JSON lines file with the training rows, relative to the recipe.
+    /// CSV, TSV, JSON lines or Parquet file with the training rows, relative to the recipe.
     pub train: Option<PathBuf>,
     /// File with the rows that choose the weights; else a part of the training rows is set aside.
     pub valid: Option<PathBuf>,

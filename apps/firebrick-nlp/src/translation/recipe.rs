@@ -63,7 +63,8 @@ pub enum TaskKind {
 pub struct DataRecipe {
     /// `multi30k` or `tatoeba-cmn-eng`. Either this or `train`.
     pub dataset: Option<String>,
-    /// CSV, TSV or JSON lines file, relative to the recipe, whose columns are called as `source` and `target` say.
+    /// CSV, TSV, JSON lines or Parquet file, relative to the recipe, whose columns are called as `source` and `target`
+    /// say.
     pub train: Option<PathBuf>,
     /// File with the pairs that choose the weights; else a part of the training pairs is set aside.
     pub valid: Option<PathBuf>,

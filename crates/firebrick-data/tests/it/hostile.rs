@@ -33,7 +33,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         fs::write(&path, [prefix.as_bytes(), &bytes].concat()).unwrap();
-        for format in [Format::Csv, Format::Tsv, Format::Jsonl, Format::Lines] {
+        for format in [Format::Csv, Format::Tsv, Format::Jsonl, Format::Lines, Format::Parquet] {
             let columns = match format {
                 Format::Jsonl => Columns::named("text", None),
                 _ => Columns::indexed(0, None),
@@ -47,6 +47,27 @@ proptest! {
                         prop_assert!(!message.chars().any(char::is_control), "{message:?}");
                     }
                 }
+                Err(e) => prop_assert!(!e.to_string().chars().any(char::is_control), "{e:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn parquet(bytes in bytes(), at in 0usize..10_000, way in 0..5usize, whole: bool) {
+        // A sound file with some bytes overwritten.
+        let way = ["snappy", "gzip", "zstd", "none", "delta"][way];
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/parquet");
+        let mut file = fs::read(golden.join(way).with_extension("parquet")).unwrap();
+        let length = if whole { bytes.len() } else { bytes.len().min(3) };
+        let at = at % (file.len() - length);
+        file[at..at + length].copy_from_slice(&bytes[..length]);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        fs::write(&path, file).unwrap();
+        for label in ["label", "wide", "score", "flag", "kind", "pair.fr"] {
+            match read(&path, &ReadOptions::new(Columns::named("text", Some(label)))) {
+                Ok(table) => prop_assert!(!table.rows.is_empty() || !table.bad.is_empty()),
                 Err(e) => prop_assert!(!e.to_string().chars().any(char::is_control), "{e:?}"),
             }
         }

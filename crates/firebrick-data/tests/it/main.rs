@@ -11,6 +11,8 @@ mod fetching;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod parquet;
+#[cfg(test)]
 mod real_sets;
 #[cfg(test)]
 mod tables;
