@@ -577,6 +577,28 @@ fn a_sentiment_is_explained_or_neutral() {
     assert!(lines.lines().all(|line| json(line)["label"] == "neutral"), "{lines}");
 }
 
+/// Rows of Parquet are rows: two of these seven have a null for a text or a label.
+#[test]
+fn rows_come_from_parquet() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../crates/firebrick-data/tests/golden/parquet/snappy.parquet");
+    fs::copy(golden, home.join("in.parquet")).unwrap();
+    let report = json(&run(home, &["data", "check", "in.parquet", "--json"]));
+    assert_eq!((&report["parts"][0]["rows"], &report["parts"][0]["bad"]), (&5.into(), &2.into()));
+    let columns = ["--text-column", "kind", "--label-column", "flag"];
+    let report =
+        json(&run(home, &[&["data", "check", "in.parquet", "--json"], &columns[..]].concat()));
+    assert_eq!(report["parts"][0]["first_bad"], "row 3: `flag` is null, where a label is due");
+
+    fs::write(home.join("rows.parquet"), "text\ngood\n").unwrap();
+    let said = fails(home, &["nlp", "sentiment", "--input", "rows.parquet"], 5);
+    assert!(said.contains("rows.parquet is no Parquet file"), "{said}");
+    let said = fails(home, &["predict", "sst2", "--input", "in.parquet", "--text-column", "id"], 5);
+    assert!(said.contains("holds whole numbers in column `id`"), "{said}");
+}
+
 #[test]
 fn drift_is_a_coin_on_the_same_data_and_a_gate_on_other() {
     let home = tempfile::tempdir().unwrap();
