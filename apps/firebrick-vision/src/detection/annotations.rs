@@ -175,8 +175,9 @@ fn voc(path: &Path) -> Result<Dataset, DataError> {
     let page = |file: &PathBuf| -> Result<Page, DataError> {
         let page: Page = quick_xml::de::from_reader(bytes(file)?.as_slice())
             .map_err(|error| bad(file, format!("is no VOC annotation: {error}")))?;
-        let names = page.objects.iter().map(|thing| &thing.name).chain([&page.filename]);
-        match names.map(|name| name.trim()).any(str::is_empty) {
+        let mut names = page.objects.iter().map(|thing| &thing.name).chain([&page.filename]);
+        let nameless = names.any(|name| name.trim().is_empty());
+        match nameless {
             true => Err(bad(file, "has an empty filename, or an object with an empty name")),
             false => Ok(page),
         }
