@@ -175,9 +175,9 @@ fn voc(path: &Path) -> Result<Dataset, DataError> {
     let page = |file: &PathBuf| -> Result<Page, DataError> {
         let page: Page = quick_xml::de::from_reader(bytes(file)?.as_slice())
             .map_err(|error| bad(file, format!("is no VOC annotation: {error}")))?;
-        let mut names = page.objects.iter().map(|thing| &thing.name).chain([&page.filename]);
+        let mut names = page.objects.iter().map(|thing| &thing.name);
         let nameless = names.any(|name| name.trim().is_empty());
-        match nameless {
+        match nameless || page.filename.trim().is_empty() {
             true => Err(bad(file, "has an empty filename, or an object with an empty name")),
             false => Ok(page),
         }
