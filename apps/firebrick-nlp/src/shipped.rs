@@ -12,6 +12,7 @@ pub const MODELS: Shipped = Shipped(&[
     shipped!("multi30k-de-en": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("multi30k-en-fr": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("tatoeba-zh-en": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
+    shipped!("tatoeba-en-zh": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("shakespeare": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("poetry": "config.json" "model.safetensors" "tokenizer.json" "generation_config.json" "firebrick.json"),
     shipped!("ud-pos": "config.json" "model.safetensors" "features.json" "firebrick.json"),

@@ -265,7 +265,7 @@ fn a_real_recording_is_written_down_and_interpreted() {
         assert!(output.status.code() == Some(2) && stderr.contains(why), "{stderr}");
     };
     refused(&["--to", "en", "--translator", "multi30k-en-de"], "nothing to do");
-    refused(&["--from", "de", "--to", "zh"], "`firebrick train tatoeba-en-zh`");
+    refused(&["--from", "fr", "--to", "zh"], "neither multi30k-fr-en nor a recipe");
 }
 
 /// Interrupted, the same command goes on; other recordings are refused.

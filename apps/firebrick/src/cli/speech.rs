@@ -144,8 +144,8 @@ pub struct InterpretArgs {
     /// Language to speak: de, en, fr, zh
     #[arg(long, default_value = "de", value_name = "CODE")]
     pub to: String,
-    /// Translator, in place of multi30k-en-de, multi30k-de-en, multi30k-en-fr, tatoeba-zh-en (shipped), tatoeba-en-zh (that
-    /// you trained), or two of them by way of English
+    /// Translator, in place of a shipped one (multi30k-en-de, multi30k-de-en, multi30k-en-fr, tatoeba-zh-en, tatoeba-en-zh), or
+    /// of two by way of English
     #[arg(long, value_name = "MODEL")]
     pub translator: Option<String>,
     /// What is said in the recording, all of it: tells the word and character error rate of what was heard
