@@ -179,6 +179,9 @@ pub struct WakeWordArgs {
     /// More recordings of the word, for counting how many are heard
     #[arg(long, value_name = "FOLDER")]
     pub test: Option<PathBuf>,
+    /// Change one key of the recipe that is written: --set train.max_steps=300 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
 }
 
 #[derive(Debug, Args)]

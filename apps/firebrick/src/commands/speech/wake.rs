@@ -63,7 +63,7 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     let opened = Opened::named(&path.to_string_lossy())?;
     let job = Job {
         opened: &opened,
-        overrides: &[],
+        overrides: &args.overrides,
         run: None,
         max_time: None,
         watch: None,
