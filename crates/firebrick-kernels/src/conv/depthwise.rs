@@ -68,8 +68,9 @@ trait Register: Copy {
     /// Zero where the mask has no lane.
     unsafe fn load(mask: Self::Mask, from: *const f32) -> Self;
     unsafe fn store(self, mask: Self::Mask, to: *mut f32);
-    /// Every other lane of this and the next register, from the first on.
+    /// Every other lane of this and the next register, from the first on, in the order that [`Self::ordered`] undoes.
     unsafe fn even(self, next: Self) -> Self;
+    unsafe fn ordered(self) -> Self;
     /// `self * by + plus`
     unsafe fn times(self, by: Self, plus: Self) -> Self;
     unsafe fn plus(self, other: Self) -> Self;
@@ -119,6 +120,11 @@ mod registers {
         }
 
         #[inline(always)]
+        unsafe fn ordered(self) -> Self {
+            self
+        }
+
+        #[inline(always)]
         unsafe fn times(self, by: Self, plus: Self) -> Self {
             unsafe { _mm512_fmadd_ps(self, by, plus) }
         }
@@ -161,11 +167,13 @@ mod registers {
 
         #[inline(always)]
         unsafe fn even(self, next: Self) -> Self {
-            unsafe {
-                // Of each half two of the one and two of the other.
-                let both = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(self, next));
-                _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(both))
-            }
+            // Of each half two of the one and two of the other.
+            unsafe { _mm256_shuffle_ps::<0x88>(self, next) }
+        }
+
+        #[inline(always)]
+        unsafe fn ordered(self) -> Self {
+            unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(self))) }
         }
 
         #[inline(always)]
@@ -351,7 +359,7 @@ impl<R: Register, const K: usize> Channel<'_, R, K> {
                     sum = pixels.times(R::of(*weight), sum);
                 }
             }
-            self.write(sum, row, col, written);
+            self.write::<STEP>(sum, row, col, written);
         }
     }
 
@@ -423,16 +431,23 @@ impl<R: Register, const K: usize> Channel<'_, R, K> {
                 }
             }
             for (r, sum) in sums.into_iter().enumerate() {
-                self.write(sum, row + r, col, written);
+                self.write::<STEP>(sum, row + r, col, written);
             }
         }
     }
 
     /// What becomes of a register of sums.
     #[inline(always)]
-    unsafe fn write(&mut self, sum: R, row: usize, col: usize, written: R::Mask) {
+    unsafe fn write<const STEP: usize>(
+        &mut self,
+        sum: R,
+        row: usize,
+        col: usize,
+        written: R::Mask,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
+            let sum = if STEP > 1 { sum.ordered() } else { sum };
             let mut y = sum.times(self.scale, self.shift);
             let at = row * self.cols + col;
             if let Some(residual) = self.residual {

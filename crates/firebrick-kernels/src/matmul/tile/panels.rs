@@ -187,7 +187,8 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
             let finish = finish.filter(|_| first + depth == whole);
             let mut a = a.at(row, first);
             let mut step = a.row;
-            if !I::reads(a, cols) {
+            let lies = I::reads(a, cols);
+            if !lies {
                 block.resize(BLOCK * DEPTH, 0.0);
                 let to = block.as_mut_ptr();
                 unsafe { I::left(a, rows, depth, to) };
@@ -212,10 +213,19 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
                 // Rows of the output that are pages apart are written in longer pieces, asked for before.
                 let shallow = depth <= SHALLOW && out.row_stride >= PAGE;
                 let counts = [strips.len(), rows.div_ceil(ROWS)];
-                let [outer, inner] = if shallow { [counts[1], counts[0]] } else { counts };
+                // A left matrix for few columns is read once, its next rows meanwhile.
+                let narrow = lies && cols <= COLS && strips.len() > 1;
+                let by_rows = shallow || narrow;
+                let [outer, inner] = if by_rows { [counts[1], counts[0]] } else { counts };
                 for outer in 0..outer {
                     for inner in 0..inner {
-                        let [strip, i] = if shallow { [inner, outer] } else { [outer, inner] };
+                        let [strip, i] = if by_rows { [inner, outer] } else { [outer, inner] };
+                        if narrow {
+                            (strip..ROWS).step_by(counts[0]).for_each(|row| {
+                                let next = a.data.wrapping_add(((i + 1) * ROWS + row) * step);
+                                ask(next, depth);
+                            });
+                        }
                         let (strip, i) = (strip * I::COLS, i * ROWS);
                         let (col, width) = (col + strip, I::COLS.min(width - strip));
                         let vectors = width.div_ceil(LANES);
@@ -290,6 +300,15 @@ impl Ahead {
         let pieces = (times * self.pieces).min(self.left);
         let data = self.data.wrapping_add(pieces * self.stride);
         Self { data, left: self.left - pieces, ..self }
+    }
+}
+
+/// Asks for numbers that lie in one piece.
+#[inline(always)]
+fn ask(from: *const f32, count: usize) {
+    for at in (0..count).step_by(LANES) {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
     }
 }
 
