@@ -210,11 +210,12 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
                     }
                     false => Ahead::NOTHING,
                 };
-                // Rows of the output that are pages apart are written in longer pieces, asked for before.
-                let shallow = depth <= SHALLOW && out.row_stride >= PAGE;
                 let counts = [strips.len(), rows.div_ceil(ROWS)];
+                let several = counts[0] > 1;
+                // Rows of the output that are pages apart are written in longer pieces, asked for before.
+                let shallow = several && depth <= SHALLOW && out.row_stride >= PAGE;
                 // A left matrix for few columns is read once, its next rows meanwhile.
-                let narrow = lies && cols <= COLS && strips.len() > 1;
+                let narrow = several && lies && cols <= COLS;
                 let by_rows = shallow || narrow;
                 let [outer, inner] = if by_rows { [counts[1], counts[0]] } else { counts };
                 for outer in 0..outer {
