@@ -432,7 +432,7 @@ mod tests {
         for (name, pictures, labels) in [("beside", ".", "."), ("apart", "images", "labels")] {
             let folder = yolo.join(name);
             let [pictures, labels] = [pictures, labels].map(|part| folder.join(part));
-            for part in [&pictures, &labels] {
+            for part in [&folder, &pictures, &labels] {
                 fs::create_dir_all(part).unwrap();
             }
             fs::copy(dir.path().join("JPEGImages/a.ppm"), pictures.join("a.ppm")).unwrap();
