@@ -217,9 +217,12 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
                 metrics.get("span_f1").or(metrics.get("tag_accuracy")).copied().unwrap_or_default()
             });
             let tagger = weighted(weight);
+            let beside = match tags.is_empty() {
+                true => String::new(),
+                false => format!("; neighbouring tags count {weight} times"),
+            };
             let about = format!(
-                "A bidirectional LSTM over words and their parts: {} tags of words, {} labels of sentences; \
-                 neighbouring tags count {weight} times.",
+                "A bidirectional LSTM over words and their parts: {} tags of words, {} labels of sentences{beside}.",
                 tags.len(),
                 labels.len()
             );
