@@ -9,6 +9,7 @@ pub mod heatmap;
 mod page;
 pub mod recipes;
 pub mod robustness;
+mod settings;
 pub mod shipped;
 pub mod signs;
 pub mod video;

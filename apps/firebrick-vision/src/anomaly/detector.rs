@@ -9,10 +9,7 @@ use firebrick_core::{
         AnyModel,
         motion::{FirebrickMotion, Motion},
     },
-    checkpoint::{
-        Source,
-        tensors::{SaveType, write_atomically},
-    },
+    checkpoint::{Source, tensors::SaveType},
 };
 use firebrick_train::origin::{Origin, Threshold};
 use rayon::prelude::*;
@@ -22,7 +19,7 @@ use super::{
     synthetic::Stack,
     task::{Levels, Map, maps},
 };
-use crate::video::frames::FrameProcessor;
+use crate::{settings, video::frames::FrameProcessor};
 
 /// Frames before and after one that its score is the mean of: what is unusual stays for a while.
 const SMOOTH: usize = 3;
@@ -69,14 +66,7 @@ impl Detector {
     pub fn save(&self, dir: &Path, origin: &Origin, about: &str) -> anyhow::Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         self.network.save(&dir.join("model.safetensors"), SaveType::F32)?;
-        let config = self.network.config.to_json();
-        for (file, value) in
-            [("config.json", config), ("preprocessor_config.json", self.frames.to_json())]
-        {
-            let path = dir.join(file);
-            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
+        settings::save(dir, &self.network.config.to_json(), &self.frames.to_json())?;
         origin.save(dir, "video-classification", about)
     }
 }

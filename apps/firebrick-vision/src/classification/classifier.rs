@@ -6,11 +6,7 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use firebrick_core::{
     arch::image::{Head, ImageClassifier},
-    checkpoint::{
-        LoadError, Source,
-        lora::LoraConfig,
-        tensors::{SaveType, write_atomically},
-    },
+    checkpoint::{LoadError, Source, lora::LoraConfig, tensors::SaveType},
 };
 use firebrick_data::image::{Colour, Picture};
 use firebrick_train::{
@@ -27,6 +23,7 @@ use super::{
     recipe::{DataRecipe, Recipe},
     task::{Judged, logits, softmax, with_known_label},
 };
+use crate::settings;
 
 /// A model that looks at pictures.
 pub struct PictureClassifier {
@@ -124,15 +121,11 @@ impl PictureClassifier {
     }
 
     fn save_settings(&self, dir: &Path) -> anyhow::Result<()> {
-        let config = self.classifier.config.to_json(&self.labels);
-        for (file, value) in
-            [("config.json", config), ("preprocessor_config.json", self.processor.to_json())]
-        {
-            let path = dir.join(file);
-            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        Ok(())
+        settings::save(
+            dir,
+            &self.classifier.config.to_json(&self.labels),
+            &self.processor.to_json(),
+        )
     }
 }
 

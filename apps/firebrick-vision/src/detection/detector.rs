@@ -12,17 +12,14 @@ use firebrick_core::{
         AnyModel,
         detector::{Detector, FirebrickDetector, Place},
     },
-    checkpoint::{
-        LoadError, Source,
-        tensors::{SaveType, write_atomically},
-    },
+    checkpoint::{LoadError, Source, tensors::SaveType},
 };
 use firebrick_data::image::{Picture, boxes::Rect};
 use firebrick_train::origin::Origin;
 use rayon::prelude::*;
 
 use super::{assign, corpus::Scene, frame::framed, score::Judged};
-use crate::classification::processor::Processor;
+use crate::{classification::processor::Processor, settings};
 
 /// Lowest score of a box that is looked at: below, all places would be boxes.
 const LEAST_SCORE: f32 = 0.02;
@@ -115,11 +112,7 @@ impl ObjectDetector {
         preprocessor["image_processor_type"] = "FirebrickDetectorProcessor".into();
         preprocessor["do_pad"] = true.into();
         let config = self.detector.config.to_json(&self.labels);
-        for (file, value) in [("config.json", config), ("preprocessor_config.json", preprocessor)] {
-            let path = dir.join(file);
-            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
+        settings::save(dir, &config, &preprocessor)?;
         origin.save(dir, "object-detection", about)
     }
 }

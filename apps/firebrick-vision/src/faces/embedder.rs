@@ -6,10 +6,7 @@ use anyhow::Context;
 use burn::{prelude::*, tensor::DType};
 use firebrick_core::{
     arch::image::{Head, ImageClassifier, ImageModel},
-    checkpoint::{
-        LoadError, Source,
-        tensors::{SaveType, write_atomically},
-    },
+    checkpoint::{LoadError, Source, tensors::SaveType},
 };
 use firebrick_data::{hash::sha256_bytes, image::Picture};
 use firebrick_train::{
@@ -19,7 +16,7 @@ use firebrick_train::{
 use rayon::prelude::*;
 
 use super::{recipe::Recipe, task::normalised};
-use crate::classification::processor::Processor;
+use crate::{classification::processor::Processor, settings};
 
 /// A ResNet whose last layer writes the vector.
 pub struct FaceEmbedder {
@@ -60,13 +57,7 @@ impl FaceEmbedder {
         let blank = Picture::filled(1, 1, self.processor.colour, 0);
         let dimensions = self.embed(&[blank], 1)[0].len();
         config["num_labels"] = dimensions.into();
-        for (file, value) in
-            [("config.json", config), ("preprocessor_config.json", self.processor.to_json())]
-        {
-            let path = dir.join(file);
-            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
+        settings::save(dir, &config, &self.processor.to_json())?;
         origin.save(dir, "image-feature-extraction", about)
     }
 }

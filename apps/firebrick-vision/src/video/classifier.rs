@@ -6,11 +6,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use firebrick_core::{
     arch::{image::Head, video::VideoClassifier},
-    checkpoint::{
-        Source,
-        lora::LoraConfig,
-        tensors::{SaveType, write_atomically},
-    },
+    checkpoint::{Source, lora::LoraConfig, tensors::SaveType},
 };
 use firebrick_data::image::Picture;
 use firebrick_train::{lora, origin::Origin};
@@ -20,9 +16,12 @@ use super::{
     frames::FrameProcessor,
     task::{classes, logits},
 };
-use crate::classification::{
-    classifier::named,
-    task::{Judged, softmax},
+use crate::{
+    classification::{
+        classifier::named,
+        task::{Judged, softmax},
+    },
+    settings,
 };
 
 /// A network with what it was trained with.
@@ -91,14 +90,6 @@ impl ClipClassifier {
     }
 
     fn save_settings(&self, dir: &Path) -> anyhow::Result<()> {
-        let config = self.network.config.to_json(&self.labels);
-        for (file, value) in
-            [("config.json", config), ("preprocessor_config.json", self.frames.to_json())]
-        {
-            let path = dir.join(file);
-            write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        Ok(())
+        settings::save(dir, &self.network.config.to_json(&self.labels), &self.frames.to_json())
     }
 }
