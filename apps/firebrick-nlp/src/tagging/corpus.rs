@@ -104,30 +104,30 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
     Ok(Corpus { train, valid, test, tags, labels, sha256, repeated, leaking })
 }
 
-/// Ids of the sets that [`load`] knows: those of intents lie in one archive.
+/// Ids of the sets that [`load`] knows.
 pub const SETS: &[&str] = &["ud-english-ewt", "snips", "atis", "hwu64", "smp2019-zh"];
 
 type Parts = (Vec<Sentence>, Vec<Sentence>, Option<Vec<Sentence>>);
 
 fn known(id: &str, places: &Places) -> anyhow::Result<Parts> {
-    let folder = |set: &str| -> anyhow::Result<std::path::PathBuf> {
-        let folder = (places.data)(set)?;
-        let nested = folder.join(set);
+    let folder = || -> anyhow::Result<std::path::PathBuf> {
+        let folder = (places.data)(id)?;
+        let nested = folder.join(id);
         Ok(if nested.is_dir() { nested } else { folder })
     };
     match id {
         "ud-english-ewt" => {
-            let folder = folder(id)?;
+            let folder = folder()?;
             let part = |name: &str| treebank(&folder, name);
             Ok((part("train")?, part("dev")?, Some(part("test")?)))
         }
         "snips" | "atis" | "hwu64" => {
-            let folder = folder("intents")?.join(id);
+            let folder = folder()?;
             let part = |name: &str| tabbed(&folder.join(format!("{name}.tsv")));
             Ok((part("train")?, part("valid")?, Some(part("test")?)))
         }
         "smp2019-zh" => {
-            let folder = folder("intents")?.join(id);
+            let folder = folder()?;
             let part = |name: &str| domains(&folder.join(format!("{name}.jsonl")));
             Ok((part("train")?, part("valid")?, None))
         }

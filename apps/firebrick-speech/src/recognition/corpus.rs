@@ -30,11 +30,12 @@ pub struct Corpus {
     pub leaking: usize,
 }
 
-struct Parts {
-    train: Vec<Entry>,
-    valid: Option<Vec<Entry>>,
-    test: Option<Vec<Entry>>,
-    dictionary: Vec<(String, Vec<String>)>,
+/// Recordings as a set divides them, and how its words are said.
+pub struct Parts {
+    pub train: Vec<Entry>,
+    pub valid: Option<Vec<Entry>>,
+    pub test: Option<Vec<Entry>>,
+    pub dictionary: Vec<(String, Vec<String>)>,
 }
 
 /// A line of the user's own files.
@@ -135,7 +136,7 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
 }
 
 /// CMU's alphanumeric recordings, by their list.
-fn an4(folder: &Path) -> anyhow::Result<Parts> {
+pub fn an4(folder: &Path) -> anyhow::Result<Parts> {
     let (mut train, mut test) = (vec![], vec![]);
     let header = ["id", "speaker", "split", "seconds", "text"];
     for [id, speaker, split, _, text] in index(&folder.join("index.csv"), header)? {

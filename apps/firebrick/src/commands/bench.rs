@@ -38,7 +38,7 @@ use firebrick_nlp::{
 };
 use firebrick_speech::{
     classification::{classifier::SoundClassifier, task::frames},
-    recognition::recognizer::Recognizer,
+    recognition::{corpus::an4, recognizer::Recognizer},
 };
 use firebrick_train::sampler::mix;
 use firebrick_vision::classification::{layouts, processor::Processor};
@@ -342,13 +342,9 @@ impl Bench<'_> {
         let recognizer = Recognizer::open(&self.ours(model), &self.device)?;
         let rate = recognizer.sample_rate();
         let index = self.data("an4", "index.csv")?;
-        let text = fs::read_to_string(&index).with_context(|| index.display().to_string())?;
-        let tested = text.lines().filter(|line| line.split(',').nth(2) == Some("test"));
-        let ids = tested.filter_map(|line| line.split(',').next()).take(RECORDINGS);
-        let recordings = ids.map(|id| {
-            let path = index.with_file_name("wav").join(format!("{id}.flac"));
-            read(&path, rate, &Limits::default())
-        });
+        let test = an4(index.parent().context("a folder")?)?.test.unwrap_or_default();
+        let recordings =
+            test.iter().take(RECORDINGS).map(|entry| read(&entry.path, rate, &Limits::default()));
         let recordings: Vec<Vec<f32>> =
             recordings.collect::<Result<_, _>>().map_err(anyhow::Error::new)?;
         let seconds = recordings.iter().map(Vec::len).sum::<usize>() as f64 / f64::from(rate);
