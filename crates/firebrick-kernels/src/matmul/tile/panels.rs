@@ -202,7 +202,8 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
                     let (col, width) = (col + strip, I::COLS.min(width - strip));
                     unsafe { b.copy([first, col], depth, width, panel.add(strip * I::DEPTH)) };
                 }
-                let tiles = strips.len() * rows.div_ceil(ROWS);
+                let counts = [strips.len(), rows.div_ceil(ROWS)];
+                let tiles = counts[0] * counts[1];
                 let mut next = match col + COLS < cols {
                     true => {
                         let width = COLS.min(cols - col - COLS);
@@ -210,7 +211,6 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
                     }
                     false => Ahead::NOTHING,
                 };
-                let counts = [strips.len(), rows.div_ceil(ROWS)];
                 let several = counts[0] > 1;
                 // Rows of the output that are pages apart are written in longer pieces, asked for before.
                 let shallow = several && depth <= SHALLOW && out.row_stride >= PAGE;
@@ -224,7 +224,7 @@ pub(super) unsafe fn product<I: Instructions, B: Right<I>>(
                         if narrow {
                             (strip..ROWS).step_by(counts[0]).for_each(|row| {
                                 let next = a.data.wrapping_add(((i + 1) * ROWS + row) * step);
-                                ask(next, depth);
+                                ask::<_MM_HINT_T0>(next, depth);
                             });
                         }
                         let (strip, i) = (strip * I::COLS, i * ROWS);
@@ -286,11 +286,7 @@ impl Ahead {
     pub fn fetch(&mut self) {
         let pieces = self.pieces.min(self.left);
         for piece in 0..pieces {
-            let piece = self.data.wrapping_add(piece * self.stride);
-            for at in (0..self.length).step_by(LANES) {
-                // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(piece.wrapping_add(at).cast()) };
-            }
+            ask::<_MM_HINT_T1>(self.data.wrapping_add(piece * self.stride), self.length);
         }
         *self = self.after(1);
     }
@@ -306,10 +302,10 @@ impl Ahead {
 
 /// Asks for numbers that lie in one piece.
 #[inline(always)]
-fn ask(from: *const f32, count: usize) {
+fn ask<const HINT: i32>(from: *const f32, count: usize) {
     for at in (0..count).step_by(LANES) {
         // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+        unsafe { _mm_prefetch::<HINT>(from.wrapping_add(at).cast()) };
     }
 }
 
