@@ -140,6 +140,17 @@ impl TextTokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// With a token in place of one to be guessed, and its id.
+    pub fn with_mask(mut self) -> (Self, u32) {
+        const NAMES: [&str; 2] = ["[MASK]", "<mask>"];
+        let id = NAMES.iter().find_map(|name| self.token_id(name)).unwrap_or_else(|| {
+            let id = self.vocab_size() as u32;
+            self.inner.add_special_tokens(special(&NAMES[..1])).expect("it is not there yet");
+            id
+        });
+        (self, id)
+    }
+
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }

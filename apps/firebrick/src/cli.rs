@@ -5,7 +5,7 @@ pub mod vision;
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use firebrick_core::device::DeviceSpec;
 use firebrick_train::{job::check_name, track::Server};
 use firebrick_vision::detection::annotations::Format;
@@ -16,7 +16,7 @@ use crate::{
 };
 use vision::VisionCommand;
 
-/// Trains, evaluates, compresses and runs text and picture models in one binary, without Python.
+/// Trains, evaluates, compresses and runs models of texts, pictures and sounds in one binary, without Python.
 #[derive(Debug, Parser)]
 #[command(name = "firebrick", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -35,18 +35,18 @@ pub struct Global {
     #[arg(long, global = true, env = "FIREBRICK_SEED")]
     pub seed: Option<u64>,
     /// One JSON document on stdout; `completions` and `recipe reference` print text anyway
-    #[arg(long, global = true, env = "FIREBRICK_JSON")]
+    #[arg(long, global = true, env = "FIREBRICK_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     #[arg(long, global = true, default_value = "auto", env = "FIREBRICK_PROGRESS")]
     pub progress: Style,
     /// Only results and errors
-    #[arg(short, long, global = true, env = "FIREBRICK_QUIET")]
+    #[arg(short, long, global = true, env = "FIREBRICK_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
     /// More on stderr: what `speech assistant` and `speech home` heard
-    #[arg(short, long, global = true, env = "FIREBRICK_VERBOSE")]
+    #[arg(short, long, global = true, env = "FIREBRICK_VERBOSE", value_parser = FalseyValueParser::new())]
     pub verbose: bool,
     /// Refuse what would use the network: --track, and a home over MQTT
-    #[arg(long, global = true, env = "FIREBRICK_OFFLINE")]
+    #[arg(long, global = true, env = "FIREBRICK_OFFLINE", value_parser = FalseyValueParser::new())]
     pub offline: bool,
     /// CPU threads to compute with; 0 takes all cores
     #[arg(long, global = true, default_value_t = 0, env = "FIREBRICK_THREADS", value_name = "N")]
@@ -286,8 +286,8 @@ pub struct PredictArgs {
     /// JSON lines, CSV, TSV, Parquet or a text file (one text a line); a picture, a recording, or a folder of them
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
-    /// JSON lines go there instead of stdout
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Answers go there instead of stdout: JSON lines, or by its ending .csv, .tsv or .parquet
+    #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Label texts `neutral` where the model is less sure than this probability
     #[arg(long, value_name = "P", value_parser = probability)]
@@ -484,8 +484,13 @@ pub enum NlpCommand {
         #[arg(long)]
         model: String,
     },
-    /// N-grams, a hidden Markov model, RNN, GRU, LSTM and GPT on one text: a table and a page
+    /// N-grams, a hidden Markov model, RNN, GRU, LSTM, BERT and GPT on one text: a table and a page
     Ladder(LadderArgs),
+    /// Count n-grams of a text into an ARPA file, or say what a text costs one
+    Ngram {
+        #[command(subcommand)]
+        command: NgramCommand,
+    },
     /// One vector a text: a JSON line each
     Embed(EmbedArgs),
     /// Make an index folder of the texts in a folder, for `nlp search` and `nlp chat --docs`
@@ -683,6 +688,43 @@ fn probability(text: &str) -> Result<f32, String> {
     (0.0..=1.0).contains(&p).then_some(p).ok_or_else(|| format!("{p} is not within 0 and 1"))
 }
 
+#[derive(Debug, Subcommand)]
+pub enum NgramCommand {
+    /// Interpolated modified Kneser-Ney, as KenLM's `lmplz --discount_fallback`
+    Fit {
+        /// Text file, a sentence a line
+        text: PathBuf,
+        /// The model goes there
+        #[arg(long, value_name = "FILE.arpa")]
+        output: PathBuf,
+        /// Longest n-gram, in tokens
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        order: usize,
+        /// N-grams that occur so often or less are left out, by length; the last number is for all longer ones: 0,0,1
+        #[arg(long, value_name = "COUNTS", value_delimiter = ',')]
+        prune: Vec<u32>,
+        #[arg(long, default_value = "word")]
+        unit: NgramUnit,
+    },
+    /// Perplexity of a text under a model, as KenLM's `query`
+    Score {
+        /// ARPA file, by whatever program
+        model: PathBuf,
+        /// Text file, a sentence a line
+        text: PathBuf,
+        #[arg(long, default_value = "word")]
+        unit: NgramUnit,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum NgramUnit {
+    /// What stands between white space
+    Word,
+    /// White space, too, as `<U+20>`
+    Character,
+}
+
 #[derive(Debug, Args)]
 pub struct LadderArgs {
     /// ptb, tinyshakespeare, or a text file
@@ -738,8 +780,8 @@ pub struct EmbedArgs {
     /// Texts from a file instead: .txt, .jsonl, .csv, .tsv, .parquet
     #[arg(long, value_name = "PATH", conflicts_with = "texts")]
     pub input: Option<PathBuf>,
-    /// Where the lines go; stdout without it
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// Where the lines go, stdout without it; as a table if it ends in .csv, .tsv or .parquet
+    #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     pub batch_size: usize,

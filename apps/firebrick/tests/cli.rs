@@ -288,7 +288,38 @@ fn a_ladder_goes_on() {
             assert_eq!(first[key], again[key], "{first}");
         }
     }
-    assert_eq!(again.len(), 9);
+    assert_eq!(again.len(), 10);
+    let both_sides = |rung: &&Value| rung["both_sides"] == true;
+    let bert: Vec<&Value> = again.iter().filter(both_sides).collect();
+    assert_eq!(bert.len(), 1);
+    assert!(bert[0]["test_perplexity"].as_f64().is_some_and(|score| score > 1.0), "{}", bert[0]);
+}
+
+/// Counted, written, read back; what a damaged file and wrong arguments end in.
+#[test]
+fn an_ngram_model_is_an_arpa_file() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    fs::write(home.join("text.txt"), "the cat sat\nthe cat ran\nthe dog sat\n".repeat(9)).unwrap();
+    fs::write(home.join("new.txt"), "the bird sat\n").unwrap();
+    let fit = ["nlp", "ngram", "fit", "text.txt", "--output", "m.arpa", "--order", "3", "--json"];
+    let fitted: Value = serde_json::from_slice(&run(home, &fit, 0).stdout).unwrap();
+    assert_eq!(fitted["orders"][0]["kept"], 8); // five words and three marks
+    let ask = |text: &str| -> Value {
+        let args = ["nlp", "ngram", "score", "m.arpa", text, "--json"];
+        serde_json::from_slice(&run(home, &args, 0).stdout).unwrap()
+    };
+    let [known, new] = [ask("text.txt"), ask("new.txt")];
+    assert_eq!([&known["tokens"], &known["unknown"]], [108, 0]);
+    assert_eq!([&new["tokens"], &new["unknown"]], [4, 1]);
+    assert!(known["perplexity"].as_f64() < new["perplexity"].as_f64(), "{known} {new}");
+    assert_eq!(known["perplexity"], known["perplexity_without_unknown"]);
+    let model = fs::read_to_string(home.join("m.arpa")).unwrap();
+    fs::write(home.join("m.arpa"), &model[..model.len() / 2]).unwrap();
+    let said = text(&run(home, &["nlp", "ngram", "score", "m.arpa", "new.txt"], 5).stderr);
+    assert!(said.contains("m.arpa"), "{said}");
+    let wrong = ["nlp", "ngram", "fit", "text.txt", "--output", "m.arpa", "--order", "99"];
+    run(home, &wrong, 2);
 }
 
 /// What is refused by its arguments alone, before any work.

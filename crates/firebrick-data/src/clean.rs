@@ -10,7 +10,7 @@ use crate::{
     ledger::{DropReason, Entry, Ledger},
     normalise::normalise,
     quote::{quoted, quoted_list},
-    table::Row,
+    table::{Row, Table},
 };
 
 /// Which rules apply; all by default. A row is dropped by the first rule that it breaks, in this order.
@@ -39,6 +39,19 @@ impl Default for CleanRules {
             duplicate: true,
         }
     }
+}
+
+/// As [`clean`], of all that a file holds: what could not be read is in the ledger, too.
+pub fn clean_table(table: Table, rules: &CleanRules) -> (Vec<Row>, Ledger) {
+    let (rows, mut ledger) = clean(table.rows, rules);
+    let unreadable = table.bad.iter().map(|bad| Entry {
+        row: bad.row,
+        reason: DropReason::Unreadable,
+        detail: bad.to_string(),
+    });
+    ledger.dropped.extend(unreadable);
+    ledger.dropped.sort_by_key(|entry| entry.row);
+    (rows, ledger)
 }
 
 /// Applies the rules; rows that stay keep their order and number.

@@ -1,15 +1,15 @@
 //! The record of what was dropped and why, one entry a row.
 
-use std::{collections::BTreeMap, io::Write, path::Path};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-
-use crate::error::DataError;
 
 /// Why a row was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
+    /// Not what a row of such a file looks like.
+    Unreadable,
     /// Nothing but white space.
     Empty,
     /// U+FFFD, or mojibake that cannot be mended.
@@ -63,24 +63,6 @@ impl Ledger {
         self.dropped.iter().for_each(|entry| *counts.entry(entry.reason).or_default() += 1);
         counts
     }
-
-    /// Writes the dropped rows as JSON lines: `{"row":3,"reason":"duplicate","detail":"repeats row 1"}`.
-    ///
-    /// The file appears whole or not at all.
-    pub fn write_jsonl(&self, path: &Path) -> Result<(), DataError> {
-        let write = |source| DataError::Write { path: path.to_owned(), source };
-        let mut text = String::new();
-        for entry in &self.dropped {
-            text.push_str(&serde_json::to_string(entry).map_err(|e| write(e.into()))?);
-            text.push('\n');
-        }
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(parent).map_err(write)?;
-        file.write_all(text.as_bytes()).map_err(write)?;
-        file.as_file().sync_all().map_err(write)?;
-        file.persist(path).map_err(|e| write(e.error))?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -94,16 +76,11 @@ mod tests {
             dropped: vec![entry(1, DropReason::Empty), entry(4, DropReason::BrokenEncoding)],
             mended: vec![],
         };
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ledger.jsonl");
-        ledger.write_jsonl(&path).unwrap();
         assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "{\"row\":1,\"reason\":\"empty\",\"detail\":\"so\"}\n\
-             {\"row\":4,\"reason\":\"broken_encoding\",\"detail\":\"so\"}\n"
+            ledger.json_lines("train"),
+            "{\"detail\":\"so\",\"part\":\"train\",\"reason\":\"empty\",\"row\":1}\n\
+             {\"detail\":\"so\",\"part\":\"train\",\"reason\":\"broken_encoding\",\"row\":4}\n"
         );
         assert_eq!(ledger.counts()[&DropReason::Empty], 1);
-        let nowhere = dir.path().join("no/such/folder");
-        assert_eq!(ledger.write_jsonl(&nowhere).unwrap_err().kind(), "Write");
     }
 }

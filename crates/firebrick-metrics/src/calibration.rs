@@ -72,7 +72,8 @@ impl AddAssign for Calibration {
 /// The temperature that makes rows with known classes likeliest: temperature scaling of Guo et al. 2017, section 4.2.
 ///
 /// Each row has the probabilities of its classes and the place of the right one. Above 1 the model was too sure of
-/// itself. Between 0.05 and 20; 1 without rows.
+/// itself. Between 0.05 and 20; 1 without rows, and 1 at least if the model is right in all of them, which say nothing of how much
+/// surer it may be.
 ///
 /// ```
 /// use firebrick_metrics::calibration::temperature;
@@ -96,8 +97,10 @@ pub fn temperature<'a>(rows: impl Iterator<Item = (&'a [f32], usize)> + Clone) -
         };
         rows.clone().map(of_row).sum::<f64>()
     };
+    let right = |(p, class): (&[f32], usize)| p.iter().all(|other| *other <= p[class]);
+    let sharpest = if rows.clone().all(right) { 1.0 } else { 20.0 };
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
-    let (mut low, mut high) = (0.05, 20.0);
+    let (mut low, mut high) = (0.05, sharpest);
     for _ in 0..60 {
         let step = golden * (high - low);
         match nats(high - step) < nats(low + step) {
@@ -167,5 +170,13 @@ mod tests {
             assert!((found / f64::from(wanted) - 1.0).abs() < 0.1, "{found} for {wanted}");
         }
         assert_eq!(temperature([].into_iter()), 1.0);
+    }
+
+    /// Thirty rows that are all right would have any sharpness.
+    #[test]
+    fn a_model_that_is_always_right_is_not_made_surer() {
+        let rows = [([0.98_f32, 0.02], 0); 30];
+        let found = temperature(rows.iter().map(|(p, class)| (p.as_slice(), *class)));
+        assert!((1.0..1.01).contains(&found), "{found}");
     }
 }

@@ -35,6 +35,9 @@ pub struct RunInfo {
     pub status: Status,
     /// As typed.
     pub command: Vec<String>,
+    /// The folder that the recipe's paths are relative to, from the root on.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
     pub firebrick: String,
     pub burn: String,
     pub device: String,
@@ -132,6 +135,7 @@ impl Run {
             Some(earlier) => RunInfo {
                 status: Status::Running,
                 command: info.command,
+                base: info.base,
                 device: info.device,
                 ..earlier
             },

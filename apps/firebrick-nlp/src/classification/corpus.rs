@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail};
 use firebrick_data::{
-    clean::{CleanRules, clean},
+    clean::{CleanRules, clean_table},
     error::DataError,
     hash,
     leaks::{self, LeakReport, LeakRules},
@@ -27,10 +27,8 @@ pub struct Corpus {
     pub test: Option<Vec<Row>>,
     /// SHA-256 over the training and validation rows, and over texts without labels.
     pub sha256: String,
-    /// Rows that were set aside or dropped, by part.
+    /// Rows that could not be read or were dropped, by part.
     pub ledgers: Vec<(String, Ledger)>,
-    /// Rows that could not be read, by part.
-    pub unreadable: Vec<(String, usize)>,
     pub leaks: LeakReport,
 }
 
@@ -41,9 +39,6 @@ impl Corpus {
             vec![format!("train {}", self.train.len()), format!("valid {}", self.valid.len())];
         parts.extend(self.test.as_ref().map(|rows| format!("test {}", rows.len())));
         let mut remarks = vec![format!("rows: {}", parts.join(", "))];
-        for (part, count) in self.unreadable.iter().filter(|(_, count)| *count > 0) {
-            remarks.push(format!("{part}: {count} rows could not be read"));
-        }
         for (part, ledger) in &self.ledgers {
             let counts = ledger.counts();
             let counts: Vec<String> =
@@ -66,8 +61,7 @@ impl Corpus {
         const PART: &str = "distill.texts";
         let options = ReadOptions::new(Columns::named(&data.text_column, None));
         let table = read(file, &options)?.usable(file)?;
-        self.unreadable.push((PART.into(), table.bad.len()));
-        let (rows, ledger) = clean(table.rows, &rules(data));
+        let (rows, ledger) = clean_table(table, &rules(data));
         self.ledgers.push((PART.into(), ledger));
         let mut others: Vec<(&str, &[Row])> = vec![("valid", &self.valid)];
         others.extend(self.test.as_deref().map(|rows| ("test", rows)));
@@ -171,10 +165,8 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         }
     }
     let mut ledgers = vec![];
-    let mut unreadable = vec![];
     let (mut train, mut valid, mut test) = (vec![], None, None);
     for (name, table) in parts {
-        unreadable.push((name.to_string(), table.bad.len()));
         // A test part is judged as it comes, but for rows without a text.
         let part = match name {
             "test" => CleanRules {
@@ -185,7 +177,7 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
             },
             _ => rules(data),
         };
-        let (rows, ledger) = clean(table.rows, &part);
+        let (rows, ledger) = clean_table(table, &part);
         ledgers.push((name.to_string(), ledger));
         match name {
             "train" => train = rows,
@@ -223,7 +215,7 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     }
     let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();
     let sha256 = hash::sha256_rows(&all);
-    Ok(Corpus { labels, train, valid, test, sha256, ledgers, unreadable, leaks })
+    Ok(Corpus { labels, train, valid, test, sha256, ledgers, leaks })
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use firebrick_train::{
     task::{Examples, Task},
 };
 
-use crate::batch::pad;
+use crate::{
+    batch::pad,
+    lm::{corpus::Stream, evaluate::EvalSettings},
+};
 
 /// How texts are masked.
 #[derive(Debug, Clone, PartialEq)]
@@ -248,6 +251,51 @@ pub fn evaluate(model: &PreTraining, texts: &MaskedTexts, batch_size: usize, see
         metrics.insert("next_accuracy".into(), together as f64 / texts.len().max(1) as f64);
     }
     metrics
+}
+
+/// Tokens of a stream that [`pseudo`] has guessed.
+const GUESSED: usize = 4096;
+
+/// What a token of a stream costs when it is guessed from `window` tokens around it, it alone masked: a "pseudo-perplexity"
+/// (Salazar et al. 2020, <https://arxiv.org/abs/1910.14659>). Of a long stream [`GUESSED`] tokens at equal distances are guessed.
+pub fn pseudo(
+    model: &PreTraining,
+    stream: &Stream,
+    mask_id: u32,
+    EvalSettings { window, batch_size }: EvalSettings,
+) -> Metrics {
+    let device = model.devices().into_iter().next().expect("a model has parameters");
+    let ids = &stream.ids;
+    let (count, window) = (ids.len().min(GUESSED), window.min(ids.len()));
+    let places: Vec<usize> = (0..count).map(|i| (2 * i + 1) * ids.len() / (2 * count)).collect();
+    let mut nats = 0.0;
+    for places in places.chunks(batch_size.max(1)) {
+        let (mut rows, mut at, mut targets) = (vec![], vec![], vec![]);
+        for (row, place) in places.iter().enumerate() {
+            let begin = place.saturating_sub(window / 2).min(ids.len() - window);
+            rows.extend(ids[begin..][..window].iter().map(|id| *id as i32));
+            at.push((row * window + place - begin) as i32);
+            targets.push(ids[*place] as i32);
+            rows[at[row] as usize] = mask_id as i32;
+        }
+        let n = places.len();
+        let row = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [n]), &device);
+        let batch = MaskedBatch {
+            ids: Tensor::from_data(TensorData::new(rows, [n, window]), &device),
+            pad: Tensor::from_data(TensorData::new(vec![false; n * window], [n, window]), &device),
+            places: row(at),
+            targets: row(targets),
+            pairs: None,
+        };
+        let (logits, _) = model.logits(&batch);
+        nats += cross_entropy(logits, batch.targets, None, 0.0).into_scalar::<f64>() * n as f64;
+    }
+    // As many characters as are the guessed tokens' share of the text.
+    let characters = stream.characters as f64 * count as f64 / ids.len().max(1) as f64;
+    Metrics::from([
+        ("pseudo_perplexity".into(), (nats / count.max(1) as f64).exp()),
+        ("pseudo_bits_per_character".into(), nats / std::f64::consts::LN_2 / characters.max(1.0)),
+    ])
 }
 
 /// How many rows of logits are largest at their target.

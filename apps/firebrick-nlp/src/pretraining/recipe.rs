@@ -52,7 +52,7 @@ pub enum TaskKind {
     MaskedLanguageModelling,
 }
 
-/// `[data]`: known data sets, files of your own, or both together.
+/// `[data]`: known data sets, files of your own, or both together; or one stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataRecipe {
@@ -60,6 +60,10 @@ pub struct DataRecipe {
     pub datasets: Vec<String>,
     /// Text files, a text a line, relative to the recipe.
     pub files: Vec<PathBuf>,
+    /// In place of both: a set to model language on (`tinyshakespeare`, `ptb`), by its characters or words, or a text file, by
+    /// `tokenizer.vocab_size` pieces. Its training part is read in windows of `tokenizer.max_len` tokens, its validation part
+    /// chooses the weights, and its test part is judged once.
+    pub stream: Option<String>,
     /// Part of the texts that chooses the weights.
     pub valid_fraction: f64,
     /// Share of a text's tokens that is to be guessed.
@@ -74,6 +78,7 @@ impl Default for DataRecipe {
         Self {
             datasets: vec![],
             files: vec![],
+            stream: None,
             valid_fraction: 0.05,
             masked: 0.15,
             next_sentence: false,
@@ -85,8 +90,20 @@ impl Check for Recipe {
     fn check(&self) -> Result<(), RecipeError> {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
-        if self.data.datasets.is_empty() && self.data.files.is_empty() {
-            return fail("data.files", "is missing (or name `data.datasets`)".into());
+        let texts = !self.data.datasets.is_empty() || !self.data.files.is_empty();
+        match (&self.data.stream, texts) {
+            (None, false) => {
+                let problem = "is missing (or name `data.datasets` or `data.stream`)";
+                return fail("data.files", problem.into());
+            }
+            (Some(_), true) => {
+                let problem = "stands beside `data.datasets` or `data.files`, in whose place it is";
+                return fail("data.stream", problem.into());
+            }
+            _ => {}
+        }
+        if self.data.stream.is_some() {
+            self.check_stream()?;
         }
         if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
             let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
@@ -128,5 +145,21 @@ impl Check for Recipe {
 
     fn resolve(&mut self) {
         self.train.resolve();
+    }
+}
+
+impl Recipe {
+    /// A stream has tokens and parts of its own, and no pairs.
+    fn check_stream(&self) -> Result<(), RecipeError> {
+        let TokenizerRecipe { vocab_size, max_len, .. } = self.tokenizer;
+        let DataRecipe { stream, masked, .. } = self.data.clone();
+        let tokenizer = TokenizerRecipe { vocab_size, max_len, ..TokenizerRecipe::default() };
+        let data = DataRecipe { stream, masked, ..DataRecipe::default() };
+        let problem = "has keys that do nothing beside `data.stream`";
+        match (self.tokenizer == tokenizer, self.data == data) {
+            (true, true) => Ok(()),
+            (false, _) => Err(RecipeError::value("tokenizer", problem)),
+            (_, false) => Err(RecipeError::value("data", problem)),
+        }
     }
 }

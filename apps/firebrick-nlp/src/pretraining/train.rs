@@ -10,7 +10,7 @@ use firebrick_core::{
 };
 use firebrick_data::{hash, table::Row};
 use firebrick_train::{
-    fit::{Fitted, Plan, fit},
+    fit::{End, Fitted, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown, chart, curve, page},
     origin::Origin,
     report::Report,
@@ -18,15 +18,24 @@ use firebrick_train::{
 };
 
 use super::{
-    masked::{MaskSettings, MaskedTexts, Pairs, PreTraining, evaluate},
+    masked::{MaskSettings, MaskedTexts, Pairs, PreTraining, evaluate, pseudo},
     recipe::{METRICS, Recipe},
 };
-use crate::{classification::corpus::read_split, tokenizer::TextTokenizer};
+use crate::{
+    classification::corpus::read_split,
+    lm::{
+        corpus::{self, Corpus, Stream},
+        evaluate::EvalSettings,
+    },
+    tokenizer::{TextTokenizer, recipe::TokenizerRecipe},
+};
 
 /// Everything before step 0.
 pub struct Prepared {
-    train: Vec<String>,
-    valid: Vec<String>,
+    train: Vec<Vec<u32>>,
+    valid: Vec<Vec<u32>>,
+    /// Of `data.stream`: the validation and the test part, whole.
+    streams: Option<[Stream; 2]>,
     tokenizer: TextTokenizer,
     sha256: String,
 }
@@ -45,34 +54,69 @@ impl job::Recipe for Recipe {
 
     firebrick_train::recipe_fields!(METRICS);
 
-    /// Texts that occur twice are read once.
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
+        match &self.data.stream {
+            Some(stream) => self.windows(stream, places),
+            None => self.texts(places),
+        }
+    }
+
+    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
+        train(self, prepared, session)
+    }
+}
+
+impl Recipe {
+    /// Texts that occur twice are read once.
+    fn texts(&self, places: &Places) -> anyhow::Result<Prepared> {
         let mut texts = vec![];
         for id in &self.data.datasets {
             let table = read_split(&(places.data)(id)?, id, "train")?;
             texts.extend(table.rows.into_iter().map(|row| row.text));
         }
         for file in &self.data.files {
-            let path = places.base.join(file);
-            let text = fs::read_to_string(&path);
-            let text = text.with_context(|| format!("reading {}", path.display()))?;
-            texts.extend(text.lines().map(str::to_string));
+            texts.extend(read(&places.base.join(file))?.lines().map(str::to_string));
         }
         let mut seen = HashSet::new();
         texts.retain(|text| !text.trim().is_empty() && seen.insert(text.clone()));
         let count = (texts.len() as f64 * self.data.valid_fraction).round() as usize;
         ensure!(count > 0 && count < texts.len(), "{} texts: too few to be split", texts.len());
         let mut coins = Coins::new(mix(self.seed, 0x9e7_7a1)); // which texts are set aside
-        let valid = (0..count).map(|_| texts.swap_remove(coins.below(texts.len()))).collect();
+        let valid: Vec<String> =
+            (0..count).map(|_| texts.swap_remove(coins.below(texts.len()))).collect();
         let tokenizer = self.tokenizer.make(texts.iter().map(String::as_str), None)?;
-        let row = |(row, text): (usize, &String)| Row { row, text: text.clone(), label: None };
-        let rows: Vec<Row> = texts.iter().chain(&valid).enumerate().map(row).collect();
-        Ok(Prepared { sha256: hash::sha256_rows(&rows), train: texts, valid, tokenizer })
+        let sha256 = hashed(texts.iter().chain(&valid).cloned());
+        let ids = |text: &String| tokenizer.encode(text, self.tokenizer.max_len);
+        let [train, valid] = [texts, valid].map(|texts| texts.iter().map(ids).collect());
+        Ok(Prepared { train, valid, streams: None, tokenizer, sha256 })
     }
 
-    fn train(&self, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
-        train(self, prepared, session)
+    /// A set to model language on, or a text file.
+    fn windows(&self, stream: &str, places: &Places) -> anyhow::Result<Prepared> {
+        let TokenizerRecipe { vocab_size, max_len, .. } = self.tokenizer;
+        let file = places.base.join(stream);
+        let corpus = match file.is_file() {
+            true => corpus::pieces(&read(&file)?, vocab_size)
+                .with_context(|| file.display().to_string())?,
+            false => corpus::load(stream, &(places.data)(stream)?, vocab_size)?,
+        };
+        let Corpus { train, valid, test, tokenizer, .. } = corpus;
+        let windows = |part: &Stream| part.ids.chunks(max_len).map(<[u32]>::to_vec).collect();
+        let [train, windows]: [Vec<Vec<u32>>; 2] = [&train, &valid].map(windows);
+        let text = |ids: &Vec<u32>| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let sha256 = hashed(train.iter().chain(&windows).map(text));
+        let (tokenizer, _) = tokenizer.with_mask();
+        Ok(Prepared { train, valid: windows, streams: Some([valid, test]), tokenizer, sha256 })
     }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn hashed(texts: impl Iterator<Item = String>) -> String {
+    let row = |(row, text)| Row { row, text, label: None };
+    hash::sha256_rows(&texts.enumerate().map(row).collect::<Vec<Row>>())
 }
 
 impl job::Prepared for Prepared {
@@ -95,10 +139,16 @@ impl job::Trained for Trained {
         let valid = &self.outcome.scores["valid"];
         let model = dir.join("model");
         let share = |key: &str| valid.get(key).map(|share| format!("{share:.4}"));
+        let pseudo = |part: &str| {
+            let score = self.outcome.scores.get(part)?.get("pseudo_perplexity")?;
+            Some(format!("{score:.3}"))
+        };
         let facts = [
             ("validation accuracy", share("accuracy")),
             ("validation perplexity", Some(format!("{:.2}", valid["perplexity"]))),
             ("validation pairs told apart", share("next_accuracy")),
+            ("validation pseudo-perplexity", pseudo("valid")),
+            ("test pseudo-perplexity", pseudo("test")),
             ("parameters", Some(self.parameters.to_string())),
             ("training texts", Some(self.texts[0].to_string())),
             ("validation texts", Some(self.texts[1].to_string())),
@@ -124,18 +174,17 @@ impl job::Trained for Trained {
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {
     session.needs_whole_model()?;
-    let Prepared { train, valid, tokenizer, .. } = prepared;
+    let Prepared { train, valid, streams, tokenizer, .. } = prepared;
     let Session { device, run, team, max_time, stop, report } = session;
     let device = device.clone().autodiff();
     device.seed(recipe.seed);
     let config = recipe.model.bert(&recipe.tokenizer, tokenizer.vocab_size())?;
-    let masked = |texts: &[String]| {
-        let max_len = recipe.tokenizer.max_len;
-        let ids = texts.iter().map(|text| tokenizer.encode(text, max_len));
-        let settings = mask_settings(recipe, &config, &tokenizer)?;
-        MaskedTexts::new(ids.filter(|ids| settings.takes(ids)).collect(), settings.clone())
+    let settings = mask_settings(recipe, &config, &tokenizer)?;
+    let masked = |mut texts: Vec<Vec<u32>>| {
+        texts.retain(|ids| settings.takes(ids));
+        MaskedTexts::new(texts, settings.clone())
     };
-    let [train, valid] = [masked(&train)?, masked(&valid)?];
+    let [train, valid] = [masked(train)?, masked(valid)?];
     let texts = [&train, &valid].map(firebrick_train::task::Examples::len);
     let model = config.init_pretraining(recipe.data.next_sentence, &device).materialize();
     let model = PreTraining { model };
@@ -155,7 +204,16 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     if !team.is_first() {
         return Ok(None);
     }
-    let scores = Scores::from([("valid".to_string(), judge(&best))]);
+    let mut scores = Scores::from([("valid".to_string(), judge(&best))]);
+    if let Some([valid, test]) = &streams {
+        let reading =
+            EvalSettings { window: recipe.tokenizer.max_len, batch_size: recipe.eval.batch_size };
+        let pseudo = |stream| pseudo(&best, stream, settings.mask_id, reading);
+        scores.entry("valid".into()).or_default().extend(pseudo(valid));
+        if matches!(end, End::Finished | End::EarlyStop) {
+            scores.insert("test".into(), pseudo(test));
+        }
+    }
     let task = <Recipe as job::Recipe>::TASK;
     let origin = Origin {
         max_len: Some(recipe.tokenizer.max_len),
@@ -174,6 +232,17 @@ fn mask_settings(
     config: &BertConfig,
     tokenizer: &TextTokenizer,
 ) -> anyhow::Result<MaskSettings> {
+    if recipe.data.stream.is_some() {
+        let (_, mask_id) = tokenizer.clone().with_mask();
+        return Ok(MaskSettings {
+            mask_id,
+            pad_id: tokenizer.pad_id(),
+            vocab_size: config.vocab_size,
+            special: vec![],
+            probability: recipe.data.masked,
+            pairs: None,
+        });
+    }
     let names: &[&str] = match config.model_type {
         ModelType::Roberta => &["<s>", "<pad>", "</s>", "<mask>"],
         ModelType::Bert | ModelType::Distilbert => &["[CLS]", "[PAD]", "[SEP]", "[MASK]"],

@@ -95,6 +95,7 @@ impl Terms {
     /// One term a line: as it is read, a tab, as it is written. Empty lines and those that begin with `#` are comments.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let mut entries = vec![];
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;

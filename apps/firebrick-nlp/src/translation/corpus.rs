@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use firebrick_data::{
-    clean::{CleanRules, clean},
+    clean::{CleanRules, clean_table},
     error::DataError,
     hash,
     leaks::{self, LeakRules},
@@ -34,12 +34,10 @@ pub struct Corpus {
     pub test: Option<Vec<Pair>>,
     /// SHA-256 over the training and validation pairs.
     pub sha256: String,
-    /// Pairs that were dropped, by part.
+    /// Pairs that could not be read or were dropped, by part.
     pub ledgers: Vec<(String, Ledger)>,
     /// What was rewritten before anything was dropped.
     pub changed: Vec<Changed>,
-    /// Rows that could not be read, by part.
-    pub unreadable: Vec<(String, usize)>,
     /// Training pairs that were dropped because another part has their like.
     pub leaking: usize,
 }
@@ -83,12 +81,11 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     };
     // A test part is judged as it comes, but for empty rows.
     let as_it_comes = CleanRules { duplicate: false, max_chars: None, ..rules.clone() };
-    let (mut ledgers, mut unreadable) = (vec![], vec![]);
+    let mut ledgers = vec![];
     let mut cleaned: HashMap<&str, Vec<Row>> = HashMap::new();
     for (name, table) in parts {
-        unreadable.push((name.to_string(), table.bad.len()));
         let rules = if name == "test" { &as_it_comes } else { &rules };
-        let (rows, ledger) = clean(table.rows, rules);
+        let (rows, ledger) = clean_table(table, rules);
         ledgers.push((name.to_string(), ledger));
         cleaned.insert(name, rows);
     }
@@ -119,8 +116,9 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         train = kept;
         ledgers.push(("train".into(), ledger));
     }
-    ensure!(!train.is_empty(), "no training pair is left");
-    ensure!(!valid.is_empty(), "no validation pair is left");
+    for (part, left) in [("training", &train), ("validation", &valid)] {
+        ensure!(!left.is_empty(), DataError::TooLittle(format!("no {part} pair is left")));
+    }
     let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();
     let sha256 = hash::sha256_rows(&all);
     Ok(Corpus {
@@ -130,7 +128,6 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         sha256,
         ledgers,
         changed,
-        unreadable,
         leaking,
     })
 }

@@ -83,9 +83,6 @@ impl job::Prepared for Prepared {
             vec![format!("train {}", corpus.train.len()), format!("valid {}", corpus.valid.len())];
         parts.extend(corpus.test.as_ref().map(|pairs| format!("test {}", pairs.len())));
         let mut remarks = vec![format!("pairs: {}", parts.join(", "))];
-        for (part, count) in corpus.unreadable.iter().filter(|(_, count)| *count > 0) {
-            remarks.push(format!("{part}: {count} rows could not be read"));
-        }
         for (part, count) in report::dropped(corpus) {
             remarks.push(format!("{part}: {count} (data.ledger.jsonl says why)"));
         }

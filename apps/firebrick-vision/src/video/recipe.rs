@@ -1,6 +1,6 @@
 //! A video classification recipe.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use firebrick_core::arch::clip_rnn::ClipRnnConfig;
 use firebrick_data::image::{Colour, augment::Augment};
@@ -74,6 +74,9 @@ pub struct DataRecipe {
     pub balance: f64,
     /// Most frames that a training clip begins earlier or later.
     pub shift: usize,
+    /// What a clip shows when it is played backwards, by its label: `sit_down = "stand_up"`. Half of the training clips of these
+    /// labels are, each time.
+    pub backwards: BTreeMap<String, String>,
 }
 
 impl Default for DataRecipe {
@@ -89,6 +92,7 @@ impl Default for DataRecipe {
             grey: false,
             balance: 0.5,
             shift: 2,
+            backwards: BTreeMap::new(),
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct ClipExamples<'a> {
     pub augment: Augment,
     /// Most frames that a clip begins earlier or later.
     pub shift: usize,
+    /// By class, what a clip is when it is played backwards; half of them are, where that is something.
+    pub backwards: Vec<Option<usize>>,
     /// Share of a target that all labels get alike.
     pub smoothing: f32,
     /// Of each label.
@@ -77,8 +79,8 @@ pub fn weights(classes: &[usize], labels: usize, balance: f64) -> Vec<f32> {
 }
 
 impl ClipExamples<'_> {
-    /// A clip's frames as they are shown at the step whose seed this is: all are changed alike.
-    pub fn augmented(&self, index: usize, seed: u64) -> Vec<Picture> {
+    /// A clip's frames as they are shown at the step whose seed this is, all changed alike, and what class they then have.
+    pub fn augmented(&self, index: usize, seed: u64) -> (Vec<Picture>, usize) {
         let frames = &self.clips[index].frames;
         let (last, shift) = (frames.len() - 1, self.shift);
         let later = Coins::new(seed ^ 0x51f7).below(2 * shift + 1);
@@ -86,7 +88,15 @@ impl ClipExamples<'_> {
             let frame = &frames[(t + later).saturating_sub(shift).min(last)];
             self.augment.apply(frame, seed)
         };
-        (0..frames.len()).map(frame).collect()
+        let mut shown: Vec<Picture> = (0..frames.len()).map(frame).collect();
+        let class = self.classes[index];
+        match self.backwards[class].filter(|_| Coins::new(seed ^ 0xbac4).toss(0.5)) {
+            Some(other) => {
+                shown.reverse();
+                (shown, other)
+            }
+            None => (shown, class),
+        }
     }
 }
 
@@ -103,11 +113,11 @@ impl Examples for ClipExamples<'_> {
 
     fn batch(&self, indices: &[usize], seed: u64, device: &Device) -> ClipBatch {
         let changed = |(row, index): (usize, &usize)| self.augmented(*index, mix(seed, row as u64));
-        let clips: Vec<Vec<Picture>> = indices.par_iter().enumerate().map(changed).collect();
+        let (clips, classes): (Vec<Vec<Picture>>, Vec<usize>) =
+            indices.par_iter().enumerate().map(changed).unzip();
         let labels = self.weights.len();
         let mut targets = vec![self.smoothing / labels as f32; indices.len() * labels];
-        for (target, index) in targets.chunks_exact_mut(labels).zip(indices) {
-            let class = self.classes[*index];
+        for (target, class) in targets.chunks_exact_mut(labels).zip(classes) {
             target[class] += 1.0 - self.smoothing;
             target.iter_mut().for_each(|share| *share *= self.weights[class]);
         }
@@ -197,10 +207,12 @@ mod tests {
             processor: &processor,
             augment: Augment { brightness: 0.5, noise: 20.0, ..Augment::default() },
             shift: 1,
+            backwards: vec![None, None],
             smoothing: 0.2,
             weights: vec![1.0, 1.0],
         };
-        let changed = examples.augmented(0, 5);
+        let (changed, class) = examples.augmented(0, 5);
+        assert_eq!(class, 0);
         assert!(changed.iter().all(|frame| *frame == changed[0]) && changed[0] != frames[0]);
         let batch = examples.batch(&[0, 1], 3, &Device::flex());
         assert_eq!(batch.frames.dims(), [2, 4, 1, 4, 6]);
@@ -208,5 +220,46 @@ mod tests {
         for (found, expected) in targets.iter().zip([0.9, 0.1, 0.9, 0.1]) {
             assert!((found - expected).abs() < 1e-6, "{targets:?}");
         }
+    }
+    /// Half of the clips of a label that has one for the other direction, and no other clip.
+    #[test]
+    fn a_clip_played_backwards_shows_something_else() {
+        let frames: Vec<Picture> =
+            [10, 20, 30].map(|level| Picture::filled(6, 4, Colour::Grey, level)).into();
+        let clip = |label: &str| Clip {
+            id: label.into(),
+            label: label.into(),
+            recording: "r".into(),
+            frames: frames.clone(),
+        };
+        let clips = [clip("down"), clip("fall")];
+        let processor = Processor {
+            size: [4, 6],
+            shortest_edge: None,
+            colour: Colour::Grey,
+            filter: Filter::Bilinear,
+            mean: vec![0.5],
+            std: vec![0.5],
+        };
+        let examples = ClipExamples {
+            clips: &clips,
+            classes: vec![0, 1],
+            processor: &processor,
+            augment: Augment::default(),
+            shift: 0,
+            backwards: vec![Some(2), None, None],
+            smoothing: 0.0,
+            weights: vec![1.0; 3],
+        };
+        let mut turned = 0;
+        for seed in 0..200 {
+            let (shown, class) = examples.augmented(0, seed);
+            let is_turned = shown[0] == frames[2] && shown[2] == frames[0];
+            assert!(is_turned || shown == frames);
+            assert_eq!(class, if is_turned { 2 } else { 0 });
+            turned += usize::from(is_turned);
+            assert_eq!(examples.augmented(1, seed), (frames.clone(), 1));
+        }
+        assert!((80..120).contains(&turned), "{turned} of 200");
     }
 }

@@ -1,6 +1,6 @@
 //! From a recipe to a model folder, through the one training loop.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
 use burn::{module::Module, tensor::Device};
@@ -124,8 +124,10 @@ fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Resul
     let model = Act { model };
     let labels = corpus.labels.clone();
     let of_train = classes(&corpus.train, &labels).expect("labels are those of these clips");
+    let backwards = backwards(&recipe.data.backwards, &labels)?;
     let examples = ClipExamples {
         clips: &corpus.train,
+        backwards,
         weights: weights(&of_train, labels.len(), recipe.data.balance),
         classes: of_train,
         processor: &frames.frame,
@@ -197,11 +199,30 @@ impl Trained {
     }
 }
 
+/// `data.backwards` by class.
+fn backwards(
+    names: &BTreeMap<String, String>,
+    labels: &[String],
+) -> anyhow::Result<Vec<Option<usize>>> {
+    let mut backwards = vec![None; labels.len()];
+    for (from, to) in names {
+        let class = |name: &String| {
+            let class = labels.iter().position(|label| label == name);
+            class.ok_or_else(|| {
+                let problem = format!("names `{name}`, which no clip has: {}", labels.join(", "));
+                RecipeError::value("data.backwards", problem)
+            })
+        };
+        backwards[class(from)?] = Some(class(to)?);
+    }
+    Ok(backwards)
+}
+
 /// Some clips as the first step saw them, each a row.
 fn shown(recipe: &Recipe, examples: &ClipExamples) -> Picture {
     let clips = spread(SHOWN, examples.clips.len()).into_iter().enumerate();
     let clip = |(row, clip)| examples.augmented(clip, mix(recipe.seed, row as u64));
-    let frames: Vec<Picture> = clips.flat_map(clip).collect();
+    let frames: Vec<Picture> = clips.flat_map(|of| clip(of).0).collect();
     sheet(&frames, recipe.data.frames, 64)
 }
 

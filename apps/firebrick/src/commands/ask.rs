@@ -1,18 +1,17 @@
 //! `firebrick predict`: a trained model at work, and what other commands share with it.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context;
 use firebrick_core::{
     arch::{clip_rnn, deep_speech, detector, motion},
-    checkpoint::{Source, tensors::write_atomically},
+    checkpoint::Source,
     generate::GenerationConfig,
 };
-use firebrick_data::table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read};
+use firebrick_data::{
+    sheet,
+    table::{BadRow, ColumnRef, Columns, ReadOptions, Table, read},
+};
 use firebrick_nlp::{
     classification::{
         classifier::{Prediction, TextClassifier},
@@ -64,8 +63,8 @@ pub fn texts(path: &Path, columns: &ColumnArgs) -> Result<Table, Failure> {
     Ok(read(path, &columns)?)
 }
 
-/// Writes answers by row, in the order of the rows, to `output` or stdout: JSON lines, or one `array`. A row that could
-/// not be read has its error in their place, and makes the command fail at its end.
+/// Writes answers by row, in the order of the rows, to `output` or stdout: JSON lines, or one `array`; a table, if the file's
+/// name ends so. A row that could not be read has its error in their place, and makes the command fail at its end.
 pub fn write_answers(
     input: &Path,
     bad: &[(usize, String)],
@@ -87,17 +86,22 @@ pub fn write_lines(
     array: bool,
 ) -> Outcome {
     let all = lines.len();
-    let lines: Vec<String> = lines.iter().map(with_id_first).collect();
-    let text = match array {
-        true => format!("[{}]", lines.join(",")),
-        false => lines.into_iter().map(|line| line + "\n").collect(),
+    let json = || {
+        let lines: Vec<String> = lines.iter().map(with_id_first).collect();
+        match array {
+            true => format!("[{}]", lines.join(",")),
+            false => lines.into_iter().map(|line| line + "\n").collect(),
+        }
     };
-    let text = text.as_bytes();
     match output {
         Some(path) => {
-            write_atomically(path, text).with_context(|| format!("writing {}", path.display()))?
+            let bytes = match sheet::Format::of(path) {
+                Some(format) => sheet::write(format, lines),
+                None => json().into_bytes(),
+            };
+            super::write(path, &bytes)?;
         }
-        None => BufWriter::new(std::io::stdout()).write_all(text).context("writing to stdout")?,
+        None => super::tell(format_args!("{}", json())),
     }
     match bad {
         0 => Ok(()),

@@ -4,15 +4,13 @@ mod drift;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
-use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::{
     archive,
-    clean::{CleanRules, clean},
+    clean::{CleanRules, clean_table},
     error::DataError,
     image::{Colour, decode},
     leaks::{self, LeakRules},
-    ledger::Ledger,
+    ledger::DropReason,
     locate::{self, Found},
     manifest::{self, manifest},
     npz,
@@ -100,8 +98,7 @@ fn batch(recipe: &str, output: &Path, global: &Global) -> Outcome {
     recipe.seed = global.seed.unwrap_or(recipe.seed);
     let prepared = recipe.prepare(&places::of_recipe(&opened.base))?;
     let remarks = prepared.remarks();
-    write_atomically(output, &decode::png(&recipe.sheet(&prepared)))
-        .map_err(|source| DataError::Write { path: output.to_owned(), source })?;
+    super::write(output, &decode::png(&recipe.sheet(&prepared)))?;
     let text = format!("{}\n{}", remarks.join("\n"), output.display());
     super::print(global, &json!({"remarks": remarks, "output": output}), &text);
     Ok(())
@@ -159,11 +156,15 @@ fn parts(
     }
     let path = PathBuf::from(target);
     if !path.exists() && manifest::data_set(target).is_some() {
-        bail!(
+        let message = format!(
             "`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`"
         );
+        return Err(DataError::WrongSet(message).into());
     }
     let mut options = ask::options(columns, true);
+    if path.extension().is_some_and(|ending| ending == "txt") {
+        options.columns.label = None; // a text a line
+    }
     options.strict = strict;
     options.label_kind = integer.then_some(LabelKind::Integer);
     Ok(vec![("file".into(), read(&path, &options)?)])
@@ -199,6 +200,9 @@ fn show(target: &str, columns: &ColumnArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
+/// Unreadable rows of a part that are listed.
+const SHOWN: usize = 3;
+
 fn check(
     target: &str,
     columns: &ColumnArgs,
@@ -210,25 +214,30 @@ fn check(
     let mut text = String::new();
     let mut report = vec![];
     let mut cleaned: Vec<(String, Vec<Row>)> = vec![];
-    let mut all = Ledger::default();
+    let mut lines = String::new();
     let mut readable = 0;
     for (name, table) in parts(target, columns, strict, integer)? {
         readable += table.rows.len();
         let (good, bad) = (table.rows.len(), table.bad.len());
         text.push_str(&format!("{name}: {good} rows read, {bad} rows set aside\n"));
-        for bad in table.bad.iter().take(3) {
+        for bad in table.bad.iter().take(SHOWN) {
             text.push_str(&format!("  {bad}\n"));
         }
+        if bad > SHOWN {
+            text.push_str(&format!("  and {} more, which --ledger lists\n", bad - SHOWN));
+        }
         let first_bad = table.bad.first().map(ToString::to_string);
-        let (rows, ledger) = clean(table.rows, &CleanRules::default());
+        let (rows, ledger) = clean_table(table, &CleanRules::default());
         for (reason, count) in ledger.counts() {
-            text.push_str(&format!("  cleaning drops {count}: {reason:?}\n"));
+            if reason != DropReason::Unreadable {
+                text.push_str(&format!("  cleaning drops {count}: {reason:?}\n"));
+            }
         }
         report.push(json!({
             "part": name, "rows": good, "bad": bad, "first_bad": first_bad, "kept": rows.len(),
             "dropped": ledger.counts().iter().map(|(r, n)| (format!("{r:?}"), *n)).collect::<std::collections::BTreeMap<_, _>>(),
         }));
-        all.dropped.extend(ledger.dropped);
+        lines.push_str(&ledger.json_lines(&name));
         cleaned.push((name, rows));
     }
     let splits: Vec<(&str, &[Row])> =
@@ -252,7 +261,7 @@ fn check(
         }
     }
     if let Some(path) = ledger_file {
-        all.write_jsonl(&path)?;
+        super::write(&path, lines.as_bytes())?;
     }
     super::print(
         global,

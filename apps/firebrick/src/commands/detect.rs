@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_core::checkpoint::Source;
 use firebrick_data::{
     error::DataError,
     image::{Colour, Picture, decode},
@@ -82,8 +82,7 @@ fn write(
     found: &[Found],
 ) -> Result<(), DataError> {
     let marks: Vec<_> = found.iter().map(|found| mark(&detector.labels, found, [1.0; 2])).collect();
-    write_atomically(output, &decode::png(&draw(picture, &marks)))
-        .map_err(|source| DataError::Write { path: output.to_owned(), source })
+    super::write(output, &decode::png(&draw(picture, &marks)))
 }
 
 /// `firebrick predict` on a picture or a folder of pictures: all boxes, however unsure.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use firebrick_core::checkpoint::Source;
 use firebrick_data::{
     error::DataError,
@@ -28,7 +28,7 @@ use firebrick_nlp::{
     },
 };
 use firebrick_speech::{classification as sound, recognition, recordings};
-use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin};
+use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin, run};
 use firebrick_vision::{
     anomaly, classification as pictures, detection, faces as people, video as clips,
 };
@@ -38,7 +38,7 @@ use super::{
     Outcome,
     ask::{self, task},
     recipe::Opened,
-    speed::Stopwatch,
+    speed::{self, Stopwatch},
 };
 use crate::{
     cli::{EvalArgs, Global},
@@ -91,6 +91,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
             text.push_str(&format!("{} {found}\n", signature.replace('_', " ")));
         }
     }
+    text.push_str(&speed::told(&more["speed"]));
     text.push_str(&vision::robustness_table(&more));
     let mut report = json!({"model": args.model, "data": data, "rows": rows, "metrics": metrics});
     for (key, value) in more.as_object().into_iter().flatten() {
@@ -103,11 +104,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Outcome {
         report["resampled"] = json!(resampled);
     }
     super::print(global, &report, &text);
-    let unmet: Vec<String> = gates.iter().filter_map(|gate| gate.unmet(&metrics)).collect();
-    match unmet.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::text(GATE, format!("gate not met: {}", unmet.join("; ")))),
-    }
+    Gate::check(&gates, &metrics)
 }
 
 /// Asks the model for its rows, whatever its task.
@@ -145,21 +142,23 @@ pub fn score(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored
 
 /// The recipe that made a model: that of its run, or the shipped one that its folder or its name tells.
 pub fn recipe_of(model: &str, source: &Source, global: &Global) -> anyhow::Result<Opened> {
-    let dirs = places::folders(model, &global.runs);
-    let dir = dirs.iter().find(|dir| dir.join("recipe.resolved.toml").exists());
-    let opened = match dir {
-        // Its paths are relative to where it was trained, which was most likely here.
-        Some(dir) => Opened::file(&dir.join("recipe.resolved.toml"))
-            .map(|opened| opened.relative_to(PathBuf::new())),
-        None => match Origin::read(source) {
-            Some(origin) => Opened::named(&origin.recipe),
-            None => Opened::named(model),
-        },
-    };
-    match opened {
-        Ok(opened) => Ok(opened),
-        Err(_) => bail!("name the rows with --data PATH or --data ID"),
+    let dirs = places::folders(model, &global.runs).into_iter();
+    // A run, or the model in it.
+    let mut dirs = dirs.flat_map(|dir| [dir.clone(), dir.join("..")]);
+    if let Some(dir) = dirs.find(|dir| dir.join("recipe.resolved.toml").exists()) {
+        let opened = Opened::file(&dir.join("recipe.resolved.toml"));
+        // Its paths are relative to what they were in training, if that is still there.
+        let base = run::read(&dir).ok().and_then(|info| info.base).filter(|base| base.is_dir());
+        let opened = opened.map(|opened| opened.relative_to(base.unwrap_or_default()));
+        return opened.map_err(Failure::into_error);
     }
+    let opened = match Origin::read(source) {
+        Some(origin) => Opened::named(&origin.recipe),
+        None => Opened::named(model),
+    };
+    opened.map_err(|_| {
+        DataError::WrongSet("name the rows with --data PATH or --data ID".into()).into()
+    })
 }
 
 /// The recipe that made the model, or the one whose data is asked for.
@@ -249,6 +248,10 @@ fn of_classes(
     if skipped > 0 {
         let known = labels.join(", ");
         eprintln!("{skipped} rows have a label that the model does not know ({known})");
+    }
+    if confusion.total() == 0 && skipped == 0 {
+        let message = format!("{data}: has no rows; name another part with --split");
+        return Err(Failure::text(USAGE, message));
     }
     if confusion.total() == 0 {
         return Err(Failure::text(
@@ -566,14 +569,25 @@ impl Gate {
         })
     }
 
-    /// Why it does not hold; `None` where it does.
-    pub fn unmet(&self, metrics: &Metrics) -> Option<String> {
-        let sign = if self.at_least { ">=" } else { "<=" };
-        let Some(found) = metrics.get(&self.score) else {
-            let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
-            return Some(format!("no score `{}` (there are {})", self.score, known.join(", ")));
-        };
-        let met = if self.at_least { *found >= self.value } else { *found <= self.value };
-        (!met).then(|| format!("{} is {found:.4}, not {sign} {}", self.score, self.value))
+    /// Fails if one of them does not hold, or asks for a score that there is not.
+    pub fn check(gates: &[Self], metrics: &Metrics) -> Outcome {
+        let mut unmet = vec![];
+        for Self { score, at_least, value } in gates {
+            let Some(found) = metrics.get(score) else {
+                let known: Vec<&str> = metrics.keys().map(String::as_str).collect();
+                let known = known.join(", ");
+                let message = format!("--require: no score `{score}` (there are {known})");
+                return Err(Failure::text(USAGE, message));
+            };
+            let met = if *at_least { found >= value } else { found <= value };
+            if !met {
+                let sign = if *at_least { ">=" } else { "<=" };
+                unmet.push(format!("{score} is {found:.4}, not {sign} {value}"));
+            }
+        }
+        match unmet.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::text(GATE, format!("gate not met: {}", unmet.join("; ")))),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `firebrick nlp ladder`: the history of language models on one text, from counting to a GPT.
+//! `firebrick nlp ladder`: the history of language models on one text, from counting to BERT and GPT.
 //!
 //! The neural ones are runs like any other: the same command again goes on with them.
 
@@ -6,16 +6,19 @@ use std::{path::Path, time::Instant};
 
 use anyhow::Context;
 use burn::module::Module;
-use firebrick_core::checkpoint::Source;
-use firebrick_nlp::lm::{
-    causal::LanguageModel,
-    corpus::{self, Corpus},
-    evaluate::Judged,
-    ladder::{hidden_markov, ngram},
-    recipe::Recipe,
+use firebrick_core::{arch::bert::load_masked_lm, checkpoint::Source};
+use firebrick_nlp::{
+    lm::{
+        self,
+        causal::LanguageModel,
+        corpus::{self, Corpus},
+        evaluate::Judged,
+        ladder::{hidden_markov, ngram},
+    },
+    pretraining,
 };
 use firebrick_train::{
-    job::{Trained, chart, curve, put},
+    job::{Recipe, Trained, chart, curve, put},
     report::{Report, plots::Curve, render},
     run::{self, RunError},
 };
@@ -46,6 +49,8 @@ struct Rung {
     seconds: f64,
     energy: Energy,
     curve: Option<Curve>,
+    /// It guesses a token from both of its sides: what it costs is not comparable with the others'.
+    both_sides: bool,
 }
 
 struct Energy {
@@ -91,50 +96,66 @@ pub fn run(args: &LadderArgs, global: &Global) -> Outcome {
     add(counted("HMM", parameters, judged, begun, &meter));
     for (name, model) in neural(by_word) {
         let used = meter.joules();
+        let both_sides = name == "bert";
         let text = recipe(&args.data, name, model, args.epochs, by_word);
         let opened = Opened::text(&format!("ladder-{name}"), text);
-        let run = format!("{own}/{name}");
-        let overrides = global.seed.map(|seed| format!("seed={seed}"));
-        let overrides: Vec<String> = overrides.into_iter().collect();
-        let job = Job {
-            opened: &opened,
-            overrides: &overrides,
-            run: Some(&run),
-            max_time: None,
-            watch: None,
-            track: None,
-        };
         let folder = dir.join(name);
         let earlier = run::read(&folder).is_ok();
-        match train::train::<Recipe>(&job, global) {
-            Ok((_, trained)) => {
-                trained.show(&folder)?.write(&folder)?;
-            }
-            // In an earlier sitting, from the same text by the same recipe.
-            Err(Failure { error: Some(error), .. }) if is_done(&error) => {}
-            Err(failure) => return Err(failure),
+        let run = format!("{own}/{name}");
+        match both_sides {
+            true => learn::<pretraining::recipe::Recipe>(&opened, &run, &folder, global)?,
+            false => learn::<lm::recipe::Recipe>(&opened, &run, &folder, global)?,
         }
         let info = run::read(&folder)?;
+        let kind = if both_sides { "pseudo_" } else { "" };
         let score = |part: &str, key: &str| {
-            info.metrics.get(part).and_then(|m| m.get(key)).copied().unwrap_or(f64::NAN)
+            let key = format!("{kind}{key}");
+            info.metrics.get(part).and_then(|m| m.get(&key)).copied().unwrap_or(f64::NAN)
         };
         let source = Source::folder(folder.join("model"));
-        let model = LanguageModel::open(&source, &global.device.open()?)?;
+        let device = global.device.open()?;
+        let parameters = match both_sides {
+            true => load_masked_lm(&source, &device)?.1.num_params(),
+            false => LanguageModel::open(&source, &device)?.num_params(),
+        };
         let seconds = info.counters.seconds;
         // What earlier sittings took was not measured here.
         let used = used.filter(|_| !earlier);
         add(Rung {
             name: name.to_uppercase(),
-            parameters: model.num_params(),
+            parameters,
             valid: score("valid", "perplexity"),
             test: score("test", "perplexity"),
             bits: score("test", "bits_per_character"),
             seconds,
             energy: energy(&meter, used, seconds * cores),
             curve: Some(curve(&folder, &name.to_uppercase(), "valid/loss")?),
+            both_sides,
         });
     }
     finish(&args.data, &dir, &rungs, &corpus, global)
+}
+
+/// A run of its own, which goes on if it was stopped.
+fn learn<R: Recipe>(
+    opened: &Opened,
+    run: &str,
+    folder: &Path,
+    global: &Global,
+) -> Result<(), Failure> {
+    let overrides: Vec<String> =
+        global.seed.map(|seed| format!("seed={seed}")).into_iter().collect();
+    let (max_time, watch, track) = (None, None, None);
+    let job = Job { opened, overrides: &overrides, run: Some(run), max_time, watch, track };
+    match train::train::<R>(&job, global) {
+        Ok((_, trained)) => {
+            trained.show(folder)?.write(folder)?;
+            Ok(())
+        }
+        // In an earlier sitting, from the same text by the same recipe.
+        Err(Failure { error: Some(error), .. }) if is_done(&error) => Ok(()),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn is_done(error: &anyhow::Error) -> bool {
@@ -171,11 +192,12 @@ fn counted(
         seconds,
         energy: energy(meter, used, seconds),
         curve: None,
+        both_sides: false,
     }
 }
 
 /// Neural rungs: their name, and `[model]`.
-fn neural(by_word: bool) -> [(&'static str, String); 4] {
+fn neural(by_word: bool) -> [(&'static str, String); 5] {
     let recurrent = |family: &str| {
         let dropout = if by_word { 0.3 } else { 0.1 };
         format!(
@@ -183,29 +205,44 @@ fn neural(by_word: bool) -> [(&'static str, String); 4] {
         )
     };
     let dropout = if by_word { 0.3 } else { 0.1 };
-    let gpt = format!(
-        "family = \"gpt2\"\nhidden_size = 192\nnum_hidden_layers = 4\nnum_attention_heads = 4\ndropout = {dropout}"
+    let transformer = "hidden_size = 192\nnum_hidden_layers = 4\nnum_attention_heads = 4";
+    let bert = format!(
+        "{transformer}\nintermediate_size = 768\nhidden_dropout_prob = {dropout}\n\
+         attention_probs_dropout_prob = {dropout}"
     );
+    let gpt = format!("family = \"gpt2\"\n{transformer}\ndropout = {dropout}");
     [
         ("rnn", recurrent("rnn")),
         ("gru", recurrent("gru")),
         ("lstm", recurrent("lstm")),
+        ("bert", bert),
         ("gpt", gpt),
     ]
 }
 
 fn recipe(data: &str, name: &str, model: String, epochs: f64, by_word: bool) -> String {
-    let recurrent = name != "gpt";
-    let source = match Path::new(data).is_file() {
-        true => format!("train = {:?}", std::path::absolute(data).unwrap_or_default()),
-        false => format!("dataset = {data:?}"),
-    };
+    let file = Path::new(data).is_file();
+    let path = std::path::absolute(data).unwrap_or_default();
     let window = if by_word { 35 } else { 128 };
-    let warm_up = if recurrent { window } else { 0 };
-    let rate = if recurrent { 3e-3 } else { 2e-3 };
+    let (task, source, rate) = match name {
+        "bert" => {
+            let stream = if file { path.display().to_string() } else { data.to_string() };
+            let tokenizer = format!("[tokenizer]\nvocab_size = {PIECES}\nmax_len = {window}");
+            ("masked-language-modelling", format!("stream = {stream:?}\n{tokenizer}"), 1e-3)
+        }
+        _ => {
+            let source = match file {
+                true => format!("train = {path:?}"),
+                false => format!("dataset = {data:?}"),
+            };
+            let (warm_up, rate) = if name == "gpt" { (0, 2e-3) } else { (window, 3e-3) };
+            let windows = format!("window = {window}\nwarm_up = {warm_up}\nvocab_size = {PIECES}");
+            ("language-modelling", format!("{source}\n{windows}"), rate)
+        }
+    };
     format!(
-        "version = 1\ntask = \"language-modelling\"\nname = \"ladder-{name}\"\nseed = 7\n\
-         [data]\n{source}\nwindow = {window}\nwarm_up = {warm_up}\nvocab_size = 4000\n\
+        "version = 1\ntask = \"{task}\"\nname = \"ladder-{name}\"\nseed = 7\n\
+         [data]\n{source}\n\
          [model]\n{model}\n\
          [train]\nepochs = {epochs}\nbatch_size = 32\nlearning_rate = {rate}\nwarmup_steps = 50\n\
          [eval]\nbatch_size = 16\n"
@@ -259,8 +296,9 @@ fn finish(data: &str, dir: &Path, rungs: &[Rung], corpus: &Corpus, global: &Glob
     for rung in rungs {
         let sign = if rung.energy.measured { "" } else { "~" };
         let used = format!("{sign}{:.2}", rung.energy.watt_hours);
+        let star = if rung.both_sides { "*" } else { "" };
         let cells = [
-            rung.name.clone(),
+            format!("{}{star}", rung.name),
             rung.parameters.to_string(),
             format!("{:.3}", rung.valid),
             format!("{:.3}", rung.test),
@@ -268,15 +306,17 @@ fn finish(data: &str, dir: &Path, rungs: &[Rung], corpus: &Corpus, global: &Glob
             format!("{:.0}", rung.seconds),
             used.clone(),
         ];
+        let kind = if rung.both_sides { "pseudo-perplexity; " } else { "" };
         let detail = format!(
-            "{} parameters, {:.4} bits a character, {:.0} s, {used} Wh",
+            "{kind}{} parameters, {:.4} bits a character, {:.0} s, {used} Wh",
             rung.parameters, rung.bits, rung.seconds
         );
         comparison.push((rung.name.clone(), format!("{:.3}", rung.test), detail));
         table.add_row(cells);
     }
     let curves: Vec<Curve> = rungs.iter().filter_map(|rung| rung.curve.clone()).collect();
-    let best = rungs.iter().min_by(|a, b| a.test.total_cmp(&b.test));
+    let comparable = rungs.iter().filter(|rung| !rung.both_sides);
+    let best = comparable.min_by(|a, b| a.test.total_cmp(&b.test));
     let report = Report {
         title: format!("Ladder on {data}"),
         subtitle: "Every number on this page was measured in this run.".into(),
@@ -304,9 +344,11 @@ fn finish(data: &str, dir: &Path, rungs: &[Rung], corpus: &Corpus, global: &Glob
                 "model": rung.name, "parameters": rung.parameters, "valid_perplexity": rung.valid,
                 "test_perplexity": rung.test, "bits_per_character": rung.bits, "seconds": rung.seconds,
                 "watt_hours": rung.energy.watt_hours, "energy_measured": rung.energy.measured,
+                "both_sides": rung.both_sides,
             })
         })
         .collect();
-    super::print(global, &json!(list), &format!("{table}\n{}", page.display()));
+    let note = "* pseudo-perplexity: each token guessed from both sides, the others' from what stands before it";
+    super::print(global, &json!(list), &format!("{table}\n{note}\n{}", page.display()));
     Ok(())
 }

@@ -20,6 +20,7 @@ mod inspect;
 mod ladder;
 mod media;
 mod models;
+mod ngram;
 mod nlp;
 mod recipe;
 mod runs;
@@ -35,10 +36,12 @@ mod translate;
 mod video;
 mod vision;
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use anyhow::Context;
 use clap::CommandFactory;
+use firebrick_core::checkpoint::tensors::write_atomically;
+use firebrick_data::error::DataError;
 
 use crate::{
     cli::{Cli, Command, Global},
@@ -104,7 +107,17 @@ fn print(global: &Global, json: &serde_json::Value, text: &str) {
 fn tell(text: std::fmt::Arguments) {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        written => written.expect("stdout can be written to"),
+        Err(error) => {
+            eprintln!("firebrick: writing to stdout: {error}");
+            std::process::exit(1)
+        }
     }
+}
+
+/// A file that was asked for.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    write_atomically(path, bytes)
+        .map_err(|source| DataError::Write { path: path.to_owned(), source })
 }

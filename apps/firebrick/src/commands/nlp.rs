@@ -23,7 +23,7 @@ use firebrick_nlp::{
 use serde_json::{Value, json};
 
 use super::{
-    Outcome, ask, ladder,
+    Outcome, ask, ladder, ngram,
     search::{self, Library},
     sentiment, translate,
 };
@@ -46,6 +46,7 @@ pub fn run(command: NlpCommand, global: &Global) -> Outcome {
         NlpCommand::Translate(args) => translate::run(args, global),
         NlpCommand::Tag { texts, model } => tag(texts, &model, global),
         NlpCommand::Ladder(args) => ladder::run(&args, global),
+        NlpCommand::Ngram { command } => ngram::run(command, global),
         NlpCommand::Embed(args) => embed(args, global),
         NlpCommand::Generate { model, prompts, write } => generate(&model, prompts, &write, global),
         NlpCommand::Index { docs, output, model } => search::index(&docs, &output, &model, global),

@@ -38,7 +38,7 @@ pub fn run(command: RecipeCommand, global: &Global) -> Outcome {
                 let message = format!("{} exists; it was left as it is", file.display());
                 return Err(Failure::text(USAGE, message));
             }
-            std::fs::write(&file, text)?;
+            super::write(&file, text.as_bytes())?;
             print(global, &json!({"name": name, "file": file}), &file.display().to_string());
         }
         RecipeCommand::Check { recipe } => {

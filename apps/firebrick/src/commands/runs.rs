@@ -5,7 +5,10 @@ mod compare;
 use std::{fs, path::PathBuf};
 
 use anyhow::Context;
-use firebrick_train::{checkpoint, run};
+use firebrick_train::{
+    checkpoint,
+    run::{self, RunInfo},
+};
 use serde_json::json;
 
 use super::Outcome;
@@ -22,6 +25,8 @@ pub fn run(command: RunsCommand, global: &Global) -> Outcome {
         RunsCommand::Rm { name } => {
             let dir = folder(&name, global)?;
             fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
+            let text = format!("{} is gone", dir.display());
+            super::print(global, &json!({"removed": name}), &text);
             Ok(())
         }
     }
@@ -49,14 +54,21 @@ fn ls(global: &Global) -> Outcome {
     table.set_header(["run", "status", "steps", "seconds", "valid accuracy", "test accuracy"]);
     let mut list = vec![];
     for name in names {
-        let info = run::read(&global.runs.join(&name))?;
+        let info = match run::read(&global.runs.join(&name)) {
+            Ok(info) => info,
+            Err(error) => {
+                table.add_row([&name, "damaged"]);
+                list.push(json!({"name": name, "status": "damaged", "error": error.to_string()}));
+                continue;
+            }
+        };
         let score = |part: &str| {
             let value = info.metrics.get(part).and_then(|m| m.get("accuracy"));
             value.map_or("-".to_string(), |value| format!("{value:.4}"))
         };
         table.add_row([
             name,
-            format!("{:?}", info.status).to_lowercase(),
+            status(&info),
             info.counters.step.to_string(),
             format!("{:.0}", info.counters.seconds),
             score("valid"),
@@ -68,14 +80,18 @@ fn ls(global: &Global) -> Outcome {
     Ok(())
 }
 
+fn status(info: &RunInfo) -> String {
+    format!("{:?}", info.status).to_lowercase()
+}
+
 fn show(name: &str, global: &Global) -> Outcome {
     let dir = folder(name, global)?;
     let info = run::read(&dir)?;
     let steps = checkpoint::list(&dir)?;
     let mut text = format!(
-        "{}\nstatus   {:?}\ncommand  {}\ndevice   {}\nseed     {}\nsteps    {}\nseconds  {:.1}\n",
+        "{}\nstatus   {}\ncommand  {}\ndevice   {}\nseed     {}\nsteps    {}\nseconds  {:.1}\n",
         dir.display(),
-        info.status,
+        status(&info),
         info.command.join(" "),
         info.device,
         info.seed,
@@ -83,7 +99,8 @@ fn show(name: &str, global: &Global) -> Outcome {
         info.counters.seconds
     );
     if let Some((step, score)) = info.counters.best {
-        text.push_str(&format!("best     {score:.4} at step {step}\n"));
+        // Kept such that more is better: a loss has lost its sign.
+        text.push_str(&format!("best     {:.4} at step {step}\n", score.abs()));
     }
     for (part, metrics) in &info.metrics {
         for (score, value) in metrics {

@@ -42,6 +42,21 @@ impl Stopwatch {
     }
 }
 
+/// A line of what [`Stopwatch::speed`] measured; none where it did not.
+pub fn told(speed: &Value) -> String {
+    let number = |key: &str| speed[key].as_f64().unwrap_or(f64::NAN);
+    match speed.is_object() {
+        false => String::new(),
+        true => format!(
+            "one by one: p50 {:.2} ms, p95 {:.2} ms; together: {:.1} rows/s; peak memory {:.0} MB\n",
+            number("p50_ms"),
+            number("p95_ms"),
+            number("rows_per_second"),
+            number("peak_mb")
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +69,8 @@ mod tests {
         assert_eq!(speed["rows"], 10);
         assert!(speed["p95_ms"].as_f64().unwrap() >= 1.0, "{speed}");
         assert!(speed["p50_ms"].as_f64() < speed["p95_ms"].as_f64());
+        assert!(told(&speed).starts_with("one by one: p50 "), "{}", told(&speed));
         assert_eq!(watch.speed(0, 10, nap), Value::Null);
+        assert_eq!(told(&Value::Null), "");
     }
 }

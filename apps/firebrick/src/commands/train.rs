@@ -185,6 +185,7 @@ fn train_in<R: Recipe>(
         name,
         status: Status::Running,
         command: std::env::args().collect(),
+        base: std::path::absolute(job.opened.base.join(".")).ok(),
         firebrick: env!("CARGO_PKG_VERSION").into(),
         burn: "0.22.1".into(),
         device: global.device.to_string(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_core::checkpoint::Source;
 use firebrick_data::{
     error::DataError,
     image::{
@@ -131,12 +131,12 @@ pub fn anomaly(args: &AnomalyArgs, global: &Global) -> Outcome {
         curves.extend(threshold.map(|threshold| curve("threshold", &|_| threshold)));
         let name = args.video.file_name().unwrap_or_default().to_string_lossy();
         let svg = line_chart_svg(&name, "seconds", "score", &curves);
-        write(path, svg.as_bytes())?;
+        super::write(path, svg.as_bytes())?;
     }
     if let Some(path) = &args.whereabouts {
         let map = &top.map;
         let heat = HeatMap { rows: map.rows, columns: map.columns, values: map.values.clone() };
-        write(path, &png(&heat.over(&clip.frames[worst])))?;
+        super::write(path, &png(&heat.over(&clip.frames[worst])))?;
     }
     tell_end(&args.video, "anomaly", &clip.frames, [args.start, detector.frames.rate], global);
     let report = json!({
@@ -157,11 +157,6 @@ fn spans(values: &[bool]) -> Vec<(usize, usize)> {
         }
     }
     found
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    write_atomically(path, bytes)
-        .map_err(|source| DataError::Write { path: path.to_owned(), source })
 }
 
 /// `firebrick predict`: a label for every clip; of a longer video, by the mean over its parts.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use firebrick_core::checkpoint::{Source, tensors::write_atomically};
+use firebrick_core::checkpoint::Source;
 use firebrick_data::{
     error::DataError,
     image::{Picture, decode},
@@ -208,8 +208,7 @@ fn explain(
     let picture = decode::read(path, classifier.processor.colour)?;
     let class = classifier.labels.iter().position(|label| *label == decision.positive);
     let map = explainer.explain(&picture, class.unwrap_or(1))?;
-    write_atomically(output, &decode::png(&map.over(&picture)))
-        .map_err(|source| DataError::Write { path: output.to_owned(), source }.into())
+    Ok(super::write(output, &decode::png(&map.over(&picture)))?)
 }
 
 /// `firebrick predict` on a picture, a folder of pictures, or the array `images` of an `.npz` file.

@@ -37,7 +37,7 @@ impl Default for Options {
 }
 
 impl Options {
-    fn check(&self) -> Result<(), FitError> {
+    pub fn check(&self) -> Result<(), FitError> {
         if !(1..=MAX_ORDER).contains(&self.order) {
             return Err(FitError::Order { order: self.order, limit: MAX_ORDER });
         }

@@ -772,16 +772,31 @@ pub fn save_vectors<'a>(
         .map_err(|source| LoadError::Write { path: path.to_path_buf(), source })
 }
 
-/// Temporary name, sync, rename, sync of the folder: after a kill the old file or the new one is there.
+/// Temporary name, sync, rename, sync of the folder: after a kill the old file or the new one is there. A link's target is
+/// written, not the link, and what is no file, as a device or a pipe, as it is.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_folder(path)
+    let target = match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            return File::options().write(true).open(path)?.write_all(bytes);
+        }
+        Ok(_) => path.canonicalize()?,
+        Err(_) => path.to_path_buf(), // what is wrong with it is found below
+    };
+    // Always the same name, so that kills leave one at most; hidden, so that it is no one else's.
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".firebrick.tmp");
+    let temporary = target.with_file_name(name);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &target)
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    sync_folder(&target)
 }
 
 /// What [`save`] will write.

@@ -112,6 +112,7 @@ fn info() -> RunInfo {
         name: "corners".into(),
         status: Status::Running,
         command: vec![],
+        base: None,
         firebrick: "test".into(),
         burn: "0.22.1".into(),
         device: "flex".into(),

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     cli::{DriftArgs, Global},
     commands::{Outcome, ask, eval::Gate, print},
-    failure::{BAD_FILE, Failure, GATE},
+    failure::{BAD_FILE, Failure},
     places,
 };
 
@@ -67,8 +67,5 @@ pub fn run(args: &DriftArgs, global: &Global) -> Outcome {
         ("p_value".into(), found.p_value),
         ("unseen".into(), found.unseen),
     ]);
-    match gates.iter().find_map(|gate| gate.unmet(&scores)) {
-        Some(unmet) => Err(Failure::text(GATE, unmet)),
-        None => Ok(()),
-    }
+    Gate::check(&gates, &scores)
 }
