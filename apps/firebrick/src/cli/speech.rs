@@ -158,7 +158,7 @@ pub struct InterpretArgs {
     #[arg(long)]
     pub realtime: bool,
     /// Write what is spoken, at its time
-    #[arg(long, value_name = "FILE.wav")]
+    #[arg(long, value_name = "FILE.wav", value_parser = wav)]
     pub output: Option<PathBuf>,
     /// Play it, too
     #[arg(long)]

@@ -27,6 +27,15 @@ fn start(text: &str) -> Result<f64, String> {
     within(text, 0.0, 1e7)
 }
 
+/// A picture that is written.
+fn png(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+        true => Ok(path),
+        false => Err("only PNG is written: give it a name that ends in .png".into()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum VisionCommand {
     /// What is on a picture?
@@ -56,7 +65,7 @@ pub enum VisionCommand {
         #[arg(long, default_value = "pneumonia")]
         model: String,
         /// Write the picture with what speaks for the answer on it (Grad-CAM); one picture only
-        #[arg(long, value_name = "OUT.png")]
+        #[arg(long, value_name = "OUT.png", value_parser = png)]
         heatmap: Option<PathBuf>,
     },
     /// Whose face is it? People are enrolled with pictures of theirs, told apart, and forgotten
@@ -113,7 +122,7 @@ pub struct AnomalyArgs {
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
     /// Write the frame of the highest score, with red where it comes from
-    #[arg(long = "where", value_name = "FILE.png")]
+    #[arg(long = "where", value_name = "FILE.png", value_parser = png)]
     pub whereabouts: Option<PathBuf>,
 }
 
@@ -180,7 +189,7 @@ pub struct DetectArgs {
     #[arg(required = true)]
     pub images: Vec<PathBuf>,
     /// Write the picture with the boxes on it; one picture only
-    #[arg(long, value_name = "OUT.png")]
+    #[arg(long, value_name = "OUT.png", value_parser = png)]
     pub output: Option<PathBuf>,
     /// Least score of a box, in place of the model's, which has the best F1 on validation pictures
     #[arg(long, value_name = "SCORE", value_parser = probability)]

@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 use super::{Outcome, detect, faces, media, nlp, video, vision};
 use crate::{
     cli::{ColumnArgs, Global, PredictArgs},
-    failure::{BAD_FILE, Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE, with_causes},
     tasks,
 };
 
@@ -63,18 +63,18 @@ pub fn texts(path: &Path, columns: &ColumnArgs) -> Result<Table, Failure> {
     Ok(read(path, &columns)?)
 }
 
-/// Writes answers by row, in the order of the rows, to `output` or stdout: JSON lines, or one `array`; a table, if the file's
-/// name ends so. A row that could not be read has its error in their place, and makes the command fail at its end.
+/// Writes answers by row, in the order of the rows, to `output` or stdout: JSON lines, or one array with
+/// `--json`; a table, if the file's name ends so. A row that could not be read has its error in their place, and makes the command fail at its end.
 pub fn write_answers(
     input: &Path,
     bad: &[(usize, String)],
     answers: impl Iterator<Item = (usize, Value)>,
     output: Option<&Path>,
-    array: bool,
+    global: &Global,
 ) -> Outcome {
     let error = |(row, problem): &(usize, String)| (*row, json!({"id": row, "error": problem}));
     let lines: BTreeMap<usize, Value> = bad.iter().map(error).chain(answers).collect();
-    write_lines(input, &lines.into_values().collect::<Vec<_>>(), bad.len(), output, array)
+    write_lines(input, &lines.into_values().collect::<Vec<_>>(), bad.len(), output, global)
 }
 
 /// As [`write_answers`] of lines in their order, `bad` of which are errors.
@@ -83,13 +83,13 @@ pub fn write_lines(
     lines: &[Value],
     bad: usize,
     output: Option<&Path>,
-    array: bool,
+    global: &Global,
 ) -> Outcome {
     let all = lines.len();
     let json = || {
         let lines: Vec<String> = lines.iter().map(with_id_first).collect();
-        match array {
-            true => format!("[{}]", lines.join(",")),
+        match global.json && output.is_none() {
+            true => format!("[{}]\n", lines.join(",")),
             false => lines.into_iter().map(|line| line + "\n").collect(),
         }
     };
@@ -100,6 +100,9 @@ pub fn write_lines(
                 None => json().into_bytes(),
             };
             super::write(path, &bytes)?;
+            if global.json {
+                say!("{}", json!({"output": path, "rows": all, "unreadable": bad}));
+            }
         }
         None => super::tell(format_args!("{}", json())),
     }
@@ -133,19 +136,19 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         return Err(Failure::text(USAGE, message));
     }
     if task == tagging::recipe::Recipe::TASK {
-        return predict_tags(args, &TextTagger::open(&source, &device)?);
+        return predict_tags(args, &TextTagger::open(&source, &device)?, global);
     }
     if task == SoundRecipe::TASK {
-        return predict_sounds(args, &SoundClassifier::open(&source, &device)?);
+        return predict_sounds(args, &SoundClassifier::open(&source, &device)?, global);
     }
     if task == SpeechRecipe::TASK {
         return predict_speech(args, &Transcriber::open(&source, &device)?, global);
     }
     if task == pictures::recipe::Recipe::TASK {
-        return vision::predict(args, &source, &device);
+        return vision::predict(args, &source, &device, global);
     }
     if task == people::recipe::Recipe::TASK {
-        return faces::predict(args, &source, &device);
+        return faces::predict(args, &source, &device, global);
     }
     if task == clips::recipe::Recipe::TASK {
         return video::predict_actions(args, &source, &device, global);
@@ -154,7 +157,7 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         return video::predict_anomalies(args, &source, &device, global);
     }
     if task == detection::recipe::Recipe::TASK {
-        return detect::predict(args, &source, &device);
+        return detect::predict(args, &source, &device, global);
     }
     if task == lm::recipe::Recipe::TASK {
         return predict_continuations(args, &Writer::open(&source, &device)?, global);
@@ -192,7 +195,7 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         (row.row, answer)
     });
     let bad = problems(&table.bad);
-    write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+    write_answers(&args.input, &bad, answers, args.output.as_deref(), global)
 }
 
 /// What a language model goes on with. A prompt that is too long, or has no token, does not keep the others from theirs.
@@ -208,7 +211,7 @@ fn predict_continuations(args: &PredictArgs, writer: &Writer, global: &Global) -
             Err(error) => bad.push((row.row, format!("row {}: {error:#}", row.row + 1))),
         }
     }
-    write_answers(&args.input, &bad, answers.into_iter(), args.output.as_deref(), false)
+    write_answers(&args.input, &bad, answers.into_iter(), args.output.as_deref(), global)
 }
 
 /// What a language model goes on with, prompt by prompt; those that it cannot read are tried alone.
@@ -246,7 +249,7 @@ fn labelled(labels: &[String], best: usize, scores: &[f32]) -> Value {
 /// Files that are read before they are answered together, so that a folder of any size needs no more memory.
 const FILES: usize = 256;
 
-fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier) -> Outcome {
+fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier, global: &Global) -> Outcome {
     let mut answers = vec![];
     for part in media::find(&args.input)?.chunks(FILES) {
         let read = part.par_iter().map(|(_, path)| media::samples(path, classifier.sample_rate()));
@@ -255,7 +258,7 @@ fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier) -> Outcome {
         let mut said = classifier.predict(&sounds, args.batch_size).into_iter();
         for ((id, _), samples) in part.iter().zip(&read) {
             let answer = match samples {
-                Err(problem) => Err(problem.to_string()),
+                Err(problem) => Err(with_causes(&problem)),
                 Ok(_) => {
                     let said = said.next().expect("one for each that was read");
                     Ok(labelled(&classifier.labels, said.label, &said.scores))
@@ -264,7 +267,7 @@ fn predict_sounds(args: &PredictArgs, classifier: &SoundClassifier) -> Outcome {
             answers.push((id.clone(), answer));
         }
     }
-    media::write_answers(&args.input, answers, args.output.as_deref())
+    media::write_answers(&args.input, answers, args.output.as_deref(), global)
 }
 
 fn predict_speech(args: &PredictArgs, transcriber: &Transcriber, global: &Global) -> Outcome {
@@ -272,7 +275,7 @@ fn predict_speech(args: &PredictArgs, transcriber: &Transcriber, global: &Global
     let mut answers = vec![];
     for (id, path) in media::find(&args.input)? {
         let answer = match media::samples(&path, transcriber.sample_rate()) {
-            Err(problem) => Err(problem.to_string()),
+            Err(problem) => Err(with_causes(&problem)),
             Ok(samples) => {
                 let said = transcriber.write(&samples, &options, true, &mut |_| ())?;
                 Ok(json!({"text": said.text(), "language": said.language}))
@@ -280,7 +283,7 @@ fn predict_speech(args: &PredictArgs, transcriber: &Transcriber, global: &Global
         };
         answers.push((id, answer));
     }
-    media::write_answers(&args.input, answers, args.output.as_deref())
+    media::write_answers(&args.input, answers, args.output.as_deref(), global)
 }
 
 /// Rows that could not be read, and why.
@@ -289,7 +292,7 @@ pub fn problems(bad: &[BadRow]) -> Vec<(usize, String)> {
 }
 
 /// Sentences come as `tokens` in JSON lines, or as texts that are cut into words here.
-fn predict_tags(args: &PredictArgs, tagger: &TextTagger) -> Outcome {
+fn predict_tags(args: &PredictArgs, tagger: &TextTagger, global: &Global) -> Outcome {
     let (mut rows, mut sentences, mut bad) = (vec![], vec![], vec![]);
     if has_tokens(&args.input) {
         let lines = read_lines(&args.input)?;
@@ -321,7 +324,7 @@ fn predict_tags(args: &PredictArgs, tagger: &TextTagger) -> Outcome {
         }
         (*row, value)
     });
-    write_answers(&args.input, &bad, answers, args.output.as_deref(), false)
+    write_answers(&args.input, &bad, answers, args.output.as_deref(), global)
 }
 
 /// Longest file of sentences.

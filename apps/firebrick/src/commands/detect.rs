@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{Outcome, ask};
 use crate::{
     cli::{Global, PredictArgs, vision::DetectArgs},
-    failure::{BAD_FILE, Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE, with_causes},
     places,
 };
 
@@ -52,7 +52,7 @@ pub fn run(args: &DetectArgs, model: &str, global: &Global) -> Outcome {
                 }
             }
             Err(error) => {
-                list.push(json!({"image": path, "error": error.to_string()}));
+                list.push(json!({"image": path, "error": with_causes(&error)}));
                 errors.push(error);
             }
         }
@@ -86,7 +86,7 @@ fn write(
 }
 
 /// `firebrick predict` on a picture or a folder of pictures: all boxes, however unsure.
-pub fn predict(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+pub fn predict(args: &PredictArgs, source: &Source, device: &Device, global: &Global) -> Outcome {
     let detector = ObjectDetector::open(source, device)?;
     let input = args.input.as_path();
     let files = if input.is_dir() { layouts::pictures(input)? } else { vec![input.to_owned()] };
@@ -112,12 +112,12 @@ pub fn predict(args: &PredictArgs, source: &Source, device: &Device) -> Outcome 
                 }
                 Err(error) => {
                     bad += 1;
-                    json!({"id": id, "error": error.to_string()})
+                    json!({"id": id, "error": with_causes(&error)})
                 }
             });
         }
     }
-    ask::write_lines(input, &lines, bad, args.output.as_deref(), false)
+    ask::write_lines(input, &lines, bad, args.output.as_deref(), global)
 }
 
 /// `firebrick data boxes`: from one way to write boxes down to another.

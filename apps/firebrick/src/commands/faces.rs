@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{Outcome, media, vision::told};
 use crate::{
     cli::{Global, PredictArgs, vision::FacesCommand},
-    failure::{Failure, USAGE},
+    failure::{Failure, USAGE, with_causes},
     places,
 };
 
@@ -145,16 +145,19 @@ fn identify(
             Ok(vector) => {
                 let (nearest, cosine) = index.nearest(&vector).unzip();
                 let name = nearest.filter(|_| cosine >= Some(threshold));
-                let cosine = cosine.unwrap_or(-1.0);
+                // Rounding may go beyond what a cosine can be; an empty index has none.
+                let cosine = cosine.map(|cosine| cosine.clamp(-1.0, 1.0));
                 let said = name.unwrap_or("unknown");
-                text.push_str(&format!("{said}  cosine {cosine:.3}  {}\n", path.display()));
+                let near = cosine
+                    .map_or("the index is empty".into(), |cosine| format!("cosine {cosine:.3}"));
+                text.push_str(&format!("{said}  {near}  {}\n", path.display()));
                 list.push(json!({
                     "image": path, "name": name, "nearest": nearest, "cosine": cosine,
                     "threshold": threshold,
                 }));
             }
             Err(error) => {
-                list.push(json!({"image": path, "error": error.to_string()}));
+                list.push(json!({"image": path, "error": with_causes(&error)}));
                 errors.push(error);
             }
         }
@@ -192,17 +195,18 @@ fn forget(dir: &Path, name: &str, global: &Global) -> Outcome {
 }
 
 /// `firebrick predict`: an `embedding` of every picture.
-pub fn predict(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+pub fn predict(args: &PredictArgs, source: &Source, device: &Device, global: &Global) -> Outcome {
     let embedder = FaceEmbedder::open(source, device)?;
     let (ids, files): (Vec<String>, Vec<PathBuf>) =
         media::pictures(&args.input)?.into_iter().unzip();
     let found = vectors(&embedder, &files, args.batch_size).into_iter();
     let answer = |found: Result<Vec<f32>, DataError>| {
-        found.map(|vector| json!({"embedding": vector})).map_err(|error| error.to_string())
+        found.map(|vector| json!({"embedding": vector})).map_err(|error| with_causes(&error))
     };
     media::write_answers(
         &args.input,
         ids.into_iter().zip(found.map(answer)).collect(),
         args.output.as_deref(),
+        global,
     )
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{Outcome, ask};
 use crate::{
     cli::Global,
-    failure::{BAD_FILE, Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE, with_causes},
 };
 
 /// The recordings of a file or a folder with their ids: paths relative to the folder, or the file's name.
@@ -71,9 +71,9 @@ pub fn each(
             Err(problem) if files.len() == 1 && !global.json => return Err(problem.into()),
             Err(problem) => {
                 bad += 1;
-                all.push(json!({"file": file, "error": problem.to_string()}));
+                all.push(json!({"file": file, "error": with_causes(&problem)}));
                 if !global.json {
-                    eprintln!("{problem}");
+                    eprintln!("{}", with_causes(&problem));
                 }
             }
         }
@@ -140,6 +140,7 @@ pub fn write_answers(
     input: &Path,
     answers: Vec<(String, Result<Value, String>)>,
     output: Option<&Path>,
+    global: &Global,
 ) -> Outcome {
     let bad = answers.iter().filter(|(_, answer)| answer.is_err()).count();
     let line = |(id, answer): (String, Result<Value, String>)| {
@@ -148,5 +149,5 @@ pub fn write_answers(
         line
     };
     let lines: Vec<Value> = answers.into_iter().map(line).collect();
-    ask::write_lines(input, &lines, bad, output, false)
+    ask::write_lines(input, &lines, bad, output, global)
 }

@@ -37,7 +37,8 @@ pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
 
 fn convert(source: &str, target: &Path, dtype: Option<&str>, global: &Global) -> Outcome {
     let folder = places::model(source, &global.runs)?;
-    if let Some(ending @ ("onnx" | "gguf")) = target.extension().and_then(OsStr::to_str) {
+    let ending = target.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    if let Some(ending @ ("onnx" | "gguf")) = ending.as_deref() {
         return export(&folder, target, ending, dtype, global);
     }
     let name = dtype.unwrap_or("f32");

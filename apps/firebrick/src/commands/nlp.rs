@@ -88,6 +88,9 @@ fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
     for (tokens, answer) in sentences.iter().zip(tagger.tag(&sentences, 64)) {
         let label =
             answer.label.as_ref().map(|(best, scores)| (&tagger.labels[*best], scores[*best]));
+        if !shown.is_empty() {
+            shown.push('\n'); // between sentences
+        }
         if let Some((label, score)) = label {
             shown.push_str(&format!("{label}  {score:.3}\n"));
         }
@@ -128,7 +131,7 @@ fn embed(args: EmbedArgs, global: &Global) -> Outcome {
     let answers = texts.iter().zip(vectors);
     let answers = answers.map(|((row, _), v)| (*row, json!({"id": row, "embedding": v})));
     let input = args.input.as_deref().unwrap_or(Path::new("stdin"));
-    ask::write_answers(input, &bad, answers, args.output.as_deref(), global.json)
+    ask::write_answers(input, &bad, answers, args.output.as_deref(), global)
 }
 
 /// What was asked for on top of what the model's folder says.

@@ -9,7 +9,7 @@ use firebrick_train::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, print};
+use super::{Outcome, print, sweep};
 use crate::{
     cli::{Global, RecipeCommand},
     failure::{Failure, USAGE},
@@ -45,6 +45,9 @@ pub fn run(command: RecipeCommand, global: &Global) -> Outcome {
             let opened = Opened::named(&recipe)?;
             with_task!(opened.task()?, R => {
                 let name = opened.parse::<R>(&[])?.name().to_string();
+                if let Some(space) = opened.sweep()? {
+                    sweep::check_space::<R>(&opened, &space, &[])?;
+                }
                 let text = format!("{recipe}: sound; task {}, name {name}", R::TASK);
                 print(global, &json!({"recipe": recipe, "task": R::TASK, "name": name}), &text);
             })

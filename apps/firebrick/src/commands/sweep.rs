@@ -66,6 +66,21 @@ struct Search<'a> {
     metric: String,
 }
 
+/// Every key of the space must be one that the recipe reads, with a value that it takes.
+pub fn check_space<R: Recipe>(
+    opened: &Opened,
+    sweep: &SweepRecipe,
+    overrides: &[String],
+) -> Result<(), Failure> {
+    for (key, range) in &sweep.space {
+        let (low, high) = range.scale();
+        let mut tried = overrides.to_vec();
+        tried.push(range.at((low + high) / 2.0).setting(key));
+        opened.parse::<R>(&tried)?;
+    }
+    Ok(())
+}
+
 fn search<R: Recipe>(
     opened: &Opened,
     sweep: &SweepRecipe,
@@ -73,12 +88,11 @@ fn search<R: Recipe>(
     global: &Global,
 ) -> Outcome {
     let recipe: R = opened.parse(&args.overrides)?;
-    // Every key of the space must be one that the recipe reads, with a value that it takes.
-    for (key, range) in &sweep.space {
-        let (low, high) = range.scale();
-        let mut tried = args.overrides.clone();
-        tried.push(range.at((low + high) / 2.0).setting(key));
-        opened.parse::<R>(&tried)?;
+    check_space::<R>(opened, sweep, &args.overrides)?;
+    let set = args.overrides.iter().filter_map(|setting| Some(setting.split_once('=')?.0.trim()));
+    if let Some(key) = set.into_iter().find(|key| sweep.space.contains_key(*key)) {
+        let message = format!("--set {key}: the search chooses it, by [sweep.space]");
+        return Err(Failure::text(USAGE, message));
     }
     let own = recipe.metric().map_err(|error| opened.error(error))?;
     let name = args.run.clone().unwrap_or_else(|| format!("{}-sweep", recipe.name()));

@@ -33,12 +33,13 @@ pub fn run(args: &TranscribeArgs, global: &Global) -> Outcome {
         let problem = "subtitles are of one recording: name one file";
         return Err(Failure::text(USAGE, problem));
     }
+    let several = args.files.len() > 1;
     let plain = !global.json && subtitles.is_none();
     media::each(&args.files, transcriber.sample_rate(), global, |file, samples| {
-        let mut tell = |segment: &Segment| {
-            if plain {
-                say!("{}", segment.text);
-            }
+        let mut tell = |segment: &Segment| match (plain, several) {
+            (true, true) => say!("{}  {}", segment.text, file.display()),
+            (true, false) => say!("{}", segment.text),
+            (false, _) => {}
         };
         let said = transcriber.write(samples, &options, !args.no_vad, &mut tell)?;
         if let (Some(subtitles), false) = (subtitles, global.json) {

@@ -34,7 +34,7 @@ use crate::{
         Global, PredictArgs,
         vision::{ActionArgs, AnomalyArgs},
     },
-    failure::{BAD_FILE, Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE, with_causes},
     places,
 };
 
@@ -180,7 +180,7 @@ pub fn predict_actions(
         });
         answers.push((input.id, answer.map_err(|error| format!("{error:#}"))));
     }
-    media::write_answers(&args.input, answers, args.output.as_deref())
+    media::write_answers(&args.input, answers, args.output.as_deref(), global)
 }
 
 /// Says of a video that is longer than the `frames` that were looked at, from `start` seconds on and `rate` a second, which
@@ -222,7 +222,7 @@ pub fn predict_anomalies(
     if !input.is_dir() {
         let scores = scores(input)?.into_iter().enumerate();
         answers.extend(scores.map(|(i, score)| (i.to_string(), Ok(score))));
-        return media::write_answers(input, answers, args.output.as_deref());
+        return media::write_answers(input, answers, args.output.as_deref(), global);
     }
     // By folder the frames of a clip; a video has none.
     let mut clips = BTreeMap::<PathBuf, Vec<PathBuf>>::new();
@@ -251,7 +251,7 @@ pub fn predict_anomalies(
                         .enumerate()
                         .map(|(i, score)| (format!("{id}/{i}"), Ok(score))),
                 ),
-                Err(error) => answers.push((id, Err(error.to_string()))),
+                Err(error) => answers.push((id, Err(with_causes(&error)))),
             }
             continue;
         }
@@ -278,11 +278,11 @@ pub fn predict_anomalies(
         for (i, (file, frame)) in files.iter().zip(read).enumerate() {
             let answer = match (frame, i.checked_sub(late).and_then(|i| seen.get(i))) {
                 (Ok(_), Some(seen)) => Ok(json!({"score": seen.score})),
-                (Err(error), _) => Err(error.to_string()),
+                (Err(error), _) => Err(with_causes(&error)),
                 (Ok(_), None) => Err("has no neighbours".into()),
             };
             answers.push((layouts::relative(file, input), answer));
         }
     }
-    media::write_answers(input, answers, args.output.as_deref())
+    media::write_answers(input, answers, args.output.as_deref(), global)
 }

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use super::{Outcome, ask, detect, faces, video};
 use crate::{
     cli::{Global, PredictArgs, vision::VisionCommand},
-    failure::{BAD_FILE, Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE, with_causes},
     places,
 };
 
@@ -95,7 +95,7 @@ fn classify(
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                list.push(json!({"image": path, "error": error.to_string()}));
+                list.push(json!({"image": path, "error": with_causes(&error)}));
                 errors.push(error);
                 continue;
             }
@@ -168,7 +168,7 @@ fn medical(images: &[PathBuf], model: &str, heatmap: Option<&Path>, global: &Glo
                 }
             }
             Err(error) => {
-                list.push(json!({"image": path, "error": error.to_string()}));
+                list.push(json!({"image": path, "error": with_causes(&error)}));
                 errors.push(error);
             }
         }
@@ -212,7 +212,7 @@ fn explain(
 }
 
 /// `firebrick predict` on a picture, a folder of pictures, or the array `images` of an `.npz` file.
-pub fn predict(args: &PredictArgs, source: &Source, device: &Device) -> Outcome {
+pub fn predict(args: &PredictArgs, source: &Source, device: &Device, global: &Global) -> Outcome {
     let classifier = PictureClassifier::open(source, device)?;
     let input = args.input.as_path();
     let (ids, answers): (Vec<Value>, Vec<Result<Prediction, DataError>>) =
@@ -236,7 +236,7 @@ pub fn predict(args: &PredictArgs, source: &Source, device: &Device) -> Outcome 
         };
     let bad = answers.iter().filter(|answer| answer.is_err()).count();
     let lines = ids.into_iter().zip(answers).map(|(id, answer)| match answer {
-        Err(error) => json!({"id": id, "error": error.to_string()}),
+        Err(error) => json!({"id": id, "error": with_causes(&error)}),
         Ok(answer) => {
             let scores = classifier.labels.iter().zip(&answer.scores);
             let scores: Map<_, _> = scores.map(|(label, p)| (label.clone(), json!(p))).collect();
@@ -244,7 +244,7 @@ pub fn predict(args: &PredictArgs, source: &Source, device: &Device) -> Outcome 
             json!({"id": id, "label": label, "scores": scores})
         }
     });
-    ask::write_lines(input, &lines.collect::<Vec<_>>(), bad, args.output.as_deref(), false)
+    ask::write_lines(input, &lines.collect::<Vec<_>>(), bad, args.output.as_deref(), global)
 }
 
 /// The pictures of an `.npz` file's array `images`, or of its only one.
