@@ -108,10 +108,10 @@ pub fn python(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 ///
 /// The wheels are 3 GB that pip would keep a second time in its cache, and nothing installs them again.
 fn install(python: &Path, requirements: &Path) -> anyhow::Result<()> {
+    // Nor is most of it ever imported: what is, is compiled then.
+    let pip = "-m pip install -q --disable-pip-version-check --no-cache-dir --no-compile -r";
     for _ in 0..2 {
-        let pip =
-            ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-cache-dir", "-r"];
-        if status(Command::new(python).args(pip).arg(requirements))? == 0 {
+        if status(Command::new(python).args(pip.split(' ')).arg(requirements))? == 0 {
             return Ok(());
         }
         eprintln!("pip failed");

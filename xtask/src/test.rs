@@ -4,6 +4,7 @@ use std::{
     io::IsTerminal,
     ops::AddAssign,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -36,13 +37,35 @@ struct Report {
     totals: Totals,
 }
 
-/// Every step runs; the exit code is that of the first that failed.
+/// What is tested with.
+const RUN: &str = "--no-fail-fast";
+/// Compiles only.
+const BUILD: &str = "--no-run";
+
+/// Every step runs, if the tests compile; the exit code is that of the first that failed.
 pub fn run(args: &[String]) -> anyhow::Result<u8> {
     let workspace = Workspace::read()?;
-    let mut report = Report::default();
-
-    report.setup("Debian packages", setup::packages);
-    let python = report.setup("Python environment", || setup::python(&workspace));
+    let nextest = succeeds(cargo().args(["nextest", "--version"]));
+    if !nextest {
+        eprintln!("cargo-nextest is not here, so `cargo test` runs one test after another");
+    }
+    // What waits for the network leaves the cores to the compiler, which needs nothing of it.
+    let (mut report, python) = thread::scope(|scope| {
+        let setup = scope.spawn(|| {
+            let mut report = Report::default();
+            report.setup("Debian packages", setup::packages);
+            let python = report.setup("Python environment", || setup::python(&workspace));
+            (report, python)
+        });
+        let mut built = Report::default();
+        let outcome = built.tests("build", tests(nextest, BUILD, args));
+        let (mut report, python) = setup.join().expect("set-up does not panic");
+        report.steps.extend(built.steps);
+        outcome.map(|()| (report, python))
+    })?;
+    if report.steps.last().is_some_and(|(_, _, code)| *code != 0) {
+        return Ok(report.print());
+    }
     let with_python = |mut command: Command| {
         if let Some(python) = &python {
             command.env("FIREBRICK_PYTHON", python);
@@ -50,11 +73,7 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
         command
     };
 
-    let nextest = succeeds(cargo().args(["nextest", "--version"]));
-    if !nextest {
-        eprintln!("cargo-nextest is not here, so `cargo test` runs one test after another");
-    }
-    report.tests("tests", with_python(tests(nextest, args)))?;
+    report.tests("tests", with_python(tests(nextest, RUN, args)))?;
     if args.is_empty() {
         let mut doc = cargo();
         doc.args(["test", "--doc", "--workspace", "--no-fail-fast"]);
@@ -73,14 +92,15 @@ fn mpi_tests() -> Command {
     command
 }
 
-fn tests(nextest: bool, args: &[String]) -> Command {
+/// Tests are run or built, as `how` says.
+fn tests(nextest: bool, how: &str, args: &[String]) -> Command {
     let mut command = cargo();
     command.args(if nextest { ["nextest", "run"].as_slice() } else { &["test"] });
     let picks_packages = |arg: &String| arg.starts_with("-p") || arg.starts_with("--package");
     if !args.iter().any(picks_packages) {
         command.arg("--workspace");
     }
-    command.arg("--no-fail-fast");
+    command.arg(how);
     if !nextest && args.is_empty() {
         command.arg("--tests"); // the doc tests have their own step
     }
@@ -200,7 +220,7 @@ mod tests {
     #[track_caller]
     fn check_command(nextest: bool, args: &[&str], expected: &str) {
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
-        let command = line(&tests(nextest, &args));
+        let command = line(&tests(nextest, RUN, &args));
         let (_, typed) = command.split_once(' ').unwrap();
         assert_eq!(typed, expected);
     }
@@ -210,6 +230,7 @@ mod tests {
         check_command(true, &[], "nextest run --workspace --no-fail-fast");
         check_command(true, &["-p", "xtask"], "nextest run --no-fail-fast -p xtask");
         check_command(false, &[], "test --workspace --no-fail-fast --tests -- --test-threads=1");
+        assert!(line(&tests(true, BUILD, &[])).ends_with("nextest run --workspace --no-run"));
         check_command(
             false,
             &["bert", "--", "--nocapture"],

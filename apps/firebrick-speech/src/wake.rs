@@ -10,6 +10,7 @@ use firebrick_data::{
         read::{Limits, read, recordings},
         wav,
     },
+    error::DataError,
     hash::sha256_bytes,
 };
 use firebrick_train::sampler::mix;
@@ -92,8 +93,10 @@ pub fn part(examples: &Path, background: &Path, seed: u64) -> anyhow::Result<Lai
     }
     ensure!(
         !train.is_empty() && !valid.is_empty() && !apart.is_empty(),
-        "{}: too little: a minute of recordings is the least",
-        background.display()
+        DataError::TooLittle(format!(
+            "{}: too little: a minute of recordings is the least",
+            background.display()
+        ))
     );
     let all = [&words, &train, &valid, &apart].into_iter().flatten();
     let sha256 =

@@ -5,7 +5,10 @@ pub mod vision;
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{FalseyValueParser, RangedU64ValueParser},
+};
 use firebrick_core::device::DeviceSpec;
 use firebrick_train::{job::check_name, track::Server};
 use firebrick_vision::detection::annotations::Format;
@@ -49,7 +52,7 @@ pub struct Global {
     #[arg(long, global = true, env = "FIREBRICK_OFFLINE", value_parser = FalseyValueParser::new())]
     pub offline: bool,
     /// CPU threads to compute with; 0 takes all cores
-    #[arg(long, global = true, default_value_t = 0, env = "FIREBRICK_THREADS", value_name = "N")]
+    #[arg(long, global = true, default_value_t = 0, env = "FIREBRICK_THREADS", value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
     pub threads: usize,
     /// Folder of run folders
     #[arg(long, global = true, default_value = "runs", env = "FIREBRICK_RUNS", value_name = "DIR")]
@@ -418,9 +421,9 @@ pub struct DriftArgs {
     /// Id of a data set, or a file: what the model learned from
     #[arg(long, value_name = "PATH-or-ID")]
     pub reference: String,
-    /// Part of the data set
-    #[arg(long, default_value = "train", value_name = "NAME")]
-    pub split: String,
+    /// Part of the data set; train otherwise
+    #[arg(long, value_name = "NAME")]
+    pub split: Option<String>,
     /// Fail with code 4 unless it holds: --require 'separability<=0.6' (repeatable)
     #[arg(long, value_name = "SCORE<=VALUE")]
     pub require: Vec<String>,
@@ -645,7 +648,7 @@ pub struct KeywordArgs {
     /// Looks whose scores are averaged
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub smooth: usize,
-    /// Average score that a word must have
+    /// Average score that a word must have in a longer recording; one of up to two windows is a word by itself
     #[arg(long, default_value_t = 0.5, value_name = "P")]
     pub threshold: f32,
     /// Seconds after a word in which no other counts; otherwise as long as the word may still be seen

@@ -43,6 +43,8 @@ pub struct Progress {
     begun: Option<(Instant, usize)>,
     /// Moving average.
     tokens_per_second: f64,
+    /// Which are no tokens everywhere.
+    unit: &'static str,
 }
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -53,7 +55,11 @@ impl Progress {
         let bar = style == Style::Bar || style == Style::Auto && terminal;
         let plain = style == Style::Plain || style == Style::Auto && !terminal;
         let bar = bar.then(new_bar);
-        Self { bar, plain, last: None, begun: None, tokens_per_second: 0.0 }
+        Self { bar, plain, last: None, begun: None, tokens_per_second: 0.0, unit: "tokens" }
+    }
+
+    pub fn counting(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
     }
 
     pub fn show(&mut self, event: &Event) {
@@ -64,9 +70,10 @@ impl Progress {
                 if step.step < 5 {
                     *rate = step.tokens_per_second;
                 }
+                let digits = usize::from(*rate < 10.0);
                 let mut text = format!(
-                    "loss {:.4}  lr {:.1e}  {:.0} tokens/s",
-                    step.loss, step.learning_rate, rate
+                    "loss {:.4}  lr {:.1e}  {rate:.digits$} {}/s",
+                    step.loss, step.learning_rate, self.unit
                 );
                 if let Some(bytes) = resident() {
                     text.push_str(&format!("  {} MB", bytes >> 20));

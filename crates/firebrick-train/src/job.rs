@@ -35,6 +35,8 @@ pub type Scores = BTreeMap<String, Metrics>;
 pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
     /// What recipes have in `task`.
     const TASK: &'static str;
+    /// What the sizes of its examples count.
+    const UNIT: &'static str = "tokens";
     /// Everything before step 0, so that it can be described first.
     type Prepared: Prepared;
     type Trained: Trained;

@@ -158,7 +158,8 @@ fn treebank(folder: &Path, part: &str) -> anyhow::Result<Vec<Sentence>> {
 fn read_text(path: &Path) -> anyhow::Result<String> {
     let size = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len();
     ensure!(size <= FILE_LIMIT, "{}: {size} bytes, above {FILE_LIMIT}", path.display());
-    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+    fs::read_to_string(path)
+        .map_err(|source| DataError::Read { path: path.to_owned(), source }.into())
 }
 
 /// Words, intent and tags, apart by tabs.
@@ -213,11 +214,15 @@ pub fn own(path: &Path) -> anyhow::Result<Vec<Sentence>> {
     let text = read_text(path)?;
     let filled = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let line = |(row, line): (usize, &str)| {
-        let at = || format!("{}: line {}", path.display(), row + 1);
-        let Line { tokens, tags, label } = serde_json::from_str(line).with_context(at)?;
-        ensure!(!tokens.is_empty(), "{}: no tokens", at());
+        let wrong = |problem: String| {
+            let detail = format!("line {}: {problem}", row + 1);
+            DataError::BadSyntax { path: path.to_owned(), detail }
+        };
+        let Line { tokens, tags, label } =
+            serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        ensure!(!tokens.is_empty(), wrong("no tokens".into()));
         let (n, m) = (tokens.len(), tags.len());
-        ensure!(tags.is_empty() || n == m, "{}: {n} tokens and {m} tags", at());
+        ensure!(tags.is_empty() || n == m, wrong(format!("{n} tokens and {m} tags")));
         Ok(Sentence { row, tokens, tags, label })
     };
     filled.map(line).collect()

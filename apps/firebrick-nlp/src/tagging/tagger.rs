@@ -248,6 +248,12 @@ impl TextTagger {
         Answer { tags, label }
     }
 
+    /// Whether a sentence has a label, or a tag other than BIO's `O`, that this model has, too.
+    pub fn knows(&self, sentence: &Sentence) -> bool {
+        let label = sentence.label.as_ref().is_some_and(|label| self.labels.contains(label));
+        label || sentence.tags.iter().any(|tag| tag != "O" && self.tags.contains(tag))
+    }
+
     /// Judges on sentences with known tags or labels.
     pub fn judge(&self, sentences: &[Sentence], batch_size: usize) -> Judged {
         let (answers, loss) = self.answers(sentences, batch_size);

@@ -92,6 +92,9 @@ enum Pending {
     Cancel(Vec<Timer>),
 }
 
+/// What orders to a home begin with.
+const ORDERS: &[&str] = &["turn", "switch", "dim", "打 开", "关 掉", "关 上", "关 闭"];
+
 /// What a part of a sentence is about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Topic {
@@ -251,7 +254,10 @@ impl<'a> Assistant<'a> {
         if volume(&whole).is_some() {
             return Some(Topic::Volume);
         }
-        let (home, _) = self.home.as_ref()?;
+        let Some((home, _)) = &self.home else {
+            // Of a home that is not there, an order is still one.
+            return has_any(&whole, ORDERS).then_some(Topic::Home);
+        };
         let said = grammar::understand(home, &clause.join(" "), &[]);
         (!matches!(said, Ok(Said::Nothing | Said::What(_)))).then_some(Topic::Home)
     }
@@ -530,6 +536,7 @@ mod tests {
             ("亚特兰蒂斯现在几点", "time", "不知道"),
             ("will it rain", "nothing", "weather_query, which I cannot do"),
             ("turn on the light", "nothing", "with --home FILE"),
+            ("turn off the fan and set a timer for two minutes", "several", "one after"),
             ("打开灯", "nothing", "--home FILE"),
         ]);
     }

@@ -46,6 +46,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "audio-classification";
+    const UNIT: &'static str = "frames";
     type Prepared = Prepared;
     type Trained = Trained;
 

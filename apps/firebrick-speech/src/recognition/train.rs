@@ -39,6 +39,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "speech-recognition";
+    const UNIT: &'static str = "frames";
     type Prepared = Prepared;
     type Trained = Trained;
 

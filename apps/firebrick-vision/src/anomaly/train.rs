@@ -48,6 +48,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "anomaly-detection";
+    const UNIT: &'static str = "pictures";
     type Prepared = Corpus;
     type Trained = Trained;
 

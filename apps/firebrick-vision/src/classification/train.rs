@@ -52,6 +52,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "image-classification";
+    const UNIT: &'static str = "pictures";
     type Prepared = Prepared;
     type Trained = Trained;
 

@@ -45,6 +45,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "object-detection";
+    const UNIT: &'static str = "pictures";
     type Prepared = Prepared;
     type Trained = Trained;
 

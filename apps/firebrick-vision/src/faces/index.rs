@@ -182,6 +182,9 @@ impl Index {
 }
 
 fn check_name(name: &str) -> Result<(), String> {
+    if name == "unknown" {
+        return Err("`unknown` is what is said of people who are not in the index".into());
+    }
     let length = name.chars().count();
     match (1..=NAME_LIMIT).contains(&length) && !name.chars().any(char::is_control) {
         true => Ok(()),

@@ -53,6 +53,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "face-embedding";
+    const UNIT: &'static str = "pictures";
     type Prepared = Prepared;
     type Trained = Trained;
 

@@ -96,6 +96,10 @@ pub fn read(
         false => file(path, frames, sink)?,
     };
     match count {
+        0 if frames.start > 0.0 => {
+            let detail = format!("it has no frame from {} s on", frames.start);
+            Err(DataError::Truncated { path: path.to_owned(), detail }.into())
+        }
         0 => {
             Err(DataError::Empty { path: path.to_owned(), detail: "no frame was found in it" }
                 .into())

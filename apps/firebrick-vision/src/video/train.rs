@@ -55,6 +55,7 @@ pub struct Trained {
 
 impl job::Recipe for Recipe {
     const TASK: &'static str = "video-classification";
+    const UNIT: &'static str = "frames";
     type Prepared = Prepared;
     type Trained = Trained;
 

@@ -127,6 +127,7 @@ pub fn with_id_first(answer: &Value) -> String {
 }
 
 pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
+    super::apart(std::slice::from_ref(&args.input), args.output.as_deref())?;
     let source = nlp::checkpoint(&args.model, global)?;
     let device = global.device.open()?;
     let embeds = source.optional("modules.json", 1 << 20)?.is_some();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use firebrick_data::{
     archive,
+    audio::read as audio,
     clean::{CleanRules, clean_table},
     error::DataError,
     image::{Colour, decode},
@@ -89,9 +90,7 @@ fn batch(recipe: &str, output: &Path, global: &Global) -> Outcome {
     let opened = Opened::named(recipe)?;
     let task = opened.task()?;
     if task != pictures::recipe::Recipe::TASK {
-        let message = format!(
-            "{recipe}: --output is for image-classification; `firebrick train` draws plots/batch.png of {task}"
-        );
+        let message = format!("{recipe}: --output is for image-classification, not {task}");
         return Err(Failure::text(USAGE, message));
     }
     let mut recipe: pictures::recipe::Recipe = opened.parse(&[])?;
@@ -104,18 +103,20 @@ fn batch(recipe: &str, output: &Path, global: &Global) -> Outcome {
     Ok(())
 }
 
-/// Whether a target is a file of arrays or a picture, which have no rows.
+/// Whether a target is a file of arrays, a picture or a recording, which have no rows.
 fn described(target: &str) -> bool {
     let path = Path::new(target);
     let arrays = path.extension().is_some_and(|e| e == "npz" || e == "npy");
-    manifest::data_set(target).is_none() && (arrays || decode::is_picture(path))
+    manifest::data_set(target).is_none()
+        && (arrays || decode::is_picture(path) || audio::is_recording(path))
 }
 
 /// Sizes and kinds of what the file holds, all of which is read.
 fn describe(path: &Path, global: &Global) -> Outcome {
-    let (about, text) = match decode::is_picture(path) {
-        true => picture(path)?,
-        false => arrays(path)?,
+    let (about, text) = match path {
+        path if decode::is_picture(path) => picture(path)?,
+        path if audio::is_recording(path) => recording(path)?,
+        path => arrays(path)?,
     };
     super::print(global, &about, &text);
     Ok(())
@@ -125,6 +126,15 @@ fn picture(path: &Path) -> Result<(Value, String), DataError> {
     let picture = decode::read(path, Colour::Rgb)?;
     let (width, height) = (picture.width, picture.height);
     Ok((json!({"width": width, "height": height}), format!("picture, {width} x {height} pixels")))
+}
+
+fn recording(path: &Path) -> Result<(Value, String), DataError> {
+    let rate = 16_000;
+    let samples = audio::read(path, rate, &audio::Limits::default())?;
+    let seconds = samples.len() as f64 / f64::from(rate);
+    let peak = samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
+    let text = format!("recording, {seconds:.2} s, its loudest sample {peak:.3} of full scale");
+    Ok((json!({"seconds": seconds, "peak": peak}), text))
 }
 
 fn arrays(path: &Path) -> Result<(Value, String), DataError> {

@@ -35,6 +35,7 @@ pub fn run(args: &DetectArgs, model: &str, global: &Global) -> Outcome {
     if args.output.is_some() && args.images.len() != 1 {
         return Err(Failure::text(USAGE, "--output is for one picture"));
     }
+    super::apart(&args.images, args.output.as_deref())?;
     let source = places::model(model, &global.runs)?;
     let detector = ObjectDetector::open(&source, &global.device.open()?)?;
     let least = args.threshold.unwrap_or(detector.threshold);

@@ -358,6 +358,10 @@ fn tags(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Fai
             choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
+    if !sentences.iter().any(|sentence| tagger.knows(sentence)) {
+        let message = format!("{data}: no sentence has a tag or a label that the model knows");
+        return Err(Failure::text(BAD_FILE, message));
+    }
     let watch = Stopwatch::start();
     let judged = tagger.judge(&sentences, args.batch_size);
     let kinds: BTreeMap<_, _> = judged

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use burn::prelude::*;
+use burn::{prelude::*, tensor::TensorData};
 use firebrick_core::{
     arch::{
         self,
@@ -10,6 +10,7 @@ use firebrick_core::{
     },
     generate::{self, GenerationConfig},
 };
+use serde_json::{Value, json};
 
 use super::Outcome;
 use crate::{
@@ -24,7 +25,12 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
     let model = arch::open(&places::model(&args.model, &global.runs)?, &device)?;
     let refused = |error| Failure { code: BAD_FILE, ..refused(&args.inputs, error) };
     let outputs = model.forward(&inputs).map_err(refused)?;
+    let shape = |(name, data): &(&str, TensorData)| (name.to_string(), json!(&data.shape()[..]));
+    let shapes: serde_json::Map<String, Value> = outputs.iter().map(shape).collect();
     npz::write_floats(&args.outputs, outputs)?;
+    if global.json {
+        say!("{}", json!({"output": args.outputs, "shapes": shapes}));
+    }
     Ok(())
 }
 
@@ -50,6 +56,10 @@ pub fn generate(args: &GenerateArgs, global: &Global) -> Outcome {
         generate::generate(decoder, &inputs, &config, &mut |_, _| ControlFlow::Continue(()))
             .map_err(|error| refused(&args.inputs, error))?;
     npz::write_rows(&args.outputs, "sequences", &sequences)?;
+    if global.json {
+        let shape = [sequences.len(), sequences.first().map_or(0, Vec::len)];
+        say!("{}", json!({"output": args.outputs, "shapes": {"sequences": shape}}));
+    }
     Ok(())
 }
 

@@ -17,11 +17,10 @@ use firebrick_core::checkpoint::{
 };
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::{Outcome, nlp};
 use crate::{
     cli::Global,
     failure::{BAD_FILE, Failure},
-    places,
 };
 
 const CONFIG_LIMIT: u64 = 4 << 20;
@@ -37,7 +36,7 @@ pub fn run(model: &Path, check: bool, global: &Global) -> Outcome {
     // A file is looked at whatever it is.
     let source = match fs::symlink_metadata(model).is_ok() && !model.is_dir() {
         true => Source::folder(model),
-        false => places::model(&model.to_string_lossy(), &global.runs)?,
+        false => nlp::checkpoint(&model.to_string_lossy(), global)?,
     };
     let report = match source {
         Source::Folder(path) => Report::read(&path, check)?,

@@ -20,7 +20,7 @@ use firebrick_nlp::{
 use firebrick_train::{
     job::{Recipe, Trained, chart, curve, put},
     report::{Report, plots::Curve, render},
-    run::{self, RunError},
+    run,
 };
 use serde_json::{Value, json};
 
@@ -152,14 +152,9 @@ fn learn<R: Recipe>(
             trained.show(folder)?.write(folder)?;
             Ok(())
         }
-        // In an earlier sitting, from the same text by the same recipe.
-        Err(Failure { error: Some(error), .. }) if is_done(&error) => Ok(()),
+        Err(failure) if train::is_done(&failure) => Ok(()),
         Err(failure) => Err(failure),
     }
-}
-
-fn is_done(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(RunError::Done { .. }))
 }
 
 /// Vocabulary of a text that is read by pieces.

@@ -36,7 +36,10 @@ mod translate;
 mod video;
 mod vision;
 
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -45,7 +48,7 @@ use firebrick_data::error::DataError;
 
 use crate::{
     cli::{Cli, Command, Global},
-    failure::Failure,
+    failure::{Failure, USAGE},
     progress::be_quiet,
 };
 
@@ -113,6 +116,19 @@ fn tell(text: std::fmt::Arguments) {
             eprintln!("firebrick: writing to stdout: {error}");
             std::process::exit(1)
         }
+    }
+}
+
+/// Refuses to write an answer over what it is an answer to.
+fn apart(inputs: &[PathBuf], output: Option<&Path>) -> Outcome {
+    let Some(output) = output else { return Ok(()) };
+    let Ok(place) = output.canonicalize() else { return Ok(()) }; // nothing is there yet
+    match inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+        true => {
+            let message = format!("{} is what is read: write to another file", output.display());
+            Err(Failure::text(USAGE, message))
+        }
+        false => Ok(()),
     }
 }
 

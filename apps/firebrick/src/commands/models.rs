@@ -14,7 +14,7 @@ use firebrick_core::checkpoint::{Source, quantise::Plan, tensors::SaveType};
 use firebrick_kernels::quantised::Format;
 use serde_json::json;
 
-use super::{Outcome, inspect};
+use super::{Outcome, inspect, nlp};
 use crate::{
     cli::{Global, ModelsCommand},
     failure::{Failure, USAGE},
@@ -36,7 +36,7 @@ pub fn run(command: ModelsCommand, global: &Global) -> Outcome {
 }
 
 fn convert(source: &str, target: &Path, dtype: Option<&str>, global: &Global) -> Outcome {
-    let folder = places::model(source, &global.runs)?;
+    let folder = nlp::checkpoint(source, global)?;
     let ending = target.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
     if let Some(ending @ ("onnx" | "gguf")) = ending.as_deref() {
         return export(&folder, target, ending, dtype, global);

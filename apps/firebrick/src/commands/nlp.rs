@@ -79,9 +79,21 @@ pub fn or_stdin(texts: Vec<String>) -> Result<Vec<String>, Failure> {
     std::io::stdin().lock().split(b'\n').enumerate().map(line).collect()
 }
 
+/// Texts that a model can say something of, and how the command ends: the class of nothing would be the commonest one, said
+/// with confidence.
+pub fn worded(mut texts: Vec<String>) -> (Vec<String>, Outcome) {
+    let blank = |text: &String| text.trim().is_empty();
+    let end = match texts.iter().position(blank) {
+        None => Ok(()),
+        Some(i) => Err(Failure::text(BAD_FILE, format!("text {} has no word in it", i + 1))),
+    };
+    texts.retain(|text| !blank(text));
+    (texts, end)
+}
+
 fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
     let tagger = TextTagger::open(&places::model(model, &global.runs)?, &global.device.open()?)?;
-    let texts = or_stdin(texts)?;
+    let (texts, end) = worded(or_stdin(texts)?);
     let sentences: Vec<Vec<String>> = texts.iter().map(|text| split(text)).collect();
     let mut list = vec![];
     let mut shown = String::new();
@@ -103,7 +115,7 @@ fn tag(texts: Vec<String>, model: &str, global: &Global) -> Outcome {
         }));
     }
     super::print(global, &json!(list), &shown);
-    Ok(())
+    end
 }
 
 /// A pretrained checkpoint by name, or whatever else MODEL means.
@@ -360,7 +372,7 @@ fn tokenize(name: &str, text: &str, global: &Global) -> Outcome {
     let path = Path::new(name);
     let tokenizer = match path.is_file() || name.ends_with(".json") {
         true => TextTokenizer::load(path)?,
-        false => TextTokenizer::open(&places::model(name, &global.runs)?)?,
+        false => TextTokenizer::open(&checkpoint(name, global)?)?,
     };
     let (tokens, ids) = (tokenizer.tokens(text), tokenizer.encode(text, usize::MAX));
     super::print(global, &json!({"tokens": tokens, "ids": ids}), &tokens.join(" "));

@@ -11,7 +11,10 @@ use firebrick_nlp::{
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, ask, nlp::or_stdin};
+use super::{
+    Outcome, ask,
+    nlp::{or_stdin, worded},
+};
 use crate::{
     cli::{Global, SentimentArgs},
     failure::{BAD_FILE, Failure},
@@ -55,11 +58,19 @@ impl Judge {
 }
 
 pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
-    let (texts, bad) = match &args.input {
-        None => (or_stdin(args.texts)?, vec![]),
+    let (texts, end) = match &args.input {
+        None => worded(or_stdin(args.texts)?),
         Some(path) => {
             let table = ask::texts(path, &args.columns)?;
-            (table.rows.into_iter().map(|row| row.text).collect(), table.bad)
+            let end = match table.bad.first() {
+                None => Ok(()),
+                Some(first) => {
+                    let count = table.bad.len();
+                    let message = format!("{count} rows could not be read; the first: {first}");
+                    Err(Failure::text(BAD_FILE, message))
+                }
+            };
+            (table.rows.into_iter().map(|row| row.text).collect(), end)
         }
     };
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -113,13 +124,7 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
     if global.json {
         say!("{}", Value::Array(answers));
     }
-    match bad.first() {
-        None => Ok(()),
-        Some(first) => {
-            let message = format!("{} rows could not be read; the first: {first}", bad.len());
-            Err(Failure::text(BAD_FILE, message))
-        }
-    }
+    end
 }
 
 /// A word a line, those that weigh most first.

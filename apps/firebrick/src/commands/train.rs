@@ -16,7 +16,7 @@ use firebrick_data::hash::sha256_bytes;
 use firebrick_train::{
     fit::{Counters, End, Event},
     job::{self, Prepared, Recipe, Session, Trained},
-    run::{Run, RunInfo, Status},
+    run::{self, Run, RunError, RunInfo, Status},
     track::{self, Server, TrackError, Tracker},
 };
 use serde_json::json;
@@ -66,15 +66,20 @@ fn for_each<R: Recipe>(each: &Each, job: &Job, global: &Global) -> Outcome {
     for value in &each.values {
         let (name, overrides) = (format!("{base}-{value}"), overrides(value));
         let job = Job { overrides: &overrides, run: Some(&name), ..*job };
-        let (dir, trained) = train::<R>(&job, global)?;
-        trained.show(&dir)?.write(&dir)?;
-        let scores = &trained.outcome().scores;
-        for (part, metrics) in scores {
+        let scores = match train::<R>(&job, global) {
+            Ok((dir, trained)) => {
+                trained.show(&dir)?.write(&dir)?;
+                trained.outcome().scores.clone()
+            }
+            Err(failure) if is_done(&failure) => run::read(&global.runs.join(&name))?.metrics,
+            Err(failure) => return Err(failure),
+        };
+        for (part, metrics) in &scores {
             for (name, score) in metrics {
                 all.entry(format!("{part} {name}")).or_default().push(*score);
             }
         }
-        runs.insert(value, scores.clone());
+        runs.insert(value, scores);
     }
     let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
     let line = |(name, values): (&String, &Vec<f64>)| {
@@ -115,6 +120,12 @@ fn untracked(sent: Result<(), TrackError>) {
     if let Err(error) = sent {
         eprintln!("not all was tracked: {}", one_line(&error.into()));
     }
+}
+
+/// In an earlier sitting, from the same data by the same recipe.
+pub fn is_done(failure: &Failure) -> bool {
+    let error = failure.error.as_ref().and_then(|error| error.downcast_ref());
+    matches!(error, Some(RunError::Done { .. }))
 }
 
 /// What to train.
@@ -161,7 +172,7 @@ fn train_in<R: Recipe>(
     let name = job.run.unwrap_or(&experiment).to_string();
     let dir = global.runs.join(&name);
     let style = if global.quiet || !world.team.is_first() { Style::None } else { global.progress };
-    let mut progress = Progress::new(style);
+    let mut progress = Progress::new(style).counting(R::UNIT);
     progress.line(&format!("run folder {}", dir.display()));
 
     let device = global.device.open()?;
@@ -192,7 +203,7 @@ fn train_in<R: Recipe>(
         seed: recipe.seed(),
         recipe_sha256: sha256_bytes(undivided.as_bytes()),
         data_sha256: prepared.data_sha256().into(),
-        started: firebrick_train::run::now() as u64,
+        started: run::now() as u64,
         end: None,
         counters: Counters::default(),
         metrics: Default::default(),
@@ -213,7 +224,12 @@ fn train_in<R: Recipe>(
         Some(server) if first => {
             let recipe = toml::from_str(&resolved).context("reading the resolved recipe")?;
             let tracker = Tracker::open(server, &dir, &run.info, &experiment, &recipe);
-            Some(tracker.map_err(anyhow::Error::new)?)
+            let tracker = tracker.or_else(|error| {
+                run.info.status = Status::Failed;
+                run.save_info()?;
+                Err(anyhow::Error::new(error))
+            });
+            Some(tracker?)
         }
         _ => None,
     };

@@ -24,6 +24,7 @@ const LINES: usize = 1024;
 const LINE_LIMIT: u64 = 1 << 20;
 
 pub fn run(args: TranslateArgs, global: &Global) -> Outcome {
+    super::apart(args.input.as_slice(), args.output.as_deref())?;
     let source = places::model(&args.model, &global.runs)?;
     let mut translator = Translator::open(&source, &global.device.open()?)?;
     if let Some(path) = &args.terms {
@@ -93,9 +94,6 @@ impl Job {
         write: &mut dyn FnMut(&str) -> Outcome,
     ) -> Outcome {
         let mut number = 0;
-        if self.json {
-            write("[")?;
-        }
         for texts in parts {
             let texts = texts?;
             let views: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -108,9 +106,9 @@ impl Job {
                 }
                 match self.json {
                     true => {
-                        let comma = if number == 1 { "" } else { "," };
+                        let before = if number == 1 { "[" } else { "," };
                         let value = json!({"text": text, "translation": answer});
-                        shown.push_str(&format!("{comma}{value}"));
+                        shown.push_str(&format!("{before}{value}"));
                     }
                     false => shown.push_str(&format!("{answer}\n")),
                 }
@@ -118,7 +116,7 @@ impl Job {
             write(&shown)?;
         }
         match self.json {
-            true => write("]\n"),
+            true => write(if number == 0 { "[]\n" } else { "]\n" }),
             false => Ok(()),
         }
     }

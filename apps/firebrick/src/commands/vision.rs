@@ -140,6 +140,7 @@ fn medical(images: &[PathBuf], model: &str, heatmap: Option<&Path>, global: &Glo
     if heatmap.is_some() && images.len() != 1 {
         return Err(Failure::text(USAGE, "--heatmap is for one picture"));
     }
+    super::apart(images, heatmap)?;
     let source = places::model(model, &global.runs)?;
     let device = global.device.open()?;
     let classifier = PictureClassifier::open(&source, &device)?;

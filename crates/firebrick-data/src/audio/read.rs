@@ -59,7 +59,8 @@ pub fn recordings(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         }
         Ok(())
     }
-    if !path.is_dir() {
+    let about = fs::metadata(path);
+    if !about.map_err(|source| DataError::Read { path: path.to_owned(), source })?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut found = vec![];

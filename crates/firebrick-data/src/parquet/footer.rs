@@ -122,7 +122,7 @@ pub fn read(mut file: &File, size: u64, path: &Path, most: usize) -> Result<Foot
     file.seek(SeekFrom::Start(size - 8 - length)).map_err(fault)?;
     file.read_exact(&mut bytes).map_err(fault)?;
 
-    let footer = parse(&bytes, most).map_err(|error| match error.kind() {
+    let mut footer = parse(&bytes, most).map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof => cut("the footer is cut off".to_owned()),
         ErrorKind::Unsupported => unsupported(error.to_string()),
         ErrorKind::FileTooLarge => {
@@ -133,6 +133,7 @@ pub fn read(mut file: &File, size: u64, path: &Path, most: usize) -> Result<Foot
             detail: format!("the footer is not sound: {}", escaped(&error.to_string())),
         },
     })?;
+    footer.groups.retain(|group| group.rows > 0); // the others have no pages
     let end = size - 8 - length;
     let outside = |chunk: &Chunk| {
         chunk.start < 4 || chunk.start.checked_add(chunk.length).is_none_or(|to| to > end)

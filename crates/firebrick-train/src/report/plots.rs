@@ -97,7 +97,11 @@ pub(super) fn chart(
         text(&mut body, 12.0, 20.0, "t", &shorten(title, most));
         top = 32.0;
     }
-    top += legend(&mut body, size.width, top, curves);
+    // Points by themselves have their names beside them.
+    let scattered = curves.len() > 1 && points.iter().all(|points| points.len() <= 1);
+    if !scattered {
+        top += legend(&mut body, size.width, top, curves);
+    }
     text(&mut body, 12.0, top + 12.0, "m", &shorten(y_label, (size.width / 7.0) as usize));
     top += 24.0;
 
@@ -108,7 +112,8 @@ pub(super) fn chart(
 
     let x = Axis::inside(x_range, (size.width / 90.0) as usize);
     let y = Axis::around(y_range, 5);
-    let ends: Vec<Option<End>> = points.iter().map(|points| End::of(points)).collect();
+    let ends = points.iter().map(|points| End::of(points).filter(|_| !scattered));
+    let ends: Vec<Option<End>> = ends.collect();
     let end_width = ends.iter().flatten().map(|end| width_of(&end.label)).fold(0.0, f64::max);
     let tick_width = y.labels().iter().map(|label| width_of(label)).fold(0.0, f64::max);
     let noisy = points.iter().any(|points| is_noisy(points));
@@ -131,6 +136,9 @@ pub(super) fn chart(
         frame.curve(&mut body, index, points);
     }
     frame.end_labels(&mut body, &ends);
+    if scattered {
+        frame.names(&mut body, curves, &points);
+    }
     svg(size.width, height, title.is_some(), description, &body)
 }
 
@@ -402,6 +410,31 @@ impl Frame {
             text(out, self.right + 6.0, y + 4.0, &format!("k{}", index % COLORS), label);
         }
     }
+
+    /// The name of each curve beside its only point, moved down where it would lie over another's.
+    fn names(&self, out: &mut String, curves: &[Curve], points: &[Vec<(f64, f64)>]) {
+        const LINE: f64 = 12.0;
+        const SPACE: f64 = 6.0;
+        let mut placed: Vec<[f64; 3]> = vec![];
+        for (index, (curve, points)) in curves.iter().zip(points).enumerate() {
+            let Some((step, value)) = points.first().filter(|(_, value)| value.is_finite()) else {
+                continue;
+            };
+            let name = shorten(&curve.name, 40);
+            let (at, width) = (self.px(*step), width_of(&name));
+            let beyond = at + SPACE + width > self.right;
+            let left = if beyond { at - SPACE - width } else { at + SPACE };
+            let mut y = self.py(*value) + 4.0;
+            let covers = |y: f64, [other, wide, height]: &[f64; 3]| {
+                (y - height).abs() < LINE && left < other + wide && *other < left + width
+            };
+            while placed.iter().any(|other| covers(y, other)) {
+                y += LINE;
+            }
+            placed.push([left, width, y]);
+            text(out, left, y, &format!("k{}", index % COLORS), &name);
+        }
+    }
 }
 
 /// Names of the curves, in lines from `top`; returns the height taken.
@@ -651,6 +684,20 @@ mod tests {
     fn one_point_is_a_dot() {
         assert_eq!(check_chart(&[(5.0, 0.25)]).matches("<circle").count(), 1);
         check_chart(&[(0.0, 0.0)]);
+    }
+
+    /// Points of different curves are told apart by their names, also where they lie over each other.
+    #[test]
+    fn points_have_their_names_beside_them() {
+        let curves = ["whole", "int8", "int4"].map(|name| curve(name, &[(4.0, 0.5)]));
+        let svg = line_chart_svg("sizes", "MB", "accuracy", &curves);
+        check_svg(&svg);
+        let places = ["whole", "int8", "int4"].map(|name| {
+            let end = svg.find(&format!(">{name}</text>")).expect("a name");
+            svg[..end].rsplit_once(" y=\"").expect("its place").1.split('"').next()
+        });
+        assert!(places[0] != places[1] && places[1] != places[2], "{places:?}");
+        assert!(!svg.contains("stroke-dasharray"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use firebrick_data::manifest;
+use firebrick_data::{error::DataError, manifest};
 use firebrick_nlp::{
     classification::corpus::read_split,
     drift::{FEWEST, drift},
@@ -19,11 +19,23 @@ use crate::{
 
 pub fn run(args: &DriftArgs, global: &Global) -> Outcome {
     let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
-    let reference = match manifest::layout(&args.reference) {
-        Some(_) => read_split(&places::data_set(&args.reference)?, &args.reference, &args.split)?,
-        None => ask::texts(Path::new(&args.reference), &args.columns)?,
+    let id = &args.reference;
+    let reference = match (manifest::layout(id), &args.split) {
+        (Some(_), split) => {
+            read_split(&places::data_set(id)?, id, split.as_deref().unwrap_or("train"))?
+        }
+        (None, None) => ask::texts(Path::new(id), &args.columns)?,
+        (None, Some(split)) => {
+            return Err(DataError::WrongSet(format!("--split {split}: {id} has no parts")).into());
+        }
     };
     let new = ask::texts(&args.new, &args.columns)?;
+    for (name, table) in [(Path::new(id), &reference), (&args.new, &new)] {
+        if let Some(first) = table.bad.first() {
+            let (name, count) = (name.display(), table.bad.len());
+            eprintln!("{name}: {count} rows could not be read; the first: {first}");
+        }
+    }
     let [old, fresh] = [&reference, &new]
         .map(|table| table.rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>());
     let found = drift(&old, &fresh, global.seed.unwrap_or(0)).map_err(anyhow::Error::new)?;

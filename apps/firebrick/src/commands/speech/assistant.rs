@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cli::{Global, speech::AssistantArgs},
-    failure::{Failure, USAGE},
+    failure::{BAD_FILE, Failure, USAGE},
     places,
 };
 
@@ -48,7 +48,7 @@ pub fn run(args: AssistantArgs, global: &Global) -> Outcome {
         Some(Guess { label: tagger.labels[best].clone(), score: scores[best] })
     };
     let path = args.timers.clone().unwrap_or_else(places::timers);
-    let timers = Timers::open(Some(&path))?;
+    let timers = Timers::open(Some(&path)).map_err(|error| Failure::new(BAD_FILE, error))?;
     let patience = Duration::from_secs_f64(args.patience);
     let mut talk = Talk {
         assistant: Assistant::new(&understand, home.as_ref(), patience, timers),

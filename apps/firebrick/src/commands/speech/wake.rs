@@ -22,6 +22,9 @@ use crate::{
     places,
 };
 
+/// Examples of a word that one should record.
+const ENOUGH: usize = 10;
+
 pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if args.name.is_empty() || args.name.len() > 64 || !args.name.chars().all(fits) {
@@ -44,6 +47,10 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
         .collect::<Result<_, Failure>>()?;
     let seed = global.seed.unwrap_or(0);
     let laid = part(&args.examples, &background, seed)?;
+    if laid.examples < ENOUGH {
+        let examples = laid.examples;
+        eprintln!("{examples} examples are few: with {ENOUGH} or more it hears the word better");
+    }
     let folder = global.runs.join(format!("{}-recordings", args.name));
     let path: PathBuf = folder.join("recipe.toml");
     let text = recipe(&args.name, &laid, seed);
