@@ -95,6 +95,15 @@ impl<'a> Spotter<'a> {
     }
 }
 
+impl Spotter<'_> {
+    /// At the end of a recording: silence until its last samples have been in as many looks as are averaged.
+    pub fn finish(&mut self) -> Vec<Heard> {
+        let Trigger { every, smooth, .. } = self.decide.trigger;
+        let rate = f64::from(self.looks.classifier.sample_rate());
+        self.push(&vec![0.0; (every * smooth as f64 * rate) as usize])
+    }
+}
+
 /// What a classifier said of a piece.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Look {

@@ -1,5 +1,7 @@
 //! Errors and the exit codes that they end in.
 
+use std::io::ErrorKind;
+
 use firebrick_compress::export::NoForm;
 use firebrick_core::{arch::inputs::InputError, checkpoint::LoadError, device::DeviceError};
 use firebrick_data::error::DataError;
@@ -135,9 +137,22 @@ fn code_of(error: &anyhow::Error) -> u8 {
         {
             return USAGE;
         }
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if kind.is_some_and(|kind| PLACES.contains(&kind)) {
+            return BAD_FILE;
+        }
     }
     1
 }
+
+/// A file is not there, is none, may not be read or written, or is no text.
+const PLACES: [ErrorKind; 5] = [
+    ErrorKind::NotFound,
+    ErrorKind::PermissionDenied,
+    ErrorKind::IsADirectory,
+    ErrorKind::NotADirectory,
+    ErrorKind::InvalidData,
+];
 
 /// The error and its causes, for a list of answers.
 pub fn with_causes(error: &dyn std::error::Error) -> String {

@@ -24,6 +24,13 @@ static ALLOCATOR: CacheLines = CacheLines;
 
 fn main() -> ExitCode {
     allocator::keep_memory();
+    if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
+        let word = word.display();
+        eprintln!(
+            "firebrick: {word}: names of files are read as UTF-8, and this is none: rename it"
+        );
+        return ExitCode::from(failure::USAGE);
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,11 +1,18 @@
 //! Named arrays in `.npz` files.
 
-use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufReader, Cursor},
+    path::Path,
+};
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{DType, TensorData};
 use firebrick_core::arch::inputs::Array;
 use npyz::{TypeChar, WriterBuilder};
+
+use crate::commands::write;
 
 /// Numbers in one array.
 const ARRAY_LIMIT: u64 = 1 << 26;
@@ -21,6 +28,8 @@ pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Array>> {
         let at = || format!("{}: {name}", path.display());
         let array = npyz::NpyFile::new(member).with_context(at)?;
         let shape: Vec<usize> = array.shape().iter().map(|n| *n as usize).collect();
+        let by_rows = array.order() == npyz::Order::C || shape.len() < 2;
+        ensure!(by_rows, "{} is stored column by column; save it with order=\"C\"", at());
         ensure!(array.len() <= ARRAY_LIMIT, "{}: {} numbers", at(), array.len());
         let npyz::DType::Plain(kind) = array.dtype() else { bail!("{}: a record array", at()) };
         let array = match (kind.type_char(), kind.num_bytes()) {
@@ -52,8 +61,8 @@ pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Array>> {
 }
 
 pub fn write_floats(path: &Path, outputs: Vec<(&str, TensorData)>) -> anyhow::Result<()> {
-    let mut archive = npyz::npz::NpzWriter::create(path)
-        .with_context(|| format!("creating {}", path.display()))?;
+    let mut bytes = Cursor::new(vec![]);
+    let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
     for (name, data) in outputs {
         let shape: Vec<u64> = data.shape().iter().map(|n| *n as u64).collect();
         let values = data.convert_dtype(DType::F32);
@@ -63,17 +72,19 @@ pub fn write_floats(path: &Path, outputs: Vec<(&str, TensorData)>) -> anyhow::Re
         writer.extend(values)?;
         writer.finish()?;
     }
-    Ok(())
+    drop(archive);
+    Ok(write(path, bytes.get_ref())?)
 }
 
 /// One array of rows of equal length.
 pub fn write_rows(path: &Path, name: &str, rows: &[Vec<i64>]) -> anyhow::Result<()> {
-    let mut archive = npyz::npz::NpzWriter::create(path)
-        .with_context(|| format!("creating {}", path.display()))?;
+    let mut bytes = Cursor::new(vec![]);
+    let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
     let shape = [rows.len() as u64, rows.first().map_or(0, Vec::len) as u64];
     let writer = archive.array(name, Default::default())?;
     let mut writer = writer.default_dtype().shape(&shape).begin_nd()?;
     writer.extend(rows.iter().flatten())?;
     writer.finish()?;
-    Ok(())
+    drop(archive);
+    Ok(write(path, bytes.get_ref())?)
 }

@@ -109,8 +109,11 @@ pub fn model(name: &str, runs: &Path) -> Result<Source, Failure> {
         }
         return Ok(source);
     }
-    if path.exists() {
+    if path.is_dir() {
         return Ok(Source::folder(path)); // the loader says what is missing there
+    }
+    if path.exists() {
+        return Err(Failure::text(USAGE, format!("{name} is a file: name the folder of a model")));
     }
     let names = shipped_names().collect::<Vec<_>>().join(", ");
     Err(Failure::text(

@@ -415,6 +415,15 @@ fn errors_say_what_and_what_next() {
     let arrays = ["--inputs", "none.npz", "--outputs", "out.npz"];
     let forward = [&["forward", "--model", "sst2"][..], &arrays].concat();
     check_error(&forward, 5, "opening none.npz");
+    let over = ["--inputs", "one.csv", "--outputs", "one.csv"];
+    let forward = [&["forward", "--model", "sst2"][..], &over].concat();
+    check_error(&forward, 2, "one.csv is what is read");
+    let over = ["--input", "one.csv", "--output", "one.csv"];
+    check_error(&[&["predict", "sst2"][..], &over].concat(), 2, "one.csv is what is read");
+    check_error(&["nlp", "sentiment", "", "good"], 5, "text 1 has no word in it");
+    let spot = ["speech", "keyword", "one.csv", "--model", "gtsrb"];
+    check_error(&spot, 5, "for `image-classification`, not for `audio-classification`");
+    check_error(&["data", "show", "one.toml"], 2, "one.toml --output batch.png");
 }
 
 #[test]

@@ -75,7 +75,8 @@ impl Measured {
     }
 }
 
-fn score(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
+/// The score that a model with these is judged by.
+pub fn score(metrics: &BTreeMap<String, f64>) -> Option<(&str, f64)> {
     #[rustfmt::skip]
     let known = [
         "accuracy", "label_accuracy", "span_f1", "tag_accuracy", "bleu", "perplexity", "wer", "map", "auc",

@@ -73,11 +73,18 @@ impl LoraRecipe {
         let alpha = if self.alpha > 0.0 { self.alpha } else { 2.0 * self.r as f64 };
         let lora = LoraConfig {
             modules_to_save: owned(head),
-            base_model_name_or_path: base.path("").to_str().map(str::to_string),
+            base_model_name_or_path: from_root(base),
             ..LoraConfig::new(self.r, alpha, &targets)
         };
         (self.r > 0).then_some(lora)
     }
+}
+
+/// An adapter is opened from other folders than the one it was trained in.
+fn from_root(base: &Source) -> Option<String> {
+    let path = base.path("");
+    let path = if path.exists() { std::path::absolute(&path).unwrap_or(path) } else { path };
+    path.to_str().map(str::to_string)
 }
 
 /// `model` frozen, with the adapters; as it is where none are asked for.

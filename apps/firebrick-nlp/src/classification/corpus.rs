@@ -210,7 +210,15 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     let labels: BTreeSet<String> = train.iter().filter_map(|row| row.label.clone()).collect();
     let labels: Vec<String> = labels.into_iter().collect();
     if labels.len() < 2 {
-        let message = format!("the training rows have {} label(s)", labels.len());
+        let mut message = format!("the training rows have {} label(s)", labels.len());
+        let of_train = ledgers.iter().filter(|(part, _)| part == "train");
+        let dropped: usize = of_train.flat_map(|(_, l)| l.counts().into_values()).sum();
+        if dropped > 0 {
+            message += &format!(
+                " after {dropped} rows were dropped: cleaning tells of its own in `firebrick data \
+                 check`, and the others are like rows of other parts (`data.leaks`)"
+            );
+        }
         bail!(DataError::TooLittle(message + ": a classifier needs two"));
     }
     let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();

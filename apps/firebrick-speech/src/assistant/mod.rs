@@ -254,12 +254,12 @@ impl<'a> Assistant<'a> {
         if volume(&whole).is_some() {
             return Some(Topic::Volume);
         }
-        let Some((home, _)) = &self.home else {
-            // Of a home that is not there, an order is still one.
-            return has_any(&whole, ORDERS).then_some(Topic::Home);
-        };
-        let said = grammar::understand(home, &clause.join(" "), &[]);
-        (!matches!(said, Ok(Said::Nothing | Said::What(_)))).then_some(Topic::Home)
+        let understood = self.home.as_ref().is_some_and(|(home, _)| {
+            let said = grammar::understand(home, &clause.join(" "), &[]);
+            !matches!(said, Ok(Said::Nothing | Said::What(_)))
+        });
+        // For what is not at home, or a home that is not there, an order is still one.
+        (understood || has_any(&whole, ORDERS)).then_some(Topic::Home)
     }
 
     /// Does what a sentence says of the home; `None` where it says nothing. The second is whether something was missing, and

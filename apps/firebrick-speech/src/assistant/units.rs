@@ -1,5 +1,7 @@
 //! Units into one another: `convert five miles to kilometers`, `五英里是多少公里`.
 
+use std::ops::Range;
+
 use crate::words::number;
 
 /// A unit: what it measures, its names with words apart by spaces, and how much of the base unit it is.
@@ -48,6 +50,7 @@ const UNITS: &[Unit] = &[
     unit(Quantity::Mass, 1000.0, &["tonnes", "tonne", "吨"]),
     unit(Quantity::Mass, 1e-6, &["milligrams", "milligram", "mg", "毫 克"]),
     unit(Quantity::Mass, 0.001, &["grams", "gram", "g", "克"]),
+    unit(Quantity::Mass, 6.35029318, &["stone", "stones", "英 石"]),
     unit(Quantity::Mass, 0.45359237, &["pounds", "pound", "lbs", "lb", "磅"]),
     unit(Quantity::Mass, 0.028349523125, &["ounces", "ounce", "oz", "盎 司"]),
     unit(Quantity::Mass, 0.5, &["jin", "斤"]),
@@ -74,7 +77,8 @@ pub struct Converted {
     pub to: &'static str,
 }
 
-/// What `words` ask to be converted: a number with a unit, and another unit of the same quantity.
+/// What `words` ask to be converted: a number with a unit, and another unit of the same quantity. Of several numbers, as in
+/// five feet eleven inches, the sum in the last one's unit.
 pub fn convert(words: &[String]) -> Option<Converted> {
     // Places of units; the longest name at a place counts.
     let (mut found, mut place) = (vec![], 0);
@@ -87,23 +91,33 @@ pub fn convert(words: &[String]) -> Option<Converted> {
         });
         match best.max_by_key(|(length, _)| *length) {
             Some((length, unit)) => {
-                found.push((place, unit));
+                found.push((place..place + length, unit));
                 place += length;
             }
             None => place += 1,
         }
     }
-    // The one with a number before it is what there is; `degrees` may stand between.
-    let valued = |(place, _): &&(usize, &Unit)| {
-        let mut before = words[..*place].iter().rev().filter(|word| *word != "degrees");
-        before.next().is_some_and(|word| number(word).is_some())
+    // `degrees` may stand between a number and its unit.
+    let value = |place: usize| {
+        let mut before = words[..place].iter().rev().filter(|word| *word != "degrees");
+        let value = before.next().and_then(|word| number(word))?;
+        let minus = before.next().is_some_and(|w| matches!(w.as_str(), "-" | "minus" | "零下"));
+        Some(if minus { -value } else { value })
     };
-    let (place, from) = *found.iter().find(valued)?;
-    let before: Vec<&String> = words[..place].iter().rev().filter(|w| *w != "degrees").collect();
-    let value = number(before[0])?;
-    let minus = before.get(1).is_some_and(|word| matches!(word.as_str(), "-" | "minus" | "零下"));
-    let value = if minus { -value } else { value };
-    let (_, to) = *found.iter().find(|(p, unit)| *p != place && unit.of == from.of)?;
+    let (valued, bare): (Vec<_>, Vec<_>) =
+        found.iter().partition(|(place, _)| value(place.start).is_some());
+    let (last, from) = valued.last()?;
+    let (_, to) = bare.iter().find(|(_, unit)| unit.of == from.of)?;
+    // A number that no unit follows, as in `5 foot 11`, is of one that is not said.
+    if words.get(last.end).is_some_and(|word| number(word).is_some()) {
+        return None;
+    }
+    let of_all = |(place, unit): &(Range<usize>, &Unit)| {
+        let same = unit.of == from.of && (valued.len() == 1 || from.of != Quantity::Temperature);
+        same.then(|| value(place.start)).flatten().map(|value| value * (unit.factor / from.factor))
+    };
+    let parts: Vec<f64> = valued.iter().map(|part| of_all(part)).collect::<Option<_>>()?;
+    let value: f64 = parts.iter().sum();
     let zero = |unit: &Unit| if unit.factor == 5.0 / 9.0 { 32.0 } else { 0.0 };
     let result = match from.of {
         Quantity::Temperature => (value - zero(from)) * from.factor / to.factor + zero(to),
@@ -141,10 +155,16 @@ mod tests {
             "60 miles per hour in kilometers per hour",
             "60 miles per hour = 96.56064 kilometers per hour",
         );
+        check("5 feet 11 inches in centimeters", "71 inches = 180.34 centimeters");
+        check("2 hours and 5 minutes in seconds", "125 minutes = 7500 seconds");
+        check("10 stone 5 pounds in kg", "145 pounds = 65.77089365 kilograms");
+        check("五英尺十英寸是多少厘米", "70 英 寸 = 177.8 厘 米");
         check("五英里是多少公里", "5 英 里 = 8.04672 公 里");
         check("两斤是多少克", "2 斤 = 1000 克");
         assert_eq!(convert(&words("five miles in kilograms")), None);
         assert_eq!(convert(&words("set a timer for 5 minutes")), None);
         assert_eq!(convert(&words("miles and kilometers")), None);
+        assert_eq!(convert(&words("what is 5 foot 11 in cm")), None);
+        assert_eq!(convert(&words("5 feet 3 pounds in kilograms")), None);
     }
 }

@@ -17,10 +17,13 @@ use firebrick_core::{
 };
 use firebrick_data::audio::mel::Mel;
 use firebrick_metrics::confusion::argmax;
-use firebrick_train::origin::Origin;
+use firebrick_train::{job::Recipe as _, origin::Origin};
 use rayon::prelude::*;
 
-use super::task::{Judged, frames, scores};
+use super::{
+    recipe::Recipe,
+    task::{Judged, frames, scores},
+};
 use crate::{features::Preprocessor, recordings::Recording};
 
 /// A model that listens.
@@ -43,6 +46,7 @@ pub struct Prediction {
 
 impl SoundClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        Origin::read_for(Recipe::TASK, source)?;
         let ResNetForImageClassification { config, model } =
             ResNetForImageClassification::load(source, Head::Own, device)?;
         let preprocessor = Preprocessor::open(source)?;

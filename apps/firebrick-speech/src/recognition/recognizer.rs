@@ -22,10 +22,15 @@ use firebrick_core::{
 };
 use firebrick_data::audio::mel::Mel;
 use firebrick_metrics::{bootstrap::resampled, edit::Errors};
-use firebrick_train::{fit::Metrics, origin::Origin, recipe::RecipeError};
+use firebrick_train::{fit::Metrics, job::Recipe as _, origin::Origin, recipe::RecipeError};
 use rayon::prelude::*;
 
-use super::{lexicon::Lexicon, recipe::DecodeRecipe, search::Search, task::log_probabilities};
+use super::{
+    lexicon::Lexicon,
+    recipe::{DecodeRecipe, Recipe},
+    search::Search,
+    task::log_probabilities,
+};
 use crate::{features::Preprocessor, recordings::Recording};
 
 /// A model that writes.
@@ -153,6 +158,7 @@ impl Judged {
 
 impl Recognizer {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        Origin::read_for(Recipe::TASK, source)?;
         let FirebrickDeepSpeech { config, model } = FirebrickDeepSpeech::load(source, device)?;
         let preprocessor = Preprocessor::open(source)?;
         let language = Language::open(source)?;

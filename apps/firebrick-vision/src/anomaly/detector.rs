@@ -11,11 +11,15 @@ use firebrick_core::{
     },
     checkpoint::{Source, tensors::SaveType},
 };
-use firebrick_train::origin::{Origin, Threshold};
+use firebrick_train::{
+    job::Recipe as _,
+    origin::{Origin, Threshold},
+};
 use rayon::prelude::*;
 
 use super::{
     corpus::Clip,
+    recipe::Recipe,
     synthetic::Stack,
     task::{Levels, Map, maps},
 };
@@ -46,9 +50,10 @@ pub struct Seen {
 
 impl Detector {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let origin = Origin::read_for(Recipe::TASK, source)?;
         let network = FirebrickMotion::load(source, device)?;
         let frames = FrameProcessor::open(source, 1)?;
-        let threshold = Origin::read(source).and_then(|origin| origin.threshold);
+        let threshold = origin.and_then(|origin| origin.threshold);
         Ok(Self { network, frames, threshold })
     }
 

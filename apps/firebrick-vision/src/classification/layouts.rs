@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use firebrick_data::{
+    error::DataError,
     image::{
         Colour, Picture,
         decode::{self, is_picture},
@@ -91,9 +92,9 @@ fn walk(
     found: &mut Vec<PathBuf>,
 ) -> anyhow::Result<()> {
     ensure!(depth > 0, "{}: folders within folders, deeper than {DEPTH}", folder.display());
-    let entries = fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("listing {}", folder.display()))?;
+    let unread = |source| DataError::Read { path: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         if kind.is_dir() {
             walk(&path, depth - 1, wanted, found)?;
@@ -117,13 +118,17 @@ fn folders(path: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
     let file = |found: PathBuf| {
         let id = relative(&found, path);
         let label = id.split_once('/').map(|(label, _)| label.to_string());
-        let label = label.with_context(|| {
-            format!("{}: lies in no class's folder of {}", found.display(), path.display())
+        let label = label.ok_or_else(|| DataError::BadValue {
+            path: found.clone(),
+            detail: format!("lies in no class's folder of {}", path.display()),
         })?;
         Ok(File { path: found, id, label, group: None })
     };
     let files: Vec<File> = pictures(path)?.into_iter().map(file).collect::<anyhow::Result<_>>()?;
-    ensure!(!files.is_empty(), "{}: no picture in it", path.display());
+    ensure!(
+        !files.is_empty(),
+        DataError::Empty { path: path.to_owned(), detail: "no picture is in it" }
+    );
     load(files, data)
 }
 

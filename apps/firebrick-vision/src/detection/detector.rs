@@ -15,10 +15,10 @@ use firebrick_core::{
     checkpoint::{LoadError, Source, tensors::SaveType},
 };
 use firebrick_data::image::{Picture, boxes::Rect};
-use firebrick_train::origin::Origin;
+use firebrick_train::{job::Recipe as _, origin::Origin};
 use rayon::prelude::*;
 
-use super::{assign, corpus::Scene, frame::framed, score::Judged};
+use super::{assign, corpus::Scene, frame::framed, recipe::Recipe, score::Judged};
 use crate::{classification::processor::Processor, settings};
 
 /// Lowest score of a box that is looked at: below, all places would be boxes.
@@ -55,6 +55,7 @@ pub struct ObjectDetector {
 
 impl ObjectDetector {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        let origin = Origin::read_for(Recipe::TASK, source)?;
         let config = source.config()?;
         let detector = FirebrickDetector::load(source, device)?;
         let processor = Processor::open(source, detector.config.backbone.num_channels)?;
@@ -67,7 +68,7 @@ impl ObjectDetector {
             name.unwrap_or_else(|| format!("LABEL_{i}"))
         };
         let labels = (0..detector.config.num_labels).map(name).collect();
-        let threshold = Origin::read(source).and_then(|origin| origin.box_threshold);
+        let threshold = origin.and_then(|origin| origin.box_threshold);
         Ok(Self { detector, processor, labels, threshold: threshold.unwrap_or(0.5) })
     }
 

@@ -9,11 +9,12 @@ use firebrick_core::{
     checkpoint::{Source, lora::LoraConfig, tensors::SaveType},
 };
 use firebrick_data::image::Picture;
-use firebrick_train::{lora, origin::Origin};
+use firebrick_train::{job::Recipe as _, lora, origin::Origin};
 
 use super::{
     corpus::{Clip, fill},
     frames::FrameProcessor,
+    recipe::Recipe,
     task::{classes, logits},
 };
 use crate::{
@@ -33,6 +34,7 @@ pub struct ClipClassifier {
 
 impl ClipClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
+        Origin::read_for(Recipe::TASK, source)?;
         let config = source.config()?;
         let network = VideoClassifier::load(source, Head::Own, device)?;
         let frames = FrameProcessor::open(source, network.config.num_channels())?;

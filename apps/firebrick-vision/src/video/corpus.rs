@@ -119,7 +119,7 @@ pub fn clips(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<(Clip, Strin
 /// bottom. Where there are fewer, the last one stays.
 pub fn frames(path: &Path, reading: &Frames) -> Result<Vec<Picture>, VideoError> {
     let mut found = vec![];
-    match is_picture(path) {
+    match is_still(path) {
         true => found = strip(path, reading)?,
         false => {
             video::read(path, reading, &mut |frame| found.push(frame))?;
@@ -136,6 +136,11 @@ pub fn fill(frames: &mut Vec<Picture>, count: usize) {
     }
 }
 
+/// Whether a file is a picture, and none that moves, as a GIF.
+pub fn is_still(path: &Path) -> bool {
+    is_picture(path) && !is_video(path)
+}
+
 /// Whether a picture holds many frames from top to bottom.
 pub fn is_strip(picture: &Picture) -> bool {
     picture.height >= 4 * picture.width
@@ -144,6 +149,10 @@ pub fn is_strip(picture: &Picture) -> bool {
 fn strip(path: &Path, reading: &Frames) -> Result<Vec<Picture>, DataError> {
     let whole = decode::read(path, reading.colour)?;
     let count = reading.most;
+    if !is_strip(&whole) {
+        let detail = "is one picture, and none of a clip's frames from top to bottom";
+        return Err(DataError::BadValue { path: path.to_owned(), detail: detail.into() });
+    }
     if whole.height < count || whole.height % count != 0 {
         let detail =
             format!("has {} rows, which are no {count} frames from top to bottom", whole.height);
@@ -191,7 +200,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, found: &mut Vec<Input>) -> any
         let id = crate::classification::layouts::relative(path, root);
         if id.is_empty() { ".".into() } else { id }
     };
-    let first = paths.iter().find(|path| is_picture(path) && path.is_file());
+    let first = paths.iter().find(|path| is_still(path) && path.is_file());
     // A picture that cannot be read is told when it is asked for.
     let strips = first.is_some_and(|first| {
         decode::read(first, Colour::Grey).map_or(true, |picture| is_strip(&picture))
@@ -202,7 +211,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, found: &mut Vec<Input>) -> any
     for path in paths {
         if path.is_dir() {
             walk(root, &path, depth - 1, found)?;
-        } else if is_video(&path) || strips && is_picture(&path) {
+        } else if is_video(&path) || strips && is_still(&path) {
             found.push(Input { id: id(&path), path });
         }
     }
@@ -250,6 +259,11 @@ mod tests {
         assert!(found.iter().all(|f| (f.width, f.height) == (2, 3)));
         assert!(frames(&path, &Frames { most: 5, ..reading }).is_err());
         assert_eq!(inputs(dir.path()).unwrap()[0].id, "a.png");
+        let photograph = Picture::filled(8, 8, Colour::Grey, 0);
+        std::fs::write(&path, decode::png(&photograph)).unwrap();
+        let refused = frames(&path, &reading).unwrap_err().to_string();
+        assert!(refused.contains("is one picture"), "{refused}");
+        assert!(!is_still(Path::new("moves.gif")) && is_still(Path::new("a.bmp")));
     }
 
     #[test]

@@ -29,10 +29,22 @@ fn start(text: &str) -> Result<f64, String> {
 
 /// A picture that is written.
 fn png(text: &str) -> Result<PathBuf, String> {
+    ending("png", text)
+}
+
+/// A plot that is written.
+fn svg(text: &str) -> Result<PathBuf, String> {
+    ending("svg", text)
+}
+
+fn ending(wanted: &str, text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+    match path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(wanted)) {
         true => Ok(path),
-        false => Err("only PNG is written: give it a name that ends in .png".into()),
+        false => Err(format!(
+            "only {} is written: give it a name that ends in .{wanted}",
+            wanted.to_uppercase()
+        )),
     }
 }
 
@@ -119,7 +131,7 @@ pub struct AnomalyArgs {
     #[arg(long, value_name = "SCORE", value_parser = score)]
     pub threshold: Option<f64>,
     /// Draw the scores over time
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg", value_parser = svg)]
     pub plot: Option<PathBuf>,
     /// Write the frame of the highest score, with red where it comes from
     #[arg(long = "where", value_name = "FILE.png", value_parser = png)]

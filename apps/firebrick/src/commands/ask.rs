@@ -130,7 +130,10 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     super::apart(std::slice::from_ref(&args.input), args.output.as_deref())?;
     let source = nlp::checkpoint(&args.model, global)?;
     let device = global.device.open()?;
-    let embeds = source.optional("modules.json", 1 << 20)?.is_some();
+    // The head that an adapter brings makes more of an embedder's folder.
+    let head = source.config()?["architectures"][0].as_str().unwrap_or_default().to_string();
+    let embeds = source.optional("modules.json", 1 << 20)?.is_some()
+        && !head.ends_with("ForSequenceClassification");
     let task = task(&source)?;
     if args.neutral_below.is_some() && (embeds || task != Recipe::TASK) {
         let message = "--neutral-below is for models that label texts";

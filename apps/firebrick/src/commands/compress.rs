@@ -10,7 +10,12 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        atomic::Ordering,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -32,14 +37,19 @@ use firebrick_train::job::Recipe as _;
 use tempfile::TempDir;
 
 use self::{prune::Prune, report::report};
-use super::{Outcome, ask, eval};
+use super::{
+    Outcome, ask, eval,
+    train::{listen, stop},
+};
 use crate::{
     cli::{CompressArgs, EvalArgs, Global},
-    failure::{BAD_FILE, Failure, GATE, USAGE, one_line},
+    failure::{BAD_FILE, Failure, GATE, INTERRUPTED, USAGE, one_line},
     places,
     progress::{Progress, Style},
 };
 
+/// From one look for Ctrl-C to the next.
+const LOOK: Duration = Duration::from_millis(50);
 /// Rows that are asked for one by one, for the latency.
 const SINGLES: &str = "200";
 
@@ -96,6 +106,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     let progress = Progress::new(if global.quiet { Style::None } else { global.progress });
     // Beside the output, so that what is chosen can be moved there; under a name that nobody has.
     let parent = output.parent().unwrap_or(Path::new("/"));
+    listen()?;
     let scratch = tempfile::Builder::new().prefix(".firebrick-compress-").tempdir_in(parent);
     let job = Job {
         args,
@@ -447,17 +458,34 @@ impl Job<'_> {
             let mut bytes = vec![];
             stdout.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes)).map(|_| bytes)
         });
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let lines = stderr.into_iter().flat_map(|pipe| BufReader::new(pipe).lines());
+            lines.map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut last = String::new();
-        let lines = stderr.into_iter().flat_map(|pipe| BufReader::new(pipe).lines());
-        for line in lines.map_while(Result::ok) {
-            // Its error is told with ours.
-            if !line.starts_with("firebrick: ") {
-                heard(&line);
+        loop {
+            match lines.recv_timeout(LOOK) {
+                Ok(line) => {
+                    // Its error is told with ours.
+                    if !line.starts_with("firebrick: ") {
+                        heard(&line);
+                    }
+                    last = line;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if !stop().load(Ordering::SeqCst) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill().context("ending this program's other process")?;
+                    break;
+                }
             }
-            last = line;
         }
         let status = child.wait().context("waiting for this program")?;
         let printed = printed.join().expect("reading does not panic");
+        if stop().load(Ordering::SeqCst) {
+            return Err(Failure::text(INTERRUPTED, "interrupted: nothing was kept"));
+        }
         if status.success() {
             return Ok(printed.context("reading what this program printed")?);
         }

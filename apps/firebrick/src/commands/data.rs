@@ -165,6 +165,10 @@ fn parts(
         return parts.collect();
     }
     let path = PathBuf::from(target);
+    if path.extension().is_some_and(|ending| ending == "toml") {
+        let message = format!("{target} is a recipe: `data show {target} --output batch.png`");
+        return Err(DataError::WrongSet(message).into());
+    }
     if !path.exists() && manifest::data_set(target).is_some() {
         let message = format!(
             "`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`"

@@ -245,10 +245,7 @@ fn of_classes(
     metrics: Metrics,
     skipped: usize,
 ) -> Result<Scored, Failure> {
-    if skipped > 0 {
-        let known = labels.join(", ");
-        eprintln!("{skipped} rows have a label that the model does not know ({known})");
-    }
+    tell_unknown(skipped, labels);
     if confusion.total() == 0 && skipped == 0 {
         let message = format!("{data}: has no rows; name another part with --split");
         return Err(Failure::text(USAGE, message));
@@ -265,6 +262,13 @@ fn of_classes(
     let rows = confusion.total() as usize;
     let intervals = interval.map(|interval| ("accuracy", interval)).into_iter().collect();
     Ok(Scored { data, rows, metrics, intervals, more, ..Scored::default() })
+}
+
+fn tell_unknown(rows: usize, labels: &[String]) {
+    if rows > 0 {
+        let known = labels.join(", ");
+        eprintln!("{rows} rows have a label that the model does not know (it knows {known})");
+    }
 }
 
 /// `--data`, but for the set that the model's recipe names: its parts are those of the recipe, and another division would

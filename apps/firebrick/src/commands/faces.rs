@@ -166,6 +166,9 @@ fn identify(
 }
 
 fn forget(dir: &Path, name: &str, global: &Global) -> Outcome {
+    if !dir.exists() {
+        return Err(Failure::text(USAGE, format!("{}: no index there", dir.display())));
+    }
     let Some(forgotten) = Index::forget(dir, name)? else {
         let message = format!("{}: nobody of the name {name:?} is in this index", dir.display());
         return Err(Failure::text(USAGE, message));

@@ -1,6 +1,6 @@
 //! `firebrick forward` and `firebrick generate`: raw arrays through a model, to compare it with other programs.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{ops::ControlFlow, path::Path, slice::from_ref};
 
 use burn::{prelude::*, tensor::TensorData};
 use firebrick_core::{
@@ -20,6 +20,7 @@ use crate::{
 };
 
 pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
+    super::apart(from_ref(&args.inputs), Some(&args.outputs))?;
     let device = global.device.open()?;
     let inputs = read(&args.inputs, &device)?;
     let model = arch::open(&places::model(&args.model, &global.runs)?, &device)?;
@@ -35,6 +36,7 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
 }
 
 pub fn generate(args: &GenerateArgs, global: &Global) -> Outcome {
+    super::apart(from_ref(&args.inputs), Some(&args.outputs))?;
     let device = global.device.open()?;
     let source = places::model(&args.model, &global.runs)?;
     let mut config = GenerationConfig::read(&source)?;

@@ -44,7 +44,8 @@ use std::{
 use anyhow::Context;
 use clap::CommandFactory;
 use firebrick_core::checkpoint::tensors::write_atomically;
-use firebrick_data::error::DataError;
+use firebrick_data::{audio::read::is_recording, error::DataError, image::decode::is_picture};
+use firebrick_vision::video::read::is_video;
 
 use crate::{
     cli::{Cli, Command, Global},
@@ -119,11 +120,16 @@ fn tell(text: std::fmt::Arguments) {
     }
 }
 
-/// Refuses to write an answer over what it is an answer to.
+/// Refuses to write an answer over what it is an answer to, alone or in a folder.
 fn apart(inputs: &[PathBuf], output: Option<&Path>) -> Outcome {
     let Some(output) = output else { return Ok(()) };
     let Ok(place) = output.canonicalize() else { return Ok(()) }; // nothing is there yet
-    match inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+    let is_media = is_picture(&place) || is_recording(&place) || is_video(&place);
+    let is_read = |input: &PathBuf| {
+        let input = input.canonicalize();
+        input.is_ok_and(|input| input == place || is_media && place.starts_with(input))
+    };
+    match inputs.iter().any(is_read) {
         true => {
             let message = format!("{} is what is read: write to another file", output.display());
             Err(Failure::text(USAGE, message))
@@ -133,7 +139,7 @@ fn apart(inputs: &[PathBuf], output: Option<&Path>) -> Outcome {
 }
 
 /// A file that was asked for.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     write_atomically(path, bytes)
         .map_err(|source| DataError::Write { path: path.to_owned(), source })
 }

@@ -347,9 +347,12 @@ fn chat(
 }
 
 fn template(file: &Path, system: Option<String>, messages: &[String], global: &Global) -> Outcome {
-    let template = match file.is_dir() {
-        true => ChatTemplate::open(&Source::folder(file)).map_err(anyhow::Error::new)?,
+    let template = match file.is_file() {
         false => {
+            let source = checkpoint(&file.to_string_lossy(), global)?;
+            ChatTemplate::open(&source).map_err(anyhow::Error::new)?
+        }
+        true => {
             let config = strict::read_strict(file, 4 << 20)
                 .map_err(|e| Failure::text(BAD_FILE, format!("{}: {e}", file.display())))?;
             let template = ChatTemplate::from_config(&config, file.to_path_buf());

@@ -2,9 +2,13 @@
 
 mod compare;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
 
 use anyhow::Context;
+use firebrick_compress::measured::score;
 use firebrick_train::{
     checkpoint,
     run::{self, RunInfo},
@@ -34,7 +38,9 @@ pub fn run(command: RunsCommand, global: &Global) -> Outcome {
 
 pub fn folder(name: &str, global: &Global) -> Result<PathBuf, Failure> {
     let dir = global.runs.join(name);
-    let inside = !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..";
+    // Trials and rungs of the ladder are runs in folders of their own.
+    let within = |part| matches!(part, Component::Normal(_));
+    let inside = !name.is_empty() && Path::new(name).components().all(within);
     match inside && dir.join("run.json").exists() {
         true => Ok(dir),
         false => Err(Failure::text(USAGE, format!("no run `{name}` in {}", global.runs.display()))),
@@ -51,7 +57,7 @@ fn ls(global: &Global) -> Outcome {
     names.sort();
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["run", "status", "steps", "seconds", "valid accuracy", "test accuracy"]);
+    table.set_header(["run", "status", "steps", "seconds", "valid", "test"]);
     let mut list = vec![];
     for name in names {
         let info = match run::read(&global.runs.join(&name)) {
@@ -63,8 +69,8 @@ fn ls(global: &Global) -> Outcome {
             }
         };
         let score = |part: &str| {
-            let value = info.metrics.get(part).and_then(|m| m.get("accuracy"));
-            value.map_or("-".to_string(), |value| format!("{value:.4}"))
+            let score = info.metrics.get(part).and_then(score);
+            score.map_or("-".to_string(), |(name, value)| format!("{name} {value:.4}"))
         };
         table.add_row([
             name,
@@ -107,9 +113,10 @@ fn show(name: &str, global: &Global) -> Outcome {
             text.push_str(&format!("{part} {score} {value:.4}\n"));
         }
     }
-    for (step, score) in run::curve(&dir, "valid/accuracy")? {
+    let name = info.metrics.get("valid").and_then(score).map_or("accuracy", |(name, _)| name);
+    for (step, score) in run::curve(&dir, &format!("valid/{name}"))? {
         let kept = if steps.contains(&(step as usize)) { "  checkpoint" } else { "" };
-        text.push_str(&format!("step {step:6}  valid accuracy {score:.4}{kept}\n"));
+        text.push_str(&format!("step {step:6}  valid {name} {score:.4}{kept}\n"));
     }
     super::print(global, &json!({"run": info, "checkpoints": steps}), &text);
     Ok(())

@@ -70,13 +70,15 @@ fn keyword(args: &KeywordArgs, global: &Global) -> Outcome {
         }
         let mut spotter = Spotter::new(&classifier, trigger);
         let mut all = vec![];
+        let mut told = |found: Vec<Heard>| {
+            found.iter().for_each(|heard| tell(heard, file, global));
+            all.extend(found.iter().map(|heard| as_json(heard, file)));
+        };
         // Some seconds at a time, so that a long recording's words are told while it is listened to.
         for part in samples.chunks(10 * classifier.sample_rate() as usize) {
-            for heard in spotter.push(part) {
-                tell(&heard, file, global);
-                all.push(as_json(&heard, file));
-            }
+            told(spotter.push(part));
         }
+        told(spotter.finish());
         Ok(all)
     })
 }

@@ -210,6 +210,7 @@ fn train_in<R: Recipe>(
     };
     world.check(&info)?;
     let first = world.team.is_first();
+    let fresh = !dir.exists();
     let mut run = match first {
         true => Run::open(&dir, info, &job.opened.as_text(), &resolved)?,
         false => Run::follow(&dir, info),
@@ -257,6 +258,11 @@ fn train_in<R: Recipe>(
     progress.end();
     if let Some(tracker) = tracker {
         untracked(tracker.close(&run.info));
+    }
+    if trained.is_err() && first && fresh && run.info.counters.step == 0 {
+        // Of a run that has not begun, nothing stands in the way of the mended recipe.
+        drop(run);
+        std::fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
     }
     Ok((dir, trained?))
 }

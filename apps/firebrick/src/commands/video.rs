@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    slice::from_ref,
 };
 
 use burn::tensor::Device;
@@ -22,7 +23,7 @@ use firebrick_vision::{
     heatmap::HeatMap,
     video::{
         classifier::ClipClassifier,
-        corpus::{fill, frames, inputs},
+        corpus::{fill, frames, inputs, is_still},
         read::{VideoError, is_video},
     },
 };
@@ -57,7 +58,7 @@ fn by_label(labels: &[String], scores: &[f32]) -> Map<String, Value> {
 /// Frames of a clip: all of a picture that holds many, else as many as are there.
 fn whole(classifier: &ClipClassifier, path: &Path, start: f64) -> anyhow::Result<Vec<Picture>> {
     let processor = &classifier.frames;
-    Ok(match is_picture(path) {
+    Ok(match is_still(path) {
         true => frames(path, &processor.reading(0.0, classifier.length()))?,
         false => processor.read(path, start, FRAMES)?,
     })
@@ -66,7 +67,7 @@ fn whole(classifier: &ClipClassifier, path: &Path, start: f64) -> anyhow::Result
 pub fn action(args: &ActionArgs, global: &Global) -> Outcome {
     let source = places::model(&args.model, &global.runs)?;
     let classifier = ClipClassifier::open(&source, &global.device.open()?)?;
-    if is_picture(&args.video) && args.start > 0.0 {
+    if is_still(&args.video) && args.start > 0.0 {
         let message = "--start is for videos: the frames of a picture are one clip";
         return Err(Failure::text(USAGE, message));
     }
@@ -88,6 +89,9 @@ pub fn action(args: &ActionArgs, global: &Global) -> Outcome {
 }
 
 pub fn anomaly(args: &AnomalyArgs, global: &Global) -> Outcome {
+    for output in [&args.plot, &args.whereabouts] {
+        super::apart(from_ref(&args.video), output.as_deref())?;
+    }
     let source = places::model(&args.model, &global.runs)?;
     let detector = Detector::open(&source, &global.device.open()?)?;
     let frames = detector.frames.read(&args.video, args.start, FRAMES)?;

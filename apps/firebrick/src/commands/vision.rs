@@ -114,7 +114,7 @@ fn classify(
     told(&json!(list), &text, errors, images.len(), global)
 }
 
-/// Prints what there is to say; errors end in their exit code.
+/// Prints what there is to say; errors are told one by one, and end in their exit code.
 pub fn told(
     list: &Value,
     text: &str,
@@ -122,15 +122,15 @@ pub fn told(
     all: usize,
     global: &Global,
 ) -> Outcome {
-    if errors.len() < all {
+    if errors.len() < all || global.json {
         super::print(global, list, text);
     }
     match errors.len() {
         0 => Ok(()),
         1 => Err(errors.remove(0).into()),
         n => {
-            let first = &errors[0];
-            let message = format!("{n} of {all} pictures could not be read; the first: {first}");
+            errors.iter().for_each(|error| eprintln!("{}", with_causes(error)));
+            let message = format!("{n} of {all} pictures could not be read");
             Err(Failure::text(BAD_FILE, message))
         }
     }

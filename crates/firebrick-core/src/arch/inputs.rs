@@ -91,6 +91,9 @@ impl Inputs {
         if found != shape {
             return Err(wrong_shape(name, found, &format!("{shape:?}")));
         }
+        if let Some(value) = values.iter().find(|value| !matches!(value, 0 | 1)) {
+            return Err(InputError::Range { name: name.into(), value: *value, below: 2 });
+        }
         let hidden: Vec<bool> = values.iter().map(|v| *v == 0).collect();
         Ok(hidden.contains(&true).then_some(hidden))
     }

@@ -46,10 +46,17 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
     })?;
 
     let mut samples: Vec<f32> = vec![];
+    // Readers look for the next sound packet behind a damaged one without a word.
+    let (mut end, mut longest) = (None, 1);
     while let Some(packet) = format.next_packet().map_err(|error| problem(error, sink))? {
         if packet.track_id != id {
             continue;
         }
+        let (begin, length) = (packet.pts.get(), packet.dur.get() as i64);
+        if end.is_some_and(|end| begin - end >= longest) {
+            return Err(sink.bad("is damaged: some of its sound is missing".into()));
+        }
+        (end, longest) = (Some(begin + length), longest.max(length));
         let decoded = decoder.decode(&packet).map_err(|error| problem(error, sink))?;
         let spec = decoded.spec();
         sink.begin(spec.rate(), spec.channels().count())?;

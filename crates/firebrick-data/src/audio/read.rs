@@ -45,13 +45,14 @@ pub fn is_recording(path: &Path) -> bool {
 
 /// All recordings of a file or, with the folders in it, of a folder; sorted by path.
 pub fn recordings(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    /// Links may make a folder endless.
     const DEPTH: usize = 32;
     fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), DataError> {
         let read = |source| DataError::Read { path: folder.to_owned(), source };
         for entry in fs::read_dir(folder).map_err(read)? {
-            let path = entry.map_err(read)?.path();
-            if path.is_dir() && depth < DEPTH {
+            let entry = entry.map_err(read)?;
+            let path = entry.path();
+            // Not the folder behind a link, which may be one that this one is in.
+            if entry.file_type().map_err(read)?.is_dir() && depth < DEPTH {
                 walk(&path, depth + 1, found)?;
             } else if path.is_file() && is_recording(&path) {
                 found.push(path);
@@ -264,7 +265,9 @@ impl<'a> Sink<'a> {
     }
 
     pub fn unsupported(&self, problem: impl std::fmt::Display) -> DataError {
-        let detail = format!("is not a recording that is read here: {problem}");
+        let detail = format!(
+            "is not a recording that is read here: {problem}; WAV is, as `ffmpeg -i IN OUT.wav` writes it"
+        );
         DataError::Unsupported { path: self.name.to_owned(), detail }
     }
 

@@ -16,9 +16,9 @@ const EXTENSIBLE: u16 = 0xfffe;
 const SKIPPED: u64 = 256 << 20;
 /// Samples that are handed on at a time.
 const BLOCK: usize = 1 << 14;
-/// Lengths of a data chunk whose writer could not go back to fill it in, as ffmpeg and as SoX and espeak-ng write them: it
-/// goes on to the end.
-const STREAMED: [u32; 2] = [u32::MAX, 0x7fff_f000];
+/// From this length on a data chunk goes on to the end: its writer could not go back to fill it in (ffmpeg, SoX, espeak-ng,
+/// arecord).
+const STREAMED: u32 = 0x7fff_0000;
 
 /// Reads the recording into `sink`.
 pub(super) fn decode(mut stream: impl Read, sink: &mut Sink) -> Result<(), DataError> {
@@ -205,7 +205,7 @@ fn hand_on(
             Ok(sample) => block.push(sample * scale),
             // hound's own, at the end of the stream.
             Err(hound::Error::IoError(error)) if error.kind() == io::ErrorKind::Other => {
-                if STREAMED.contains(&length) {
+                if length >= STREAMED {
                     break;
                 }
                 let problem = format!("its samples should have {length} bytes");

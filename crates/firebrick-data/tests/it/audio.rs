@@ -148,14 +148,28 @@ fn bad_recordings_are_refused() {
         (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let refused = from_stream(&noise[..], Path::new("x.mp3"), 16_000, &Limits::default());
     assert!(refused.is_err());
-    let flac = fs::read(golden("tone.flac")).unwrap();
+    let mut flac = fs::read(golden("tone.flac")).unwrap();
     assert!(from_stream(&flac[..3000], Path::new("x.flac"), 16_000, &Limits::default()).is_err());
+    // A hole, behind which the next frame is found.
+    flac[4000..8000].fill(0);
+    check_refused(flac, "BadValue", "some of its sound is missing");
 }
 
-/// A writer that cannot go back leaves the largest length there is.
+/// A writer that cannot go back leaves the largest length there is, or one that no recording has, as arecord does.
 #[test]
 fn a_length_that_was_never_filled_in() {
-    let bytes = wav(8, Some((40, [0xff; 4])));
-    let samples = from_stream(&bytes[..], Path::new("x"), 16_000, &Limits::default());
-    assert_eq!(samples.unwrap().len(), 8);
+    for length in [[0xff; 4], [0, 0, 0, 0x80]] {
+        let bytes = wav(8, Some((40, length)));
+        let samples = from_stream(&bytes[..], Path::new("x"), 16_000, &Limits::default());
+        assert_eq!(samples.unwrap().len(), 8);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_link_does_not_make_a_folder_endless() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.wav"), wav(8, None)).unwrap();
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
+    assert_eq!(recordings(dir.path()).unwrap(), [dir.path().join("a.wav")]);
 }

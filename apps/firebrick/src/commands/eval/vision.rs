@@ -15,7 +15,7 @@ use firebrick_vision::{
 };
 use serde_json::{Value, json};
 
-use super::{Scored, asked, choose, is_set, of_classes, recipe_for};
+use super::{Scored, asked, choose, is_set, of_classes, recipe_for, tell_unknown};
 use crate::{
     cli::{EvalArgs, Global},
     commands::speed::Stopwatch,
@@ -69,6 +69,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         let message = format!("{data}: no picture has a label that the model knows");
         return Err(Failure::text(BAD_FILE, message));
     }
+    tell_unknown(samples.len() - rows, &classifier.labels);
     let mut more = json!({
         "recall_95": pictures::report::recall_intervals(&judged), "labels": classifier.labels,
         "confusion": judged.confusion.rows().collect::<Vec<_>>(),
@@ -96,7 +97,7 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
 /// Folders of people by path, or those of the recipe's data.
 pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let embedder = people::embedder::FaceEmbedder::open(source, &global.device.open()?)?;
-    let seed = global.seed.unwrap_or(0);
+    let mut seed = global.seed.unwrap_or(0);
     let (data, samples) = match &args.data {
         Some(path) if !is_set(path) => {
             let read = pictures::recipe::DataRecipe {
@@ -111,6 +112,7 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
         set => {
             let opened = recipe_for(args, source, global)?;
             let mut recipe: people::recipe::Recipe = opened.parse(&[])?;
+            seed = global.seed.unwrap_or(recipe.seed);
             if set.is_some() {
                 recipe.data.dataset.clone_from(set);
             }

@@ -43,6 +43,7 @@ const AHEAD: Duration = Duration::from_millis(300);
 type Piece = (Vec<f32>, Instant);
 
 pub fn run(args: InterpretArgs, global: &Global) -> Outcome {
+    super::super::apart(args.file.as_slice(), args.output.as_deref())?;
     for language in [&args.from, &args.to] {
         if !LANGUAGES.contains(&language.as_str()) {
             let known = LANGUAGES.join(", ");
