@@ -263,7 +263,7 @@ mod tests {
         std::fs::write(&path, decode::png(&photograph)).unwrap();
         let refused = frames(&path, &reading).unwrap_err().to_string();
         assert!(refused.contains("is one picture"), "{refused}");
-        assert!(!is_still(Path::new("moves.gif")) && is_still(Path::new("a.bmp")));
+        assert!(!is_still(Path::new("moves.gif")) && is_still(Path::new("a.png")));
     }
 
     #[test]

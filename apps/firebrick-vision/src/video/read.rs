@@ -75,8 +75,8 @@ const CONTAINERS: &str = "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,avi,mpegts,mpeg,
 
 /// Endings of the files that are taken for videos in a folder.
 pub const EXTENSIONS: &[&str] = &[
-    "3gp", "asf", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm",
-    "wmv",
+    "3gp", "asf", "avi", "flv", "gif", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts",
+    "webm", "wmv",
 ];
 
 /// Whether a file's name ends as a video's does.

@@ -236,6 +236,7 @@ fn train_in<R: Recipe>(
     };
     tracker.iter().for_each(|tracker| progress.line(&format!("tracked at {}", tracker.page())));
     listen()?;
+    let warmup = recipe.method().settings().warmup_steps;
     let session = Session {
         device: &device,
         run: &mut run,
@@ -247,6 +248,16 @@ fn train_in<R: Recipe>(
             let watched = matches!(event, Event::Stopped { .. }) && job.watch.is_some();
             if first && !watched {
                 progress.show(&event);
+                if let Event::Step(step) = &event
+                    && step.step == 1
+                    && step.of <= warmup
+                {
+                    let steps = step.of;
+                    progress.line(&format!(
+                        "train.warmup_steps is {warmup} of {steps} steps: the learning rate never \
+                         gets to its height; a tenth of the steps is usual"
+                    ));
+                }
             }
             tracker.iter().for_each(|tracker| tracker.hear(&event));
             if job.watch.is_some_and(|watch| watch(&event)) {

@@ -5,7 +5,7 @@ use std::io;
 use symphonia::core::{
     codecs::audio::{
         AudioCodecId, AudioDecoderOptions,
-        well_known::{CODEC_ID_ALAC, CODEC_ID_OPUS},
+        well_known::{CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_OPUS},
     },
     errors::Error,
     formats::{TrackType, probe::Hint},
@@ -33,8 +33,8 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
     })?;
     let track = format.default_track(TrackType::Audio);
     let track = track.ok_or_else(|| sink.unsupported("it has no sound"))?;
-    let (id, parameters) = (track.id, track.codec_params.as_ref());
-    let parameters = parameters.and_then(|parameters| parameters.audio());
+    let (id, frames) = (track.id, track.num_frames);
+    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
     let parameters = parameters.ok_or_else(|| sink.unsupported("its sound has no codec"))?;
     let codecs = symphonia::default::get_codecs();
     let decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default());
@@ -46,24 +46,27 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
     })?;
 
     let mut samples: Vec<f32> = vec![];
-    // Readers look for the next sound packet behind a damaged one without a word.
-    let (mut end, mut longest) = (None, 1);
+    // FLAC's reader looks for the next sound frame behind a damaged one without a word; each says where it belongs.
+    let is_flac = parameters.codec == CODEC_ID_FLAC;
+    let mut end = 0;
     while let Some(packet) = format.next_packet().map_err(|error| problem(error, sink))? {
         if packet.track_id != id {
             continue;
         }
-        let (begin, length) = (packet.pts.get(), packet.dur.get() as i64);
-        if end.is_some_and(|end| begin - end >= longest) {
+        if is_flac && packet.pts.get() > end {
             return Err(sink.bad("is damaged: some of its sound is missing".into()));
         }
-        (end, longest) = (Some(begin + length), longest.max(length));
+        end = packet.pts.get() + packet.dur.get() as i64;
         let decoded = decoder.decode(&packet).map_err(|error| problem(error, sink))?;
         let spec = decoded.spec();
         sink.begin(spec.rate(), spec.channels().count())?;
         decoded.copy_to_vec_interleaved(&mut samples);
         sink.push(&samples)?;
     }
-    Ok(())
+    match frames.is_some_and(|frames| is_flac && (end as u64) < frames) {
+        true => Err(sink.truncated(format!("{end} of its samples are there"))),
+        false => Ok(()),
+    }
 }
 
 /// What people call a codec that containers hold and that is not decoded here.

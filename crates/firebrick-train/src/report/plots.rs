@@ -697,7 +697,7 @@ mod tests {
             svg[..end].rsplit_once(" y=\"").expect("its place").1.split('"').next()
         });
         assert!(places[0] != places[1] && places[1] != places[2], "{places:?}");
-        assert!(!svg.contains("stroke-dasharray"));
+        assert!(!svg.contains("<line class=\"l k"), "no legend");
     }
 
     #[test]
