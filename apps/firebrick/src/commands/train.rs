@@ -14,6 +14,7 @@ use anyhow::Context;
 use firebrick_core::checkpoint::tensors::write_atomically;
 use firebrick_data::hash::sha256_bytes;
 use firebrick_train::{
+    checkpoint,
     fit::{Counters, End, Event},
     job::{self, Prepared, Recipe, Session, Trained},
     run::{self, Run, RunError, RunInfo, Status},
@@ -270,10 +271,13 @@ fn train_in<R: Recipe>(
     if let Some(tracker) = tracker {
         untracked(tracker.close(&run.info));
     }
-    if trained.is_err() && first && fresh && run.info.counters.step == 0 {
-        // Of a run that has not begun, nothing stands in the way of the mended recipe.
-        drop(run);
-        std::fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
+    if trained.is_err() && first && fresh {
+        drop(run); // which writes its log
+        // What took no step must not stand in the way of the mended recipe.
+        let log = std::fs::metadata(dir.join("metrics.jsonl"));
+        if log.is_ok_and(|log| log.len() == 0) && checkpoint::list(&dir)?.is_empty() {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
+        }
     }
     Ok((dir, trained?))
 }
