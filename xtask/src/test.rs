@@ -69,6 +69,8 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     let with_python = |mut command: Command| {
         if let Some(python) = &python {
             command.env("FIREBRICK_PYTHON", python);
+            // What a first import compiles is kept for the others.
+            command.env_remove("PYTHONDONTWRITEBYTECODE");
         }
         command
     };
