@@ -105,7 +105,7 @@ struct Talk<'a> {
     assistant: Assistant<'a>,
     speak: bool,
     answers: Option<PathBuf>,
-    /// Spoken answers so far.
+    /// Of the last answer that was written.
     count: usize,
     global: &'a Global,
 }
@@ -145,11 +145,16 @@ impl Talk<'_> {
             return Ok(());
         }
         let samples = Espeak::default().speak(text, language.code(), say::RATE)?;
-        self.count += 1;
         if let Some(folder) = &self.answers {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("creating {}", folder.display()))?;
-            say::write(&folder.join(format!("{}.wav", self.count)), &samples, say::RATE)?;
+            let place = |number: usize| folder.join(format!("{number}.wav"));
+            // What earlier talks left stays.
+            self.count += 1;
+            while place(self.count).exists() {
+                self.count += 1;
+            }
+            say::write(&place(self.count), &samples, say::RATE)?;
         }
         if self.speak {
             say::sound(&samples, say::RATE)?;
