@@ -93,9 +93,7 @@ impl<'a> Spotter<'a> {
         let heard = looks.into_iter().filter_map(|look| self.decide.heard(&look, labels));
         heard.collect()
     }
-}
 
-impl Spotter<'_> {
     /// At the end of a recording: silence until its last samples have been in as many looks as are averaged.
     pub fn finish(&mut self) -> Vec<Heard> {
         let Trigger { every, smooth, .. } = self.decide.trigger;

@@ -290,6 +290,12 @@ fn predict_speech(args: &PredictArgs, transcriber: &Transcriber, global: &Global
     media::write_answers(&args.input, answers, args.output.as_deref(), global)
 }
 
+/// What is told of rows that could not be read, if there are some.
+pub fn unreadable(bad: &[BadRow]) -> Option<String> {
+    let first = bad.first()?;
+    Some(format!("{} rows could not be read; the first: {first}", bad.len()))
+}
+
 /// Rows that could not be read, and why.
 pub fn problems(bad: &[BadRow]) -> Vec<(usize, String)> {
     bad.iter().map(|bad| (bad.row, bad.to_string())).collect()

@@ -294,8 +294,12 @@ fn no_part(split: &str) -> Failure {
 /// For data by path of which all is one part.
 fn in_one_part(args: &EvalArgs) -> Result<(), DataError> {
     let Some(split) = &args.split else { return Ok(()) };
-    let data = args.data.as_deref().unwrap_or_default();
-    Err(DataError::WrongSet(format!("--split {split}: {data} has no parts")))
+    Err(without_parts(args.data.as_deref().unwrap_or_default(), split))
+}
+
+/// A part was asked for of a file that is one.
+pub fn without_parts(data: &str, split: &str) -> DataError {
+    DataError::WrongSet(format!("--split {split}: {data} has no parts"))
 }
 
 /// Recordings in folders by class, or those of the recipe's data.

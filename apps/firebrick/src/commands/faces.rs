@@ -136,8 +136,7 @@ fn identify(
     let (source, embedder) = open(model, global)?;
     let threshold = threshold(&embedder, asked, model)?;
     let Some(index) = known(dir, &source, model)? else {
-        let message = format!("{}: no index there: `firebrick vision faces enrol`", dir.display());
-        return Err(Failure::text(USAGE, message));
+        return Err(no_index(dir));
     };
     let (mut list, mut text, mut errors) = (vec![], String::new(), vec![]);
     for (path, vector) in images.iter().zip(vectors(&embedder, images, BATCH)) {
@@ -165,9 +164,14 @@ fn identify(
     told(&json!(list), &text, errors, images.len(), global)
 }
 
+fn no_index(dir: &Path) -> Failure {
+    let message = format!("{}: no index there: `firebrick vision faces enrol`", dir.display());
+    Failure::text(USAGE, message)
+}
+
 fn forget(dir: &Path, name: &str, global: &Global) -> Outcome {
     if !dir.exists() {
-        return Err(Failure::text(USAGE, format!("{}: no index there", dir.display())));
+        return Err(no_index(dir));
     }
     let Some(forgotten) = Index::forget(dir, name)? else {
         let message = format!("{}: nobody of the name {name:?} is in this index", dir.display());

@@ -62,14 +62,8 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
         None => worded(or_stdin(args.texts)?),
         Some(path) => {
             let table = ask::texts(path, &args.columns)?;
-            let end = match table.bad.first() {
-                None => Ok(()),
-                Some(first) => {
-                    let count = table.bad.len();
-                    let message = format!("{count} rows could not be read; the first: {first}");
-                    Err(Failure::text(BAD_FILE, message))
-                }
-            };
+            let bad = ask::unreadable(&table.bad);
+            let end = bad.map_or(Ok(()), |message| Err(Failure::text(BAD_FILE, message)));
             (table.rows.into_iter().map(|row| row.text).collect(), end)
         }
     };

@@ -33,8 +33,8 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
     })?;
     let track = format.default_track(TrackType::Audio);
     let track = track.ok_or_else(|| sink.unsupported("it has no sound"))?;
-    let (id, frames) = (track.id, track.num_frames);
-    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
+    let (id, parameters) = (track.id, track.codec_params.as_ref());
+    let parameters = parameters.and_then(|parameters| parameters.audio());
     let parameters = parameters.ok_or_else(|| sink.unsupported("its sound has no codec"))?;
     let codecs = symphonia::default::get_codecs();
     let decoder = codecs.make_audio_decoder(parameters, &AudioDecoderOptions::default());
@@ -47,26 +47,25 @@ pub fn decode<'s>(source: Box<dyn MediaSource + 's>, sink: &mut Sink) -> Result<
 
     let mut samples: Vec<f32> = vec![];
     // FLAC's reader looks for the next sound frame behind a damaged one without a word; each says where it belongs.
+    // The first need not be at the start: `ffmpeg -c copy` cuts recordings out of longer ones.
     let is_flac = parameters.codec == CODEC_ID_FLAC;
-    let mut end = 0;
+    let mut end = None;
     while let Some(packet) = format.next_packet().map_err(|error| problem(error, sink))? {
         if packet.track_id != id {
             continue;
         }
-        if is_flac && packet.pts.get() > end {
+        let begin = packet.pts.get();
+        if is_flac && end.is_some_and(|end| begin > end) {
             return Err(sink.bad("is damaged: some of its sound is missing".into()));
         }
-        end = packet.pts.get() + packet.dur.get() as i64;
+        end = Some(begin + packet.dur.get() as i64);
         let decoded = decoder.decode(&packet).map_err(|error| problem(error, sink))?;
         let spec = decoded.spec();
         sink.begin(spec.rate(), spec.channels().count())?;
         decoded.copy_to_vec_interleaved(&mut samples);
         sink.push(&samples)?;
     }
-    match frames.is_some_and(|frames| is_flac && (end as u64) < frames) {
-        true => Err(sink.truncated(format!("{end} of its samples are there"))),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 /// What people call a codec that containers hold and that is not decoded here.

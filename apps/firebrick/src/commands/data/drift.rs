@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use firebrick_data::{error::DataError, manifest};
+use firebrick_data::manifest;
 use firebrick_nlp::{
     classification::corpus::read_split,
     drift::{FEWEST, drift},
@@ -12,7 +12,11 @@ use serde_json::json;
 
 use crate::{
     cli::{DriftArgs, Global},
-    commands::{Outcome, ask, eval::Gate, print},
+    commands::{
+        Outcome, ask,
+        eval::{Gate, without_parts},
+        print,
+    },
     failure::{BAD_FILE, Failure},
     places,
 };
@@ -25,15 +29,12 @@ pub fn run(args: &DriftArgs, global: &Global) -> Outcome {
             read_split(&places::data_set(id)?, id, split.as_deref().unwrap_or("train"))?
         }
         (None, None) => ask::texts(Path::new(id), &args.columns)?,
-        (None, Some(split)) => {
-            return Err(DataError::WrongSet(format!("--split {split}: {id} has no parts")).into());
-        }
+        (None, Some(split)) => return Err(without_parts(id, split).into()),
     };
     let new = ask::texts(&args.new, &args.columns)?;
     for (name, table) in [(Path::new(id), &reference), (&args.new, &new)] {
-        if let Some(first) = table.bad.first() {
-            let (name, count) = (name.display(), table.bad.len());
-            eprintln!("{name}: {count} rows could not be read; the first: {first}");
+        if let Some(message) = ask::unreadable(&table.bad) {
+            eprintln!("{}: {message}", name.display());
         }
     }
     let [old, fresh] = [&reference, &new]

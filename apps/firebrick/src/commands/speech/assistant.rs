@@ -54,7 +54,6 @@ pub fn run(args: AssistantArgs, global: &Global) -> Outcome {
         assistant: Assistant::new(&understand, home.as_ref(), patience, timers),
         speak: args.speak,
         answers: args.answers.clone(),
-        count: 0,
         global,
     };
     talk.ring()?;
@@ -105,8 +104,6 @@ struct Talk<'a> {
     assistant: Assistant<'a>,
     speak: bool,
     answers: Option<PathBuf>,
-    /// Of the last answer that was written.
-    count: usize,
     global: &'a Global,
 }
 
@@ -140,7 +137,7 @@ impl Talk<'_> {
         Ok(())
     }
 
-    fn sound(&mut self, text: &str, language: Language) -> Outcome {
+    fn sound(&self, text: &str, language: Language) -> Outcome {
         if !self.speak && self.answers.is_none() {
             return Ok(());
         }
@@ -148,13 +145,10 @@ impl Talk<'_> {
         if let Some(folder) = &self.answers {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("creating {}", folder.display()))?;
-            let place = |number: usize| folder.join(format!("{number}.wav"));
             // What earlier talks left stays.
-            self.count += 1;
-            while place(self.count).exists() {
-                self.count += 1;
-            }
-            say::write(&place(self.count), &samples, say::RATE)?;
+            let mut places = (1..).map(|number| folder.join(format!("{number}.wav")));
+            let free = places.find(|place| !place.exists()).expect("there are numbers enough");
+            say::write(&free, &samples, say::RATE)?;
         }
         if self.speak {
             say::sound(&samples, say::RATE)?;
