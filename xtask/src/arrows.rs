@@ -9,8 +9,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("firebrick-kernels",   &[]),
     ("firebrick-metrics",   &[]),
     ("firebrick-serve",     &[]),
+    ("firebrick-signal",    &[]),
     ("xtask",               &[]),
-    ("firebrick-data",      &["firebrick-metrics"]),
+    ("firebrick-data",      &["firebrick-metrics", "firebrick-signal"]),
     ("firebrick-engine",    &["firebrick-metrics"]),
     ("firebrick-core",      &["firebrick-kernels"]),
     ("firebrick-train",     &["firebrick-core", "firebrick-kernels"]),
@@ -25,6 +26,7 @@ const WITHOUT_BURN: &[&str] = &[
     "firebrick-kernels",
     "firebrick-metrics",
     "firebrick-serve",
+    "firebrick-signal",
     "xtask",
 ];
 

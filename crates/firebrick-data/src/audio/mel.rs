@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
+use firebrick_signal::{Complex32, RealToComplex, fourier};
 use rayon::prelude::*;
-use realfft::{RealFftPlanner, RealToComplex, num_complex::Complex32};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of a spectrogram. Names are torchaudio's.
@@ -154,7 +154,7 @@ impl Mel {
             *w = (0.5 - 0.5 * turn.cos()) as f32;
         }
         Self {
-            transform: RealFftPlanner::new().plan_fft_forward(n),
+            transform: fourier(n),
             window: window.into(),
             bands: bands(config, 1.0).into(),
             cosines: cosines(config).into(),

@@ -9,8 +9,9 @@
 pub mod augment;
 pub mod mel;
 pub mod read;
-pub mod resample;
 pub mod voice;
 pub mod wav;
 
 mod compressed;
+
+pub use firebrick_signal::resample;
