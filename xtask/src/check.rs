@@ -23,7 +23,7 @@ enum Verdict {
     Skipped(String),
 }
 
-const STEPS: [&str; 6] = ["format", "arrows", "sizes", "lints", "docs", "licences"];
+const STEPS: [&str; 7] = ["format", "arrows", "sizes", "lints", "docs", "licences", "cuda"];
 
 /// Runs the steps that `only` names, or all. Each runs, whatever the others said; 1 when one failed.
 pub fn run(only: &[String]) -> anyhow::Result<u8> {
@@ -68,6 +68,12 @@ pub fn run(only: &[String]) -> anyhow::Result<u8> {
             return Ok(Verdict::Skipped(how.into()));
         }
         passes(cargo().current_dir(root).args(["deny", "check", "bans", "licenses", "sources"]))
+    });
+    step("cuda", &|| {
+        let mut check = cargo();
+        check.args(["check", "--package", "firebrick", "--features", "firebrick/cuda"]);
+        // What compiles for GPUs at run time is linked with an LLVM of its own, which is downloaded unless this is set.
+        passes(check.env("DOCS_RS", "1"))
     });
 
     if failed.is_empty() {

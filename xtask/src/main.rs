@@ -28,7 +28,7 @@ Usage: cargo xtask VERB [ARGUMENTS]
 
   test [ARGS]        set up (Debian packages, a Python environment), then run all tests;
                      ARGS go to the test runner in place of the whole
-  check [STEP...]    format, arrows, sizes, lints, docs, licences: cheapest first
+  check [STEP...]    format, arrows, sizes, lints, docs, licences, cuda: cheapest first
   bench [ARGS]       the criterion benches; ARGS start with `--` and go to `cargo bench`
   bench WORKLOAD     one workload of `firebrick bench`, e.g. bert-b1
   bench --peers [WORKLOAD...] [--rounds N] [--binary PATH]

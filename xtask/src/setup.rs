@@ -55,6 +55,11 @@ pub fn packages() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a program for several processes can be built.
+pub fn has_mpi() -> bool {
+    succeeds(Command::new("mpicc").arg("--version"))
+}
+
 fn is_installed(package: &str) -> bool {
     let query = ["-W", "-f", "${db:Status-Status}", package];
     let found = Command::new("dpkg-query").args(query).output();

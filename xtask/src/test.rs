@@ -49,19 +49,27 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     if !nextest {
         eprintln!("cargo-nextest is not here, so `cargo test` runs one test after another");
     }
+    let mut report = Report::default();
+    // First: with MPI among them, the command is built with it, once for all tests.
+    report.setup("Debian packages", setup::packages);
+    let picked = args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
+    let what = match (picked, setup::has_mpi()) {
+        (true, _) => What::Picked,
+        (false, true) => What::Everything,
+        (false, false) => What::WithoutMpi,
+    };
     // What waits for the network leaves the cores to the compiler, which needs nothing of it.
-    let (mut report, python) = thread::scope(|scope| {
+    let python = thread::scope(|scope| {
         let setup = scope.spawn(|| {
             let mut report = Report::default();
-            report.setup("Debian packages", setup::packages);
             let python = report.setup("Python environment", || setup::python(&workspace));
             (report, python)
         });
         let mut built = Report::default();
-        let outcome = built.tests("build", tests(nextest, BUILD, args));
-        let (mut report, python) = setup.join().expect("set-up does not panic");
-        report.steps.extend(built.steps);
-        outcome.map(|()| (report, python))
+        let outcome = built.tests("build", tests(nextest, BUILD, what, args));
+        let (setup, python) = setup.join().expect("set-up does not panic");
+        report.steps.extend(setup.steps.into_iter().chain(built.steps));
+        outcome.map(|()| python)
     })?;
     if report.steps.last().is_some_and(|(_, _, code)| *code != 0) {
         return Ok(report.print());
@@ -75,33 +83,37 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
         command
     };
 
-    report.tests("tests", with_python(tests(nextest, RUN, args)))?;
+    report.tests("tests", with_python(tests(nextest, RUN, what, args)))?;
     if args.is_empty() {
         let mut doc = cargo();
         doc.args(["test", "--doc", "--workspace", "--no-fail-fast"]);
         report.tests("doc tests", with_python(doc))?;
-        report.tests("several processes", mpi_tests())?;
+        if matches!(what, What::WithoutMpi) {
+            eprintln!("no MPI here (`mpicc`): what several processes do was not tested");
+            report.steps.push(("several processes".into(), Duration::ZERO, 1));
+        }
     }
     Ok(report.print())
 }
 
-/// A build with MPI, and what needs a real `mpirun`. Only the command itself is built anew.
-fn mpi_tests() -> Command {
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--features", "firebrick/mpi", "--test", "mpi"]);
-    // One after another: each has as many processes as there are cores.
-    command.args(["--", "--test-threads=1"]);
-    command
+/// What is tested.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// The packages that the arguments name.
+    Picked,
+    WithoutMpi,
+    Everything,
 }
 
 /// Tests are run or built, as `how` says.
-fn tests(nextest: bool, how: &str, args: &[String]) -> Command {
+fn tests(nextest: bool, how: &str, what: What, args: &[String]) -> Command {
     let mut command = cargo();
     command.args(if nextest { ["nextest", "run"].as_slice() } else { &["test"] });
-    let picks_packages = |arg: &String| arg.starts_with("-p") || arg.starts_with("--package");
-    if !args.iter().any(picks_packages) {
-        command.arg("--workspace");
-    }
+    command.args(match what {
+        What::Picked => [].as_slice(),
+        What::WithoutMpi => &["--workspace"],
+        What::Everything => &["--workspace", "--features", "firebrick/mpi"],
+    });
     command.arg(how);
     if !nextest && args.is_empty() {
         command.arg("--tests"); // the doc tests have their own step
@@ -220,21 +232,30 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_command(nextest: bool, args: &[&str], expected: &str) {
+    fn check_command(nextest: bool, what: What, args: &[&str], expected: &str) {
         let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
-        let command = line(&tests(nextest, RUN, &args));
+        let command = line(&tests(nextest, RUN, what, &args));
         let (_, typed) = command.split_once(' ').unwrap();
         assert_eq!(typed, expected);
     }
 
     #[test]
     fn passes_arguments_on() {
-        check_command(true, &[], "nextest run --workspace --no-fail-fast");
-        check_command(true, &["-p", "xtask"], "nextest run --no-fail-fast -p xtask");
-        check_command(false, &[], "test --workspace --no-fail-fast --tests -- --test-threads=1");
-        assert!(line(&tests(true, BUILD, &[])).ends_with("nextest run --workspace --no-run"));
+        use What::*;
+        let all = "nextest run --workspace --features firebrick/mpi --no-fail-fast";
+        check_command(true, Everything, &[], all);
+        check_command(true, Picked, &["-p", "xtask"], "nextest run --no-fail-fast -p xtask");
         check_command(
             false,
+            WithoutMpi,
+            &[],
+            "test --workspace --no-fail-fast --tests -- --test-threads=1",
+        );
+        let build = line(&tests(true, BUILD, WithoutMpi, &[]));
+        assert!(build.ends_with("nextest run --workspace --no-run"));
+        check_command(
+            false,
+            WithoutMpi,
             &["bert", "--", "--nocapture"],
             "test --workspace --no-fail-fast bert -- --nocapture --test-threads=1",
         );

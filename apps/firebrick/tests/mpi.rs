@@ -1,4 +1,4 @@
-//! Several processes that a real `mpirun` starts. `cargo xtask test` builds and runs this with `--features firebrick/mpi`.
+//! Several processes that a real `mpirun` starts; `cargo xtask test` builds the command with `--features firebrick/mpi`.
 
 use std::{
     fs,
