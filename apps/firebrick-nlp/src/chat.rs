@@ -4,13 +4,26 @@
 //! of `tokenizer_config.json`. A template is a program from outside: it reaches no file, and its steps and the
 //! bytes that it makes are bounded.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use firebrick_core::checkpoint::{LoadError, Source, json::quoted};
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use minijinja::{
+    Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig, value::Kwargs,
+};
+use serde::Serialize;
 
 /// Longest template: the largest in use (tool calling with examples) take 20 kB.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
+
+/// Bytes that a rendering writes as JSON.
+const JSON_LIMIT: usize = 8 << 20;
 
 /// Steps of a rendering, and a few bytes of text for each: a long history takes a thousandth.
 const FUEL: u64 = 2_000_000;
@@ -56,6 +69,8 @@ pub fn forget_oldest(history: &mut Vec<Message>) -> bool {
 /// A template that has been parsed, with the special tokens that it may name.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// Bytes that the rendering may still write as JSON.
+    json_left: Arc<AtomicUsize>,
     special: Vec<(String, String)>,
     path: PathBuf,
 }
@@ -99,16 +114,15 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_function("strftime_now", |_: String| -> Result<String, Error> {
-            // A prompt that depends on the clock cannot be compared with another's.
-            Err(Error::new(
-                ErrorKind::InvalidOperation,
-                "asks for today's date, which is not given",
-            ))
-        });
-        let result = environment.add_template_owned("chat", text);
+        // No `strftime_now`: a prompt that depends on the clock cannot be compared with another's, and templates look whether
+        // it is defined.
+        let json_left = Arc::new(AtomicUsize::new(0));
+        let left = json_left.clone();
+        let filter = move |value: &Value, kwargs: Kwargs| tojson(value, &kwargs, &left);
+        environment.add_filter("tojson", filter);
+        let result = environment.add_template_owned("chat", without_generation(&text));
         result.map_err(|error| problem(&path, &error))?;
-        Ok(Self { environment, special, path })
+        Ok(Self { environment, json_left, special, path })
     }
 
     /// The prompt; with the opening of the answer, if `answer`.
@@ -128,8 +142,86 @@ impl ChatTemplate {
         let special =
             self.special.iter().map(|(name, token)| (name.as_str(), token.as_str().into()));
         let values = Value::from_pairs(own.into_iter().chain(special));
+        self.json_left.store(JSON_LIMIT, Ordering::Relaxed);
         let template = self.environment.get_template("chat").expect("it was added");
         template.render(values).map_err(|error| problem(&self.path, &error))
+    }
+}
+
+/// `transformers` marks with `{% generation %}` what an assistant says; it is written all the same.
+fn without_generation(template: &str) -> String {
+    let mut parts = template.split("{%");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        out.push_str("{%");
+        let name = part.trim_start_matches(['-', '+']).trim_start();
+        let before = &part[..part.len() - name.len()];
+        let ends = |rest: &str| rest.trim_start().trim_start_matches(['-', '+']).starts_with("%}");
+        let rest = |word| name.strip_prefix(word).filter(|rest| ends(rest));
+        match (rest("generation"), rest("endgeneration")) {
+            (Some(rest), _) => out.extend([before, "if true", rest]),
+            (_, Some(rest)) => out.extend([before, "endif", rest]),
+            _ => out.push_str(part),
+        }
+    }
+    out
+}
+
+/// As Python's `json.dumps(value, ensure_ascii=False, indent=indent)`, which `transformers` gives to templates. `left` bytes may
+/// be written.
+fn tojson(value: &Value, kwargs: &Kwargs, left: &AtomicUsize) -> Result<String, Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    kwargs.assert_all_used()?;
+    let mut to = Bounded { bytes: vec![], left };
+    let written = match indent {
+        Some(width) => {
+            let indent = " ".repeat(width.min(16));
+            let pretty = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut to, pretty))
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut to, Spaced)),
+    };
+    written.map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    Ok(String::from_utf8(to.bytes).expect("JSON is text"))
+}
+
+/// Bytes in memory, as many as are `left`.
+struct Bounded<'a> {
+    bytes: Vec<u8>,
+    left: &'a AtomicUsize,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let take = |left: usize| left.checked_sub(bytes.len());
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => {
+                self.bytes.extend(bytes);
+                Ok(bytes.len())
+            }
+            Err(_) => Err(io::Error::other("out of fuel: too much is written as JSON")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// JSON on one line, with a space behind `,` and `:`.
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: Write + ?Sized>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { to.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { to.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, to: &mut W) -> io::Result<()> {
+        to.write_all(b": ")
     }
 }
 
@@ -210,6 +302,30 @@ mod tests {
         assert_eq!(history, [say(&said[3])]);
     }
 
+    /// Python: `json.dumps({"b": [1, "é<"], "a": {}}, ensure_ascii=False)`, and with `indent=2`.
+    #[test]
+    fn json_is_pythons() {
+        let render = |text: &str| template(text).unwrap().render(&[], false).unwrap();
+        let table = "{% set x = {'b': [1, 'é<'], 'a': {}} %}";
+        assert_eq!(render(&format!("{table}{{{{ x|tojson }}}}")), r#"{"b": [1, "é<"], "a": {}}"#);
+        assert_eq!(
+            render(&format!("{table}{{{{ x|tojson(indent=2) }}}}")),
+            "{\n  \"b\": [\n    1,\n    \"é<\"\n  ],\n  \"a\": {}\n}"
+        );
+    }
+
+    #[test]
+    fn what_only_training_needs_is_written_through() {
+        let messages = [Message::new("assistant", "Hello.")];
+        let render = |text: &str| template(text).unwrap().render(&messages, false).unwrap();
+        let said = "a {%- generation -%} {{ messages[0].content }} {%- endgeneration %} b";
+        assert_eq!(render(said), "aHello. b");
+        // As Llama 3.2 asks.
+        let date =
+            "{% if strftime_now is defined %}{{ strftime_now('%d') }}{% else %}26{% endif %}";
+        assert_eq!(render(date), "26");
+    }
+
     #[track_caller]
     fn check_refused(text: &str, expected: &str) {
         let messages = [Message::new("user", "Hi")];
@@ -231,6 +347,16 @@ mod tests {
             "out of fuel",
         );
         check_refused("{{ 'x' * 1000000000000 }}", "out of fuel");
+        check_refused(
+            "{% set ns = namespace(s=['x']) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}\
+             {{ ns.s|tojson }}",
+            "too much is written as JSON",
+        );
+        check_refused(
+            "{% set x = range(9000)|list %}{% for i in range(9000) %}{% set t = x|tojson %}{% endfor %}",
+            "out of fuel",
+        );
+        check_refused("{{ messages|tojson(sort_keys=true) }}", "sort_keys");
         check_refused("{% include '/etc/passwd' %}", "line 1");
         check_refused("{{ raise_exception('roles must alternate') }}", "roles must alternate");
         check_refused("{% for %}", "syntax error");

@@ -130,7 +130,7 @@ impl Writer {
             ("input_ids".into(), Array::Ints { shape: shape.clone(), values: flat }),
             ("attention_mask".into(), Array::Ints { shape, values: mask }),
         ]);
-        Inputs { arrays, device: self.device.clone() }
+        Inputs::new(arrays, &self.device)
     }
 }
 
@@ -158,10 +158,9 @@ impl Row {
         }
         self.ids.extend(ids);
         let all = tokenizer.decode(&self.ids);
-        // Decoders may change what is before (a space, a half character): only what grows is taken.
-        let Some(new) = all.strip_prefix(self.text.as_str()) else {
-            return ControlFlow::Continue(());
-        };
+        // Decoders may change what was there before, and what was told cannot be taken back: from there on it is told anew.
+        self.text.truncate(common_prefix(&all, &self.text));
+        let new = &all[self.text.len()..];
         if let Some(at) =
             stop.iter().filter(|s| !s.is_empty()).filter_map(|s| new.find(s.as_str())).min()
         {
@@ -170,7 +169,16 @@ impl Row {
             self.finish(told);
             return ControlFlow::Break(());
         }
-        let keep = held_back(new, stop);
+        // The next byte may make other characters of those before it.
+        let bytes = self.ids.iter().rev().take_while(|id| tokenizer.is_byte(**id)).count();
+        let open = match bytes {
+            0 => 0,
+            _ => {
+                let sure = tokenizer.decode(&self.ids[..self.ids.len() - bytes]);
+                all.len() - common_prefix(&all, &sure).max(self.text.len())
+            }
+        };
+        let keep = held_back(new, stop).max(open);
         let (ready, held) = new.split_at(new.len() - keep);
         self.held = held.to_string();
         if !ready.is_empty() {
@@ -190,6 +198,16 @@ impl Row {
     }
 }
 
+/// Bytes at the beginning of both, in whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.char_indices()
+        .zip(b.chars())
+        .take_while(|((_, a), b)| a == b)
+        .map(|((at, a), _)| at + a.len_utf8())
+        .last()
+        .unwrap_or(0)
+}
+
 /// Bytes at the end of `text` that may yet become a stop text, or that are an unfinished character.
 fn held_back(text: &str, stop: &[String]) -> usize {
     let unfinished = text.len() - text.trim_end_matches('\u{fffd}').len();
@@ -203,6 +221,32 @@ fn held_back(text: &str, stop: &[String]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `m` is a letter until a byte comes after it that no letter has there: then `transformers` has two marks.
+    #[test]
+    fn bytes_are_told_when_they_are_characters() {
+        let tokenizer = serde_json::json!({
+            "model": {
+                "type": "BPE", "byte_fallback": true, "unk_token": null, "merges": [],
+                "vocab": {"d": 0, "<0x6D>": 1, "<0xC3>": 2, "<0xA9>": 3, "e": 4, "a": 5},
+            },
+            "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        });
+        let tokenizer = TextTokenizer::from_bytes(tokenizer.to_string().as_bytes()).unwrap();
+        let write = |ids: &[u32]| {
+            let (mut row, mut told) = (Row::default(), String::new());
+            for id in ids {
+                let _ = row.push(&[*id], &tokenizer, &[], &mut |text| told.push_str(text));
+            }
+            row.finish(&mut |text| told.push_str(text));
+            assert_eq!(row.text, tokenizer.decode(ids), "{ids:?}");
+            assert_eq!(told, row.text, "{ids:?}");
+            told
+        };
+        assert_eq!(write(&[0, 1, 3, 4]), "d\u{fffd}\u{fffd}e");
+        assert_eq!(write(&[0, 1, 2, 3, 5]), "dméa");
+        assert_eq!(write(&[0, 1]), "dm");
+    }
 
     #[test]
     fn beginnings_of_stop_texts_are_held_back() {

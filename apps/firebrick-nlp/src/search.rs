@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use firebrick_core::checkpoint::tensors::write_atomically;
-use firebrick_data::hash::sha256_bytes;
+use firebrick_data::{hash::sha256_bytes, stream::without_bom};
 use instant_distance::{Builder, HnswMap, Point, Search};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ impl Vector {
     }
 }
 
-/// Characters of a passage; what a small encoder reads at once.
+/// Most characters of a passage; what a small encoder reads at once of English.
 const PASSAGE: usize = 800;
 /// Largest file that is read, and most of them.
 const FILE_LIMIT: u64 = 64 << 20;
@@ -91,8 +91,24 @@ pub struct Read {
     pub skipped: Vec<(String, String)>,
 }
 
-/// Passages of all texts in `folder` and below, in the order of their names.
-pub fn read(folder: &Path) -> anyhow::Result<Read> {
+/// What an embedder looks at of a passage.
+struct Reach<'a> {
+    /// Most tokens.
+    tokens: usize,
+    /// Where each token of a text ends, in bytes.
+    ends: &'a dyn Fn(&str) -> Vec<usize>,
+}
+
+impl Reach<'_> {
+    fn size(&self, text: &str) -> usize {
+        (self.ends)(text).len()
+    }
+}
+
+/// Passages of all texts in `folder` and below, in the order of their names, none longer than `embedder` reads.
+pub fn read(folder: &Path, embedder: &Embedder) -> anyhow::Result<Read> {
+    let reach =
+        Reach { tokens: embedder.passage_tokens(), ends: &|text| embedder.token_ends(text) };
     let mut files = vec![];
     walk(folder, &mut files)?;
     let mut read = Read { passages: vec![], files: 0, skipped: vec![] };
@@ -110,7 +126,8 @@ pub fn read(folder: &Path) -> anyhow::Result<Read> {
             Ok(text) => {
                 read.files += 1;
                 let passage = |(line, text)| Passage { file: name.clone(), line, text };
-                read.passages.extend(passages(&text).into_iter().map(passage));
+                let found = passages(without_bom(&text), &reach);
+                read.passages.extend(found.into_iter().map(passage));
             }
         }
     }
@@ -138,16 +155,25 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 }
 
 /// Paragraphs, short ones together and long ones cut between sentences, with their first line.
-fn passages(text: &str) -> Vec<(usize, String)> {
+fn passages(text: &str, reach: &Reach) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = vec![];
-    let mut open: Option<(usize, String)> = None;
-    let mut add = |line: usize, piece: &str, between: &str| {
-        let joins = open
-            .as_ref()
-            .is_some_and(|(_, text)| text.chars().count() + piece.chars().count() < PASSAGE);
+    let mut open: Option<(usize, String, usize)> = None; // line, text, tokens
+    let [between_paragraphs, between_sentences] = ["\n\n", " "].map(|gap| (gap, reach.size(gap)));
+    let mut add = |line: usize, piece: &str, tokens: usize, (gap, gap_tokens): (&str, usize)| {
+        let joins = open.as_ref().is_some_and(|(_, text, before)| {
+            text.chars().count() + gap.len() + piece.chars().count() <= PASSAGE
+                && before + gap_tokens + tokens <= reach.tokens
+        });
         match &mut open {
-            Some((_, text)) if joins => *text = format!("{text}{between}{piece}"),
-            _ => found.extend(open.replace((line, piece.to_string()))),
+            Some((_, text, before)) if joins => {
+                text.push_str(gap);
+                text.push_str(piece);
+                *before += gap_tokens + tokens;
+            }
+            _ => {
+                let done = open.replace((line, piece.to_string(), tokens));
+                found.extend(done.map(|(line, text, _)| (line, text)));
+            }
         }
     };
     let mut line = 1;
@@ -159,19 +185,21 @@ fn passages(text: &str) -> Vec<(usize, String)> {
         if paragraph.is_empty() {
             continue;
         }
-        if paragraph.chars().count() <= PASSAGE {
-            add(first, paragraph, "\n\n");
+        let short = paragraph.chars().count() <= PASSAGE;
+        let tokens = short.then(|| reach.size(paragraph)).filter(|n| *n <= reach.tokens);
+        if let Some(tokens) = tokens {
+            add(first, paragraph, tokens, between_paragraphs);
             continue;
         }
         let mut at = first;
         for sentence in sentences::split(paragraph) {
-            for piece in cut(sentence.text) {
-                add(at, piece, " ");
+            for (piece, tokens) in cut(sentence.text, reach) {
+                add(at, piece, tokens, between_sentences);
             }
             at += sentence.text.matches('\n').count() + sentence.gap.matches('\n').count();
         }
     }
-    found.extend(open);
+    found.extend(open.map(|(line, text, _)| (line, text)));
     found
 }
 
@@ -197,15 +225,25 @@ fn leading_lines(paragraph: &str) -> usize {
     paragraph[..paragraph.len() - paragraph.trim_start().len()].matches('\n').count()
 }
 
-/// Pieces of at most [`PASSAGE`] characters, for what has no sentences.
-fn cut(text: &str) -> Vec<&str> {
+/// Pieces of at most [`PASSAGE`] characters that the embedder reads to their ends, and their tokens, for what has no
+/// sentences.
+fn cut<'t>(text: &'t str, reach: &Reach) -> Vec<(&'t str, usize)> {
     let mut pieces = vec![];
     let mut rest = text;
-    while let Some((end, _)) = rest.char_indices().nth(PASSAGE) {
-        pieces.push(&rest[..end]);
+    while let Some(first) = rest.chars().next() {
+        let end = rest.char_indices().nth(PASSAGE).map_or(rest.len(), |(end, _)| end);
+        let ends = (reach.ends)(&rest[..end]);
+        let end = match ends.get(reach.tokens) {
+            None => end,
+            // A character of several tokens stays whole.
+            Some(over) => {
+                let whole = |end: &&usize| *end < over && rest.is_char_boundary(**end);
+                ends.iter().filter(whole).max().copied().unwrap_or(0).max(first.len_utf8())
+            }
+        };
+        pieces.push((&rest[..end], ends.iter().filter(|token| **token <= end).count()));
         rest = &rest[end..];
     }
-    pieces.push(rest);
     pieces
 }
 
@@ -220,7 +258,8 @@ impl Index {
         let mut vectors = Vec::with_capacity(passages.len());
         for part in passages.chunks(BATCH * 8) {
             let texts: Vec<&str> = part.iter().map(|passage| passage.text.as_str()).collect();
-            vectors.extend(embedder.embed(&texts, BATCH).into_iter().map(Vector::new));
+            let embedded = embedder.embed_after(&embedder.prompts.document, &texts, BATCH);
+            vectors.extend(embedded.into_iter().map(Vector::new));
             progress(vectors.len());
         }
         let places = (0..passages.len() as u32).collect();
@@ -230,13 +269,12 @@ impl Index {
 
     /// The nearest passages, the best first.
     pub fn search(&self, embedder: &Embedder, question: &str, count: usize) -> Vec<Hit<'_>> {
-        let vector = Vector::new(embedder.embed(&[question], 1).remove(0));
-        let mut search = Search::default();
-        let found = self.graph.search(&vector, &mut search).take(count);
+        let asked = embedder.embed_after(&embedder.prompts.query, &[question], 1).remove(0);
+        let found = nearest(&self.graph, &Vector::new(asked), count).into_iter();
         found
-            .map(|item| Hit {
-                passage: &self.passages[*item.value as usize],
-                score: 1.0 - item.distance,
+            .map(|(place, distance)| Hit {
+                passage: &self.passages[place as usize],
+                score: 1.0 - distance,
             })
             .collect()
     }
@@ -305,6 +343,24 @@ impl Index {
     }
 }
 
+/// Places of the nearest vectors and how far they are, the nearest first.
+fn nearest(graph: &HnswMap<Vector, u32>, vector: &Vector, count: usize) -> Vec<(u32, f32)> {
+    if count <= CANDIDATES / 4 {
+        let mut search = Search::default();
+        let found = graph.search(vector, &mut search).take(count);
+        return found.map(|item| (*item.value, item.distance)).collect();
+    }
+    // The graph would miss more of so many, and has no more than its candidates: every vector is looked at.
+    let mut all: Vec<(u32, f32)> = graph
+        .iter()
+        .zip(&graph.values)
+        .map(|((_, other), place)| (*place, vector.distance(other)))
+        .collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    all.truncate(count);
+    all
+}
+
 /// What a chat model is told before a question, so that it answers from the passages and names them.
 pub fn grounded(question: &str, hits: &[Hit]) -> String {
     let mut prompt = String::from(
@@ -328,8 +384,17 @@ pub fn cited(answer: &str, count: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    /// A token a character.
+    fn passages(text: &str, tokens: usize) -> Vec<(usize, String)> {
+        let ends = |text: &str| -> Vec<usize> {
+            text.char_indices().map(|(at, c)| at + c.len_utf8()).collect()
+        };
+        super::passages(text, &Reach { tokens, ends: &ends })
+    }
+
     #[test]
     fn paragraphs_become_passages_with_their_lines() {
+        let passages = |text: &str| passages(text, usize::MAX);
         let text = "# Title\n\nFirst paragraph\nof two lines.\n\n\nSecond.\n";
         let joined = "# Title\n\nFirst paragraph\nof two lines.\n\nSecond.";
         assert_eq!(passages(text), [(1, joined.to_string())]);
@@ -342,6 +407,31 @@ mod tests {
         let endless = passages(&"字".repeat(2000));
         assert_eq!(endless.iter().map(|(_, text)| text.chars().count()).sum::<usize>(), 2000);
         assert_eq!(endless.len(), 3);
+    }
+
+    #[test]
+    fn a_passage_has_no_more_tokens_than_are_read() {
+        let found = passages("一二三。四五六。\n\n七八", 6);
+        let expected = [(1, "一二三。"), (1, "四五六。"), (3, "七八")];
+        assert_eq!(found, expected.map(|(line, text)| (line, text.to_string())));
+        assert_eq!(passages("一\n\n二\n\n三", 6).len(), 2, "what is between them counts");
+        let endless = "字".repeat(2000);
+        let found = passages(&endless, 254);
+        assert!(found.iter().all(|(_, text)| text.chars().count() <= 254));
+        assert_eq!(found.len(), 8);
+        assert_eq!(found.into_iter().map(|(_, text)| text).collect::<String>(), endless);
+    }
+
+    /// Bytes as tokens: a cut within a character would be none.
+    #[test]
+    fn a_character_of_several_tokens_is_not_cut() {
+        let bytes = |text: &str| -> Vec<usize> {
+            text.char_indices().flat_map(|(at, c)| vec![at + c.len_utf8(); c.len_utf8()]).collect()
+        };
+        let found = |tokens| cut("字字a字", &Reach { tokens, ends: &bytes });
+        assert_eq!(found(7), [("字字a", 7), ("字", 3)]);
+        assert_eq!(found(5), [("字", 3), ("字a", 4), ("字", 3)]);
+        assert_eq!(found(1), [("字", 3), ("字", 3), ("a", 1), ("字", 3)]);
     }
 
     #[test]
@@ -368,10 +458,12 @@ mod tests {
             all.sort_by(|a, b| {
                 question.distance(&points[*a]).total_cmp(&question.distance(&points[*b]))
             });
-            let mut search = Search::default();
-            let near: Vec<u32> =
-                graph.search(&question, &mut search).take(10).map(|item| *item.value).collect();
-            found += all[..10].iter().filter(|place| near.contains(&(**place as u32))).count();
+            let near = nearest(&graph, &question, 10);
+            let is_near = |place: &&usize| near.iter().any(|(near, _)| *near as usize == **place);
+            found += all[..10].iter().filter(is_near).count();
+            let many: Vec<usize> =
+                nearest(&graph, &question, 250).iter().map(|(place, _)| *place as usize).collect();
+            assert_eq!(many, all[..250]);
         }
         assert!(found >= 490, "{found} of 500");
     }

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use anyhow::Context;
 use firebrick_core::checkpoint::{Source, json, tensors::write_atomically, tokenizer};
+use serde_json::Value;
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
     PreTokenizer, Tokenizer, TokenizerBuilder, Trainer,
@@ -136,6 +137,12 @@ impl TextTokenizer {
         self.inner.decode(ids, true).unwrap_or_default()
     }
 
+    /// Whether a token is a byte, as `<0x0A>`: bytes become characters, or none, together with those beside them.
+    pub fn is_byte(&self, id: u32) -> bool {
+        let token = self.inner.id_to_token(id).unwrap_or_default();
+        token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
+    }
+
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
@@ -181,6 +188,14 @@ impl TextTokenizer {
         }
         Ok(())
     }
+}
+
+/// Most tokens of a text, special ones included, by a `tokenizer_config.json`: 1e30 stands for any number, and so does what is no
+/// length.
+pub fn longest_of(config: &Value) -> usize {
+    let values = [&config["model_max_length"], &config["max_len"]];
+    let longest = values.into_iter().find_map(Value::as_f64).filter(|longest| *longest >= 2.0);
+    longest.map_or(usize::MAX, |longest| longest as usize)
 }
 
 /// At most `max_len` tokens, of which a special one at the end stays.

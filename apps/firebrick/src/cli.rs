@@ -37,7 +37,7 @@ pub struct Global {
     /// In place of the recipe's seed
     #[arg(long, global = true, env = "FIREBRICK_SEED")]
     pub seed: Option<u64>,
-    /// One JSON document on stdout; `completions` and `recipe reference` print text anyway
+    /// One JSON document on stdout; of what comes bit by bit (`interpret`, `assistant`) one a line. `completions` and `recipe reference` print text anyway
     #[arg(long, global = true, env = "FIREBRICK_JSON", value_parser = FalseyValueParser::new())]
     pub json: bool,
     #[arg(long, global = true, default_value = "auto", env = "FIREBRICK_PROGRESS")]
@@ -808,18 +808,18 @@ pub struct WriteArgs {
     #[arg(long)]
     pub sample: bool,
     /// Always the likeliest token
-    #[arg(long, conflicts_with_all = ["sample", "temperature", "top_p"])]
+    #[arg(long, conflicts_with_all = ["sample", "temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
     /// Below 1 the likely become likelier; draws tokens
     #[arg(long, value_name = "T")]
     pub temperature: Option<f32>,
-    /// Draw among the K likeliest
+    /// Draw among the K likeliest, 0 among all; draws tokens
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Draw among the likeliest that together have this probability; draws tokens
     #[arg(long, value_name = "P")]
     pub top_p: Option<f32>,
-    /// Draw among those with this share of the likeliest one's probability
+    /// Draw among those with this share of the likeliest one's probability; draws tokens
     #[arg(long, value_name = "P")]
     pub min_p: Option<f32>,
     /// Above 1 what was there before becomes less likely

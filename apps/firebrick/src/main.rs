@@ -2,6 +2,14 @@
 //!
 //! Only this crate prints, exits and reads the environment.
 #![recursion_limit = "256"]
+#![warn(clippy::print_stderr)]
+
+/// A line to stderr, as `eprintln!`, which panics where the reader has gone: what was to be told there must not end the work.
+macro_rules! note {
+    ($($text:tt)*) => {
+        $crate::noted(format_args!("{}\n", format_args!($($text)*)))
+    };
+}
 
 mod cli;
 mod commands;
@@ -14,7 +22,7 @@ mod progress;
 mod tasks;
 mod world;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use firebrick_kernels::allocator::{self, CacheLines};
@@ -22,13 +30,15 @@ use firebrick_kernels::allocator::{self, CacheLines};
 #[global_allocator]
 static ALLOCATOR: CacheLines = CacheLines;
 
+fn noted(text: std::fmt::Arguments) {
+    let _ = std::io::stderr().write_fmt(text);
+}
+
 fn main() -> ExitCode {
     allocator::keep_memory();
     if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
         let word = word.display();
-        eprintln!(
-            "firebrick: {word}: names of files are read as UTF-8, and this is none: rename it"
-        );
+        note!("firebrick: {word}: names of files are read as UTF-8, and this is none: rename it");
         return ExitCode::from(failure::USAGE);
     }
     let cli = match cli::Cli::try_parse() {
@@ -42,7 +52,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = failure.error {
-                eprintln!("firebrick: {}", failure::one_line(&error));
+                note!("firebrick: {}", failure::one_line(&error));
             }
             ExitCode::from(failure.code)
         }

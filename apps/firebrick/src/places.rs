@@ -136,12 +136,14 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// A pretrained checkpoint by folder or name: `$FIREBRICK_MODELS`, the cache, the shipped models, Python's packages.
+/// A pretrained checkpoint by folder or name: a model or run folder, `$FIREBRICK_MODELS`, the cache, the shipped models,
+/// Python's packages.
 pub fn pretrained(name: &str, base: &Path) -> anyhow::Result<Source> {
     let mut folders = vec![base.join(name)];
     folders.extend(env::var_os("FIREBRICK_MODELS").map(|dir| PathBuf::from(dir).join(name)));
     folders.push(cache().join("models").join(name));
-    if let Some(folder) = folders.iter().find(|folder| folder.join("config.json").exists()) {
+    let mut models = folders.iter().flat_map(|folder| [folder.clone(), folder.join("model")]);
+    if let Some(folder) = models.find(|dir| dir.join("config.json").exists()) {
         return Ok(Source::folder(folder));
     }
     if let Some(source) = shipped(name) {
@@ -155,8 +157,15 @@ pub fn pretrained(name: &str, base: &Path) -> anyhow::Result<Source> {
             (set FIREBRICK_PYTHON to that Python), or put its Hugging Face folder into $FIREBRICK_MODELS";
         return Err(Missing(message.into()).into());
     }
+    if let Some(run) = folders.iter().find(|folder| folder.join("run.json").exists()) {
+        return Err(Missing(format!("{}: this run has not made a model yet", run.display())).into());
+    }
     let looked: Vec<String> = folders.iter().map(|dir| dir.display().to_string()).collect();
-    Err(Missing(format!("no pretrained model `{name}`; looked in {}", looked.join(", "))).into())
+    let message = format!(
+        "no pretrained model `{name}`; looked in {} (a run is named by its folder, relative to the recipe's)",
+        looked.join(", ")
+    );
+    Err(Missing(message).into())
 }
 
 /// A folder inside an installed Python package, without running the package.

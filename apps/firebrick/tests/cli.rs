@@ -11,7 +11,10 @@ use std::{
 use serde_json::Value;
 
 fn firebrick(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    at_home(Command::new(env!("CARGO_BIN_EXE_firebrick")), home)
+}
+
+fn at_home(mut command: Command, home: &Path) -> Command {
     command
         .current_dir(home)
         .env("XDG_CACHE_HOME", home.join("cache"))
@@ -114,7 +117,10 @@ fn wait_for_step(folder: &Path, steps: usize) {
 
 fn spawn(home: &Path, name: &str) -> std::process::Child {
     let args = [&["train", "sst2", "--run", name][..], SHORT].concat();
-    firebrick(home).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    // Who runs the tests may ignore an interrupt, which a training would do then, too.
+    let mut program = Command::new("env");
+    program.args(["--default-signal=INT", env!("CARGO_BIN_EXE_firebrick")]);
+    at_home(program, home).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
@@ -239,6 +245,132 @@ fn kills_lose_no_checkpoint() {
     assert!(kills >= 3, "{kills} kills");
 }
 
+/// A training that takes minutes, past its first steps.
+fn spawn_long(home: &Path, program: &mut Command, name: &str) -> std::process::Child {
+    let args = ["train", "tiny.toml", "--run", name, "--progress", "none", "--threads", "1"];
+    let program = program.current_dir(home).args(args).args(["--set", "train.max_steps=0"]);
+    let child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = child.unwrap();
+    wait_for_step(&home.join("runs").join(name), 1);
+    child
+}
+
+#[test]
+fn a_run_is_not_deleted_while_it_is_trained_and_is_stopped_after_a_kill() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write_tiny(home);
+    let mut child = spawn_long(home, &mut firebrick(home), "long");
+    let told = || -> (String, u64) {
+        let runs: Value =
+            serde_json::from_slice(&run(home, &["runs", "ls", "--json"], 0).stdout).unwrap();
+        let steps = runs[0]["counters"]["step"].as_u64().unwrap();
+        (runs[0]["status"].as_str().unwrap().into(), steps)
+    };
+    let refused = text(&run(home, &["runs", "rm", "long"], 1).stderr);
+    assert!(refused.contains("is being trained by another process"), "{refused}");
+    while told().1 == 0 {
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    assert_eq!(told().0, "running");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let newest = newest(&home.join("runs/long"));
+    assert_eq!(told(), ("stopped".into(), newest as u64));
+    let shown = text(&run(home, &["runs", "show", "long"], 0).stdout);
+    assert!(shown.contains("status   stopped"), "{shown}");
+    assert!(shown.contains(&format!("steps    {newest}\n")), "{shown}");
+    run(home, &["runs", "rm", "long"], 0);
+    assert_eq!(home.join("runs").read_dir().unwrap().count(), 0);
+}
+
+/// What was ignored when a training began stays ignored, and other signals end it.
+#[cfg(target_os = "linux")]
+#[test]
+fn nohup_keeps_a_training_from_a_hang_up() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write_tiny(home);
+    let mut program = Command::new("nohup");
+    program.arg(env!("CARGO_BIN_EXE_firebrick")).env_remove("FIREBRICK_RUNS");
+    let mut child = spawn_long(home, &mut program, "long");
+    let pid = child.id().to_string();
+    let send = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    send("-HUP");
+    let folder = home.join("runs/long");
+    let before = newest(&folder);
+    while newest(&folder) < before + 20 {
+        assert!(child.try_wait().unwrap().is_none(), "a hang-up ended it");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    send("-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// What two places say of a seed must not be mixed up, nor what was trained for unlike times averaged.
+#[test]
+fn seeds_and_unfinished_runs_are_not_mixed() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write_tiny(home);
+    let refused = |args: &[&str], message: &str| {
+        let said = text(&run(home, args, 2).stderr);
+        assert!(said.contains(message), "{args:?} said: {said}");
+    };
+    let train = ["train", "tiny.toml", "--progress", "none", "--json"];
+    refused(
+        &[&train[..], &["--each", "seed=1,2", "--seed", "5"]].concat(),
+        "--seed 5 (or FIREBRICK_SEED) stands beside --each seed",
+    );
+    refused(
+        &[&train[..], &["--set", "seed=3", "--seed", "5"]].concat(),
+        "--seed 5 (or FIREBRICK_SEED) stands beside --set seed=3",
+    );
+    assert!(!home.join("runs").exists());
+
+    let each = |more: &[&str]| -> Value {
+        let args = [&train[..], &["--each", "seed=1,2", "--set", "train.max_steps=8"], more];
+        serde_json::from_slice(&run(home, &args.concat(), 0).stdout).unwrap()
+    };
+    let part = each(&["--max-seconds", "0"]);
+    assert_eq!(part["unfinished"], serde_json::json!(["1", "2"]));
+    assert!(part["means"]["valid accuracy"].is_null(), "{part}");
+    let whole = each(&[]);
+    assert_eq!(whole["unfinished"], serde_json::json!([]));
+    assert!(whole["means"]["valid accuracy"].is_number(), "{whole}");
+
+    let recipe = fs::read_to_string(home.join("tiny.toml")).unwrap();
+    let space = "[sweep]\ntrials = 1\n[sweep.space]\n\"train.learning_rate\" = { low = 1e-3, high = 1e-2 }\n";
+    fs::write(home.join("space.toml"), recipe + space).unwrap();
+    let sweep = ["sweep", "space.toml", "--progress", "none", "--set", "train.max_steps=4"];
+    run(home, &sweep, 0);
+    run(home, &sweep, 0);
+    refused(&[&sweep[..], &["--seed", "5"]].concat(), "the study of another recipe or seed");
+}
+
+#[test]
+fn a_training_goes_on_from_the_model_of_a_run() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write_tiny(home);
+    let short = ["--progress", "none", "--set", "train.max_steps=4"];
+    run(home, &[&["train", "tiny.toml", "--run", "first"][..], &short].concat(), 0);
+    let recipe = fs::read_to_string(home.join("tiny.toml")).unwrap();
+    let head = recipe.split("[tokenizer]").next().unwrap();
+    let rest = "[tokenizer]\nkind = \"pretrained\"\nmax_len = 16\n[model]\npretrained = \"runs/first\"\n\
+         [train]\nmax_steps = 4\nwarmup_steps = 1\nbatch_size = 8\n";
+    fs::write(home.join("next.toml"), format!("{head}{rest}")).unwrap();
+    let next = ["train", "next.toml", "--run", "next", "--progress", "none"];
+    run(home, &next, 0);
+    // Its name alone could be anything.
+    let named = [&next[..], &["--set", "model.pretrained=first"]].concat();
+    let said = text(&run(home, &named, 3).stderr);
+    assert!(said.contains("no pretrained model `first`; looked in first"), "{said}");
+    assert!(said.contains("a run is named by its folder"), "{said}");
+}
+
 /// A model that was stopped on its way does not pass for the shipped one of its name.
 #[test]
 fn an_unfinished_run_does_not_stand_before_a_shipped_model() {
@@ -337,6 +469,8 @@ fn arguments_are_refused_at_the_start() {
     }
     check(&["train", "sst2", "--each", "data.dataset=../x,sst2"], name);
     check(&["eval", "sst2", "--batch-size", "0"], "at least 1");
+    let layers = ["compress", "sst2", "--output", "out", "--prune", "layers=1.0"];
+    check(&layers, "a whole number of layers, as in layers=2, or a share of them below 1");
     check(&["sweep", "sst2", "--trials", "0"], "at least 1");
     let tracked = ["train", "sst2", "--track", "mlflow:http://127.0.0.1:9"];
     check(&[&tracked[..], &["--offline"]].concat(), "--offline: --track uses the network");
@@ -408,6 +542,11 @@ fn errors_say_what_and_what_next() {
     check_error(&set("data.dataset=nosuch"), 2, "no data set");
     check_error(&set("data.dataset=gtsrb"), 2, "not a text classification set");
     check_error(&set("train.epoch=3"), 2, "sst2: --set train.epoch=3: unknown key `epoch`");
+    check_error(
+        &set("model.lora.alpha=3"),
+        2,
+        "--set model.lora.alpha=3: `model.lora.alpha` is not",
+    );
     check_error(&["nlp", "ladder", "empty.txt", "-q"], 5, "empty.txt: 0 lines or characters");
     check_error(&["train", "one.toml", "-q"], 5, "the training rows have 1 label(s)");
     check_error(&["train", "sst2", "--device", "cuda", "-q"], 3, "cargo build --features cuda");

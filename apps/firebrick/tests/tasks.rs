@@ -157,20 +157,16 @@ fn tagging() {
     let hmm = ["--set", "model.family=hmm", "--run", "not"];
     assert!(fails(home, &[&train[..], &hmm].concat(), 2).contains("distill.texts_per_row"));
 
-    // The same rows counted instead.
-    run(
-        home,
-        &[
-            "train",
-            "mine.toml",
-            "--run",
-            "counted",
-            "--set",
-            "model.family=hmm",
-            "--progress",
-            "none",
-        ],
-    );
+    // The same rows counted instead, by a recipe without the keys of a network.
+    let hmm = ["train", "mine.toml", "--set", "model.family=hmm", "--run", "counted"];
+    assert!(fails(home, &hmm, 2).contains("`model.hidden_size` is for a network"));
+    fs::write(
+        home.join("counted.toml"),
+        "version = 1\ntask = \"tagging\"\nname = \"counted\"\n[data]\ntrain = \"train.jsonl\"\n\
+         valid = \"valid.jsonl\"\n[model]\nfamily = \"hmm\"\n",
+    )
+    .unwrap();
+    run(home, &["train", "counted.toml", "--progress", "none"]);
     let scores = json(&run(home, &["eval", "counted", "--json", "--data", "valid.jsonl"]));
     assert!(scores["metrics"]["tag_accuracy"].as_f64().unwrap() > 0.9, "{scores}");
 }
@@ -577,6 +573,80 @@ fn a_sentiment_is_explained_or_neutral() {
     assert!(lines.lines().all(|line| json(line)["label"] == "neutral"), "{lines}");
 }
 
+/// What has no word has no sentiment: it is named in its row's place, and the others are answered.
+#[test]
+fn a_blank_text_has_no_sentiment() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    fs::write(home.join("rows.txt"), "good\n  \nbad\n\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    let args = ["nlp", "sentiment", "--model", "sst2", "--json", "--input", "rows.txt"];
+    let output = command.current_dir(home).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let answers = json(&String::from_utf8(output.stdout).unwrap());
+    let answers = answers.as_array().unwrap();
+    let answered: Vec<bool> = answers.iter().map(|answer| answer["error"].is_null()).collect();
+    assert_eq!(answered, [true, false, true, false]);
+    assert_eq!(answers[1]["error"], "row 2: the text has no word in it");
+    let said = fails(home, &["nlp", "sentiment", "--model", "sst2", "a", "", "   "], 5);
+    assert!(said.contains("texts 2, 3 have no word in them"), "{said}");
+}
+
+/// The same of a hotel in both scripts; what is shown is what was asked.
+#[test]
+fn traditional_chinese_is_read_as_simplified() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let texts = ["這家酒店很乾淨", "这家酒店很干净"];
+    let ask = |more: &[&str]| {
+        json(&run(home, &[&["nlp", "sentiment", "--json"], more, &texts[..]].concat()))
+    };
+    let answers = ask(&[]);
+    assert_eq!(answers[0]["text"], texts[0]);
+    assert_eq!(answers[0]["sentiment"], "positive");
+    assert_eq!(answers[0]["score"], answers[1]["score"]);
+    let words = ask(&["--explain"])[0]["words"].clone();
+    assert!(!words.as_array().unwrap().is_empty());
+    for word in words.as_array().unwrap() {
+        let [start, end] = ["start", "end"].map(|key| word[key].as_u64().unwrap() as usize);
+        assert_eq!(word["text"], texts[0][start..end]);
+    }
+}
+
+/// A mark before a text is no part of it, wherever the text comes from.
+#[test]
+fn a_byte_order_mark_is_not_read() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let from = |args: &[&str], text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        fs::write(home.join("in.txt"), text).unwrap();
+        let stdin = fs::File::open(home.join("in.txt")).unwrap();
+        let output = command.current_dir(home).args(args).stdin(stdin).output().unwrap();
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let translate = ["nlp", "translate", "--model", "multi30k-en-de", "--json"];
+    for args in [
+        &["nlp", "sentiment", "--model", "sst2"][..],
+        &translate,
+        &[&translate[..], &["--input", "in.txt"]].concat(),
+    ] {
+        assert_eq!(from(args, "\u{feff}a dog\n"), from(args, "a dog\n"), "{args:?}");
+    }
+}
+
+#[test]
+fn an_ngram_model_has_no_perplexity_of_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    fs::write(home.join("text.txt"), "the cat sat\nthe cat ran\nthe dog sat\n".repeat(9)).unwrap();
+    fs::write(home.join("empty.txt"), "").unwrap();
+    run(home, &["nlp", "ngram", "fit", "text.txt", "--output", "m.arpa", "--order", "2"]);
+    let said = fails(home, &["nlp", "ngram", "score", "m.arpa", "empty.txt"], 5);
+    assert!(said.contains("empty.txt: no sentence in it"), "{said}");
+}
+
 /// Rows of Parquet are rows: two of these seven have a null for a text or a label.
 #[test]
 fn rows_come_from_parquet() {
@@ -616,6 +686,8 @@ fn drift_is_a_coin_on_the_same_data_and_a_gate_on_other() {
     assert_eq!((code, &other["separability"]), (Some(4), &1.0.into()), "{other}");
     let (code, same) = compare("old.txt", "separability<=0.7");
     assert_eq!(code, Some(0), "{same}");
+    let said = fails(home, &["data", "drift", "new.txt", "--reference", "multi30k"], 2);
+    assert!(said.contains("`multi30k` is known, but not a set of texts with labels"), "{said}");
 }
 
 #[test]

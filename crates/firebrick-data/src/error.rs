@@ -88,6 +88,10 @@ pub enum DataError {
     #[error("{0}")]
     TooLittle(String),
 
+    /// The same rows in two parts.
+    #[error("{0}")]
+    Leaks(String),
+
     #[error("data set `{id}` is not on this machine; looked for {archive} or the folder {id}/ in {}; \
         it comes from {source_name} (licence: {licence})",
         searched.iter().map(|p| shown(p)).collect::<Vec<_>>().join(", "))]
@@ -132,6 +136,7 @@ impl DataError {
             Self::BadRow { bad, .. } | Self::NoUsableRow { first: bad, .. } => bad.reason.name(),
             Self::UnknownSet { .. } | Self::WrongSet(_) => "UnknownSet",
             Self::TooLittle(_) => "TooLittle",
+            Self::Leaks(_) => "Leaks",
             Self::NotHere { .. } => "NotHere",
             Self::FileCount { .. } => "Mismatch",
             Self::Exists { .. } => "Exists",

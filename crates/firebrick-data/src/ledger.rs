@@ -21,6 +21,8 @@ pub enum DropReason {
     Duplicate,
     /// The same or nearly the same text in another split.
     Leak,
+    /// In a part that is judged, a label that no training row has.
+    UnknownLabel,
     /// A box of no area, inside out, or outside its picture.
     NoArea,
     /// A box of a picture that is not there.

@@ -5,7 +5,34 @@ use std::collections::BTreeMap;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{error::DataError, table::Row};
+use crate::{error::DataError, quote, table::Row};
+
+/// An error if a part that is to be judged has no rows, or some with a label that is not `known`, as no training row has it:
+/// a score without them would be that of other data.
+pub fn check_judged<'a>(
+    part: &str,
+    labels: impl IntoIterator<Item = &'a str>,
+    known: &[String],
+) -> Result<(), DataError> {
+    let (mut count, mut unknown) = (0, BTreeMap::new());
+    for label in labels {
+        count += 1;
+        if !known.iter().any(|known| known == label) {
+            *unknown.entry(label).or_insert(0usize) += 1;
+        }
+    }
+    if count == 0 {
+        let next = "give some, or a larger share of the training rows";
+        return Err(DataError::TooLittle(format!("part {part} has no rows: {next}")));
+    }
+    let Some((first, _)) = unknown.first_key_value() else { return Ok(()) };
+    let rows: usize = unknown.values().sum();
+    let first = quote::quoted(first);
+    Err(DataError::TooLittle(format!(
+        "{rows} of {count} rows of {part} have a label that no training row has, the first {first}: take them out, or \
+         add training rows with it"
+    )))
+}
 
 /// Splits `rows` into named parts; every row lands in exactly one.
 ///

@@ -63,6 +63,21 @@ impl<R: Read> Read for Capped<R> {
     }
 }
 
+/// UTF-8's byte order mark, which some editors write before a text.
+const BOM: &str = "\u{feff}";
+
+/// A text without the mark.
+///
+/// ```
+/// use firebrick_data::stream::without_bom;
+///
+/// assert_eq!(without_bom("\u{feff}tea"), "tea");
+/// assert_eq!(without_bom("tea\u{feff}"), "tea\u{feff}");
+/// ```
+pub fn without_bom(text: &str) -> &str {
+    text.strip_prefix(BOM).unwrap_or(text)
+}
+
 /// The bytes of a text file after gzip and byte order mark.
 pub type Text = BufReader<io::Chain<Cursor<Vec<u8>>, Capped<Box<dyn Read>>>>;
 
@@ -102,8 +117,8 @@ pub fn open_text(path: &Path, max: u64, ratio: u64) -> Result<Text, DataError> {
         return Err(DataError::Empty { path: path.to_owned(), detail: "it has no bytes" });
     }
     sniff(path, &head)?;
-    if head.starts_with(b"\xef\xbb\xbf") {
-        head.drain(..3);
+    if head.starts_with(BOM.as_bytes()) {
+        head.drain(..BOM.len());
     }
     Ok(BufReader::with_capacity(64 << 10, Cursor::new(head).chain(capped)))
 }

@@ -195,6 +195,21 @@ impl Table {
         counts
     }
 
+    /// The table with rows that have no word among its bad ones: the class of nothing would be the commonest one, said with
+    /// confidence.
+    pub fn worded(mut self) -> Self {
+        let (blank, rows): (Vec<Row>, Vec<Row>) =
+            self.rows.into_iter().partition(|row| row.text.trim().is_empty());
+        self.rows = rows;
+        let bad = |Row { row, .. }| {
+            let detail = "the text has no word in it".to_owned();
+            BadRow { row, line: 0, reason: Reason::BadValue, detail }
+        };
+        self.bad.extend(blank.into_iter().map(bad));
+        self.bad.sort_by_key(|bad| bad.row);
+        self
+    }
+
     /// The table, or an error that names the first bad row when no good one is left. For training and evaluation.
     pub fn usable(self, path: &Path) -> Result<Self, DataError> {
         match self.bad.first() {

@@ -40,7 +40,9 @@ impl Chrf {
         for n in 1..=ORDER {
             let (found, wanted) = (grams(&found, n), grams(&wanted, n));
             let common = found.iter().map(|(gram, x)| (*x).min(*wanted.get(gram).unwrap_or(&0)));
-            let counts = [found.values().sum::<u64>(), wanted.values().sum(), common.sum()];
+            // Where a reference is too short for any, the hypothesis is not asked for them.
+            let asked = if wanted.is_empty() { 0 } else { found.values().sum::<u64>() };
+            let counts = [asked, wanted.values().sum(), common.sum()];
             self.counts[n - 1].iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
     }

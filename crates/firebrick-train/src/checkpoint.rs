@@ -60,9 +60,48 @@ pub fn list(run: &Path) -> Result<Vec<usize>, CheckpointError> {
     Ok(steps)
 }
 
+/// Where the checkpoint of a step is while another takes its place.
+fn replaced(parent: &Path, step: usize) -> PathBuf {
+    parent.join(format!(".step-{step}.old"))
+}
+
+/// Puts back a checkpoint that was to be replaced when the process ended, and clears away one that was. Only who trains calls it.
+pub fn recover(run: &Path) -> Result<(), CheckpointError> {
+    let parent = run.join("checkpoints");
+    let Ok(entries) = fs::read_dir(&parent) else { return Ok(()) };
+    let io = |source| CheckpointError::Io { path: parent.clone(), what: "recover", source };
+    for entry in entries {
+        let name = entry.map_err(io)?.file_name();
+        let name = name.to_string_lossy();
+        let step = name.strip_prefix(".step-").and_then(|name| name.strip_suffix(".old"));
+        let Some(step) = step.and_then(|step| step.parse().ok()) else { continue };
+        let (old, target) = (replaced(&parent, step), folder(run, step));
+        match target.exists() {
+            true => fs::remove_dir_all(&old).map_err(io)?,
+            false => fs::rename(&old, &target).map_err(io)?,
+        }
+    }
+    Ok(())
+}
+
 /// Folder of the newest complete checkpoint.
 pub fn latest(run: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     Ok(list(run)?.last().map(|step| folder(run, *step)))
+}
+
+/// Counters of the newest complete checkpoint.
+pub fn counters(run: &Path) -> Result<Option<Counters>, CheckpointError> {
+    latest(run)?.map(|folder| state(&folder)).transpose()
+}
+
+fn state(folder: &Path) -> Result<Counters, CheckpointError> {
+    let path = folder.join("state.json");
+    let text = fs::read(&path).map_err(|source| CheckpointError::Io {
+        path: path.clone(),
+        what: "read",
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path, source })
 }
 
 fn folder(run: &Path, step: usize) -> PathBuf {
@@ -107,11 +146,16 @@ pub fn save<M: Module>(
     let path = temporary.join("state.json");
     write_atomically(&path, &state).map_err(io("write", &path))?;
 
-    if target.exists() {
-        // The same step again, after a resume from an older one: same bytes.
-        fs::remove_dir_all(&target).map_err(io("delete", &target))?;
+    // The same step again, evaluated after a resume: what it was resumed from stays until the other is there.
+    let old = replaced(&parent, counters.step);
+    let again = target.exists();
+    if again {
+        fs::rename(&target, &old).map_err(io("rename", &target))?;
     }
     fs::rename(&temporary, &target).map_err(io("rename", &temporary))?;
+    if again {
+        fs::remove_dir_all(&old).map_err(io("delete", &old))?;
+    }
     File::open(&parent).and_then(|dir| dir.sync_all()).map_err(io("sync", &parent))?;
 
     let steps = list(run)?;
@@ -164,14 +208,7 @@ pub fn load<M: Module>(
     model: M,
     split: &Split,
 ) -> Result<Restored<M>, CheckpointError> {
-    let path = folder.join("state.json");
-    let text = fs::read(&path).map_err(|source| CheckpointError::Io {
-        path: path.clone(),
-        what: "read",
-        source,
-    })?;
-    let counters: Counters =
-        serde_json::from_slice(&text).map_err(|source| CheckpointError::State { path, source })?;
+    let counters = state(folder)?;
     let fill = |model: M, file: &str| {
         let weights = Weights::open_file(&folder.join(file))?;
         let all = Coverage { ignored: &[], fresh: &[] };

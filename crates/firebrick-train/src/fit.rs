@@ -47,6 +47,9 @@ pub struct Counters {
     pub seconds: f64,
     /// Tokens trained on, without padding.
     pub tokens: u64,
+    /// The weights of this step are still to be evaluated: the run was interrupted before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub due: bool,
 }
 
 /// One optimiser step, as reported.
@@ -105,6 +108,9 @@ pub enum FitError {
         "the loss is {loss} at step {step}: lower `train.learning_rate`, or set `train.max_grad_norm`"
     )]
     Diverged { step: usize, loss: f64 },
+    /// From outside, after this step; a checkpoint is saved.
+    #[error("interrupted after step {}", counters.step)]
+    Interrupted { counters: Counters },
     #[error("no training examples")]
     NoExamples,
     #[error("the evaluation gave no `{0}`")]
@@ -155,7 +161,7 @@ pub fn total_steps(examples: usize, train: &TrainRecipe) -> usize {
     }
 }
 
-/// Trains `model` (on an autodiff device) from where `run` stands until the plan ends.
+/// Trains `model` (on an autodiff device) from where `run` stands until the plan ends; one that is interrupted is an error.
 ///
 /// `evaluate` gets the model without autodiff, with averaged weights if the recipe averages, pruned and rounded if it does so; only the
 /// processes that evaluate call it, and the others give back their last weights as the best.
@@ -192,16 +198,20 @@ where
     let mut counters = Counters::default();
     let mut best = None;
     draw(&model, plan.seed);
+    if team.is_first() {
+        checkpoint::recover(run.dir())?;
+    }
     if let Some(saved) = checkpoint::latest(run.dir())? {
         let restored = checkpoint::load(&saved, model, &team.model)?;
         (model, optim, counters, best) =
             (restored.model, restored.optim, restored.counters, restored.best);
         report(Event::Resumed { step: counters.step });
     }
-    if !team.agrees(&(counters.step as u64).to_le_bytes())? {
+    let at = [(counters.step as u64).to_le_bytes(), u64::from(counters.due).to_le_bytes()];
+    if !team.agrees(&at.concat())? {
         return Err(FitError::Apart { step: counters.step });
     }
-    run.rewind(counters.step).map_err(FitError::Log)?;
+    run.rewind(counters.step, counters.due).map_err(FitError::Log)?;
 
     // Steps and scores are of these weights; what learns are the floats behind them.
     let seen = |model: &T, sparsity: f64| {
@@ -215,57 +225,66 @@ where
     let earlier = counters.seconds;
     let mut end = End::Finished;
     let mut epoch = (usize::MAX, vec![]);
-    while counters.step < steps {
-        let index = counters.step;
-        if epoch.0 != index / per_epoch {
-            let number = index / per_epoch;
-            epoch = (number, sampler::epoch(&sizes, batch_size, plan.seed, number));
-        }
-        let batch = &epoch.1[index % per_epoch];
-
-        let begun = Instant::now();
-        let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
-        // As many micro-batches as the recipe says, or one for each process.
-        let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
-        let parts = parts.max(team.data.size());
-        let precision = train.precision();
-        let sparsity = sparsity_at(index, steps, train.sparsity);
-        let again = |model: &T| {
-            precision.during(|| gradients(&seen(model, sparsity), examples, batch, parts, seed))
-        };
-        let (mut loss, mut grads) = precision.during(|| {
-            share_of_gradients(&seen(&model, sparsity), examples, batch, parts, seed, mine)
-        });
-        team.sum_gradients(&model, &mut loss, &mut grads)?;
-        if !loss.is_finite() {
-            return Err(FitError::Diverged { step: index + 1, loss });
-        }
-        let norm = team.global_norm(&grads)?;
-        let learning_rate = lr_at(index, steps, train);
-        model = match train.settings().method {
-            Method::Lbfgs { line_search: true, .. } => {
-                optim.search(model, (loss, &grads), learning_rate, train, again)
+    while counters.step < steps || counters.due {
+        if !counters.due {
+            let index = counters.step;
+            if epoch.0 != index / per_epoch {
+                let number = index / per_epoch;
+                epoch = (number, sampler::epoch(&sizes, batch_size, plan.seed, number));
             }
-            _ => precision.during(|| optim.step(model, &grads, norm, learning_rate, train)),
-        };
+            let batch = &epoch.1[index % per_epoch];
 
-        let tokens: usize = batch.iter().map(|i| sizes[*i]).sum();
-        counters.step += 1;
-        counters.tokens += tokens as u64;
-        let step = Step {
-            step: counters.step,
-            of: steps,
-            epoch: epoch.0,
-            loss,
-            learning_rate,
-            grad_norm: norm,
-            tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
-        };
-        run.log_step(&step).map_err(FitError::Log)?;
-        report(Event::Step(&step));
+            let begun = Instant::now();
+            let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
+            // As many micro-batches as the recipe says, or one for each process.
+            let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
+            let parts = parts.max(team.data.size());
+            let precision = train.precision();
+            let sparsity = sparsity_at(index, steps, train.sparsity);
+            let again = |model: &T| {
+                precision.during(|| gradients(&seen(model, sparsity), examples, batch, parts, seed))
+            };
+            let (mut loss, mut grads) = precision.during(|| {
+                share_of_gradients(&seen(&model, sparsity), examples, batch, parts, seed, mine)
+            });
+            team.sum_gradients(&model, &mut loss, &mut grads)?;
+            if !loss.is_finite() {
+                return Err(FitError::Diverged { step: index + 1, loss });
+            }
+            let norm = team.global_norm(&grads)?;
+            let learning_rate = lr_at(index, steps, train);
+            model = match train.settings().method {
+                Method::Lbfgs { line_search: true, .. } => {
+                    optim.search(model, (loss, &grads), learning_rate, train, again)
+                }
+                _ => precision.during(|| optim.step(model, &grads, norm, learning_rate, train)),
+            };
+
+            let tokens: usize = batch.iter().map(|i| sizes[*i]).sum();
+            counters.step += 1;
+            counters.tokens += tokens as u64;
+            let step = Step {
+                step: counters.step,
+                of: steps,
+                epoch: epoch.0,
+                loss,
+                learning_rate,
+                grad_norm: norm,
+                tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
+            };
+            run.log_step(&step).map_err(FitError::Log)?;
+            report(Event::Step(&step));
+            counters.due = counters.step.is_multiple_of(eval_every) || counters.step == steps;
+        }
 
         let last = counters.step == steps;
-        if team.evaluates() && (counters.step.is_multiple_of(eval_every) || last) {
+        // Who waits for the end of the process does not wait for a score.
+        let stops = |end| decided(team, end, plan.stop.load(Ordering::Relaxed));
+        let evaluates = counters.due && stops(End::Finished)? != End::Interrupted;
+        if evaluates {
+            counters.due = false;
+        }
+        if evaluates && team.evaluates() {
             let candidate = seen(&optim.averaged(model.valid()), train.sparsity);
             let metrics = evaluate(&candidate);
             let score = score(&metrics, plan.metric)?;
@@ -287,7 +306,7 @@ where
         } else if train.patience > 0 && counters.stale >= train.patience {
             end = End::EarlyStop;
         }
-        end = decided(team, end, plan.stop.load(Ordering::Relaxed))?;
+        end = stops(end)?;
         let saves = counters.step.is_multiple_of(save_every) || last || end != End::Finished;
         if saves && team.evaluates() {
             run.flush().map_err(FitError::Log)?;
@@ -306,6 +325,9 @@ where
             report(Event::Stopped { step: counters.step, end });
             break;
         }
+    }
+    if end == End::Interrupted {
+        return Err(FitError::Interrupted { counters });
     }
     let best = match best {
         Some(best) => best,

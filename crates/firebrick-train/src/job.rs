@@ -18,8 +18,8 @@ use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    fit::{Counters, End, Event, Metrics},
-    recipe::{Check, RecipeError, TrainRecipe},
+    fit::{Counters, End, Event, FitError, Metrics},
+    recipe::{BESIDE_PRETRAINED, Check, RecipeError, TrainRecipe},
     report::{
         self, Report,
         plots::{Curve, confusion_svg, line_chart_svg},
@@ -64,6 +64,17 @@ pub trait Recipe: Check + Serialize + DeserializeOwned + JsonSchema {
 
     /// [`TrainRecipe`] of the recipe.
     fn method(&mut self) -> &mut TrainRecipe;
+}
+
+/// A recipe with every default, as text; without sizes of a model where a checkpoint brings its own.
+pub fn resolved(recipe: &impl Recipe) -> anyhow::Result<String> {
+    let mut table = toml::Table::try_from(recipe).context("resolving the recipe")?;
+    if let Some(toml::Value::Table(model)) = table.get_mut("model")
+        && model.contains_key("pretrained")
+    {
+        model.retain(|key, _| BESIDE_PRETRAINED.contains(&key));
+    }
+    toml::to_string_pretty(&table).context("writing the resolved recipe")
 }
 
 /// What every [`job::Recipe`](crate::job::Recipe) answers from its fields `name`, `seed`, `train` and `eval`; `$metrics` are the
@@ -224,7 +235,8 @@ impl Session<'_> {
     }
 }
 
-/// Trains `prepared` and keeps the run's description true, however it ends.
+/// Trains `prepared` and keeps the run's description true, however it ends; `None` of a run that was interrupted, and in a process
+/// that another one writes for.
 pub fn run<R: Recipe>(
     recipe: &R,
     prepared: R::Prepared,
@@ -233,6 +245,18 @@ pub fn run<R: Recipe>(
     let Session { device, run, team, max_time, stop, report } = session;
     let trained =
         recipe.train(prepared, Session { device, run: &mut *run, team, max_time, stop, report });
+    let trained = match trained {
+        Err(error) => match error.downcast_ref() {
+            Some(FitError::Interrupted { counters }) => {
+                run.info.status = Status::Interrupted;
+                run.info.end = Some(End::Interrupted);
+                run.info.counters = counters.clone();
+                Ok(None)
+            }
+            _ => Err(error),
+        },
+        trained => trained,
+    };
     match &trained {
         Err(_) => run.info.status = Status::Failed,
         Ok(None) => {}

@@ -49,6 +49,13 @@ impl LoraRecipe {
         if !(self.alpha >= 0.0 && self.alpha.is_finite()) {
             return fail("model.lora.alpha", format!("is {}, below 0", self.alpha));
         }
+        let unread = [
+            ("model.lora.alpha", self.alpha > 0.0),
+            ("model.lora.targets", !self.targets.is_empty()),
+        ];
+        if let Some((key, _)) = unread.iter().find(|(_, set)| *set && self.r == 0) {
+            return fail(key, "is not read without a `model.lora.r` above 0".into());
+        }
         if self.r > 0 && pretrained.is_none() {
             return fail("model.lora.r", "needs a `model.pretrained` to adapt".into());
         }
@@ -111,4 +118,27 @@ pub fn save<M: Module>(
     let text = serde_json::to_string_pretty(origin)?;
     write_atomically(&dir.join("firebrick.json"), text.as_bytes())
         .with_context(|| format!("writing {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_adapter_reads_is_an_error() {
+        let check = |text: &str| {
+            let recipe: LoraRecipe = toml::from_str(text).unwrap();
+            recipe.check(Some(&"base".into()), &TrainRecipe::default()).map_err(|e| e.message)
+        };
+        for key in ["alpha = 3.0", "targets = [\"query\"]"] {
+            let name = key.split(' ').next().unwrap();
+            let message =
+                format!("`model.lora.{name}` is not read without a `model.lora.r` above 0");
+            assert_eq!(check(key), Err(message.clone()));
+            assert_eq!(check(&format!("r = 0\n{key}")), Err(message));
+            assert_eq!(check(&format!("r = 2\n{key}")), Ok(()));
+        }
+        // As it is written down where nobody asks for adapters.
+        assert_eq!(check(&toml::to_string(&LoraRecipe::default()).unwrap()), Ok(()));
+    }
 }

@@ -197,6 +197,31 @@ impl RecipeError {
     }
 }
 
+/// The first key of a table with another value than in `plain`, those in `except` aside: where nothing reads it, that is
+/// an error.
+pub fn changed<T: Serialize>(given: &T, plain: &T, except: &[&str]) -> Option<String> {
+    let table = |value: &T| toml::Table::try_from(value).expect("a recipe can be written");
+    let (given, plain) = (table(given), table(plain));
+    let mut changed = given
+        .iter()
+        .filter(|(key, value)| !except.contains(&key.as_str()) && plain.get(*key) != Some(*value));
+    changed.next().map(|(key, _)| key.clone())
+}
+
+/// Keys of `[model]` that count beside `pretrained`: its checkpoint brings its own sizes.
+pub const BESIDE_PRETRAINED: &[&str] = &["pretrained", "fresh_weights", "lora"];
+
+/// An error that names a size which stands beside `model.pretrained`.
+pub fn check_pretrained<T: Serialize>(model: &T, plain: &T) -> Result<(), RecipeError> {
+    match changed(model, plain, BESIDE_PRETRAINED) {
+        None => Ok(()),
+        Some(key) => {
+            let problem = "stands beside `model.pretrained`, whose checkpoint has its own";
+            Err(RecipeError::value(&format!("model.{key}"), problem))
+        }
+    }
+}
+
 /// Checks that a table's numbers lie in their domains.
 pub trait Check {
     fn check(&self) -> Result<(), RecipeError>;

@@ -4,7 +4,8 @@
 //! is the same run: same recipe, same data, same seed.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    ffi::OsString,
+    fs::{self, File, OpenOptions, TryLockError},
     io::{BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -14,6 +15,7 @@ use firebrick_core::checkpoint::tensors::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checkpoint,
     fit::{Counters, End, Metrics, Step},
     tensorboard::EventWriter,
 };
@@ -26,6 +28,8 @@ pub enum Status {
     Interrupted,
     Failed,
     Finished,
+    /// Killed, or ended by a panic: it says that it runs, and nobody trains it. Told by [`look`], never written.
+    Stopped,
 }
 
 /// `run.json`.
@@ -124,8 +128,7 @@ impl Run {
             }
         }
         fs::create_dir_all(dir).map_err(io("create", dir))?;
-        let lock = File::create(dir.join(".lock")).map_err(io("lock", dir))?;
-        lock.try_lock().map_err(|_| RunError::Locked { path: dir.to_path_buf(), name: name() })?;
+        let lock = lock(dir, &info.name)?;
         fs::create_dir_all(dir.join("checkpoints")).map_err(io("create", dir))?;
         for (file, text) in [("recipe.toml", recipe), ("recipe.resolved.toml", resolved)] {
             let path = dir.join(file);
@@ -172,20 +175,21 @@ impl Run {
         })
     }
 
-    /// Drops what was logged after `step`, which will be run again, and opens the event file.
-    pub(crate) fn rewind(&mut self, step: usize) -> std::io::Result<()> {
+    /// Drops what was logged after `step`, which will be run again, and its scores if they are `due`; opens the event file.
+    pub(crate) fn rewind(&mut self, step: usize, due: bool) -> std::io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         log.metrics.flush()?;
         let path = self.dir.join("metrics.jsonl");
         let kept: String = lines(&path)?
             .into_iter()
-            .filter(|(at, _)| *at <= step)
+            .filter(|(at, line)| *at < step || *at == step && !(due && is_score(line)))
             .map(|(_, line)| line + "\n")
             .collect();
         write_atomically(&path, kept.as_bytes())?;
         log.metrics = BufWriter::new(OpenOptions::new().append(true).open(&path)?);
         let wall = now();
-        let name = format!("events.out.tfevents.{:010}.step-{step}", wall as u64);
+        // Readers go by the names' order, and two sittings may begin in one second.
+        let name = format!("events.out.tfevents.{:010}.step-{step:010}", wall as u64);
         let mut events = EventWriter::append(&self.dir, &name, wall)?;
         events.restart(step as i64 + 1, wall)?; // readers forget what will be run again
         log.events = Some(events);
@@ -232,6 +236,54 @@ impl Run {
     }
 }
 
+/// Takes the lock of the run in `dir`, which its training holds.
+fn lock(dir: &Path, name: &str) -> Result<File, RunError> {
+    let path = dir.to_path_buf();
+    let lock = File::create(dir.join(".lock"));
+    let lock = lock.map_err(|source| RunError::Io { path: path.clone(), what: "lock", source })?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(_) => Err(RunError::Locked { path, name: name.into() }),
+    }
+}
+
+/// Deletes the folder of a run with all that is below it, unless a run there is being trained.
+pub fn remove(dir: &Path) -> Result<(), RunError> {
+    let io = |what| {
+        let path = dir.to_path_buf();
+        move |source| RunError::Io { path, what, source }
+    };
+    let mut locks = vec![];
+    lock_all(dir, &mut locks)?;
+    // Under a name that no run has: what a kill leaves of it is not taken for a run.
+    let mut name = OsString::from(".");
+    name.push(dir.file_name().unwrap_or_default());
+    name.push(".removed");
+    let gone = dir.with_file_name(name);
+    if gone.exists() {
+        fs::remove_dir_all(&gone).map_err(io("delete what is left of an earlier"))?;
+    }
+    fs::rename(dir, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(io("delete"))
+}
+
+/// Takes the locks of all runs in and below `dir`.
+fn lock_all(dir: &Path, locks: &mut Vec<File>) -> Result<(), RunError> {
+    let io = |source| RunError::Io { path: dir.to_path_buf(), what: "list", source };
+    // First, so that nobody writes there when it is listed.
+    if [".lock", "run.json"].iter().any(|file| dir.join(file).exists()) {
+        let folder = || dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = read(dir).map_or_else(|_| folder(), |info| info.name);
+        locks.push(lock(dir, &name)?);
+    }
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_type().map_err(io)?.is_dir() {
+            lock_all(&entry.path(), locks)?;
+        }
+    }
+    Ok(())
+}
+
 /// Seconds since 1970.
 pub fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |elapsed| elapsed.as_secs_f64())
@@ -249,6 +301,11 @@ fn lines(path: &Path) -> std::io::Result<Vec<(usize, String)>> {
     Ok(found)
 }
 
+/// Whether a line of the log holds scores, and not a step.
+fn is_score(line: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line.get("valid").is_some())
+}
+
 /// Reads `run.json`.
 pub fn read(dir: &Path) -> Result<RunInfo, RunError> {
     let path = dir.join("run.json");
@@ -258,6 +315,30 @@ pub fn read(dir: &Path) -> Result<RunInfo, RunError> {
         source,
     })?;
     serde_json::from_slice(&text).map_err(|source| RunError::Info { path, source })
+}
+
+/// A run as it stands now: what [`read`] reads, as far on as its newest checkpoint, and stopped if nobody trains it.
+pub fn look(dir: &Path) -> Result<RunInfo, RunError> {
+    let mut info = read(dir)?;
+    if info.status == Status::Running && !is_locked(dir) {
+        // It may have come to its end meanwhile.
+        info = read(dir)?;
+        if info.status == Status::Running {
+            info.status = Status::Stopped;
+        }
+    }
+    // A training changes its checkpoints, and what cannot be read is found out when it goes on.
+    if let Ok(Some(counters)) = checkpoint::counters(dir)
+        && counters.step > info.counters.step
+    {
+        info.counters = counters;
+    }
+    Ok(info)
+}
+
+fn is_locked(dir: &Path) -> bool {
+    let lock = File::open(dir.join(".lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// One curve of `metrics.jsonl`: `loss` of the steps, or a score of the evaluations (`valid/accuracy`).
@@ -270,4 +351,77 @@ pub fn curve(dir: &Path, key: &str) -> Result<Vec<(f64, f64)>, RunError> {
         Some((*step as f64, value.pointer(&pointer)?.as_f64()?))
     });
     Ok(points.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path) -> Result<Run, RunError> {
+        let info = RunInfo {
+            name: "a".into(),
+            status: Status::Running,
+            command: vec![],
+            base: None,
+            firebrick: String::new(),
+            burn: String::new(),
+            device: String::new(),
+            seed: 7,
+            recipe_sha256: String::new(),
+            data_sha256: String::new(),
+            started: 0,
+            end: None,
+            counters: Counters::default(),
+            metrics: Default::default(),
+        };
+        Run::open(dir, info, "", "")
+    }
+
+    #[test]
+    fn a_run_goes_unless_it_or_one_below_is_trained() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("a");
+        for (trained, other) in [("a/trials/0", "a"), ("a", "a/trials/0")] {
+            drop(open(&home.path().join(other)).unwrap());
+            let run = open(&home.path().join(trained)).unwrap();
+            assert!(matches!(remove(&dir), Err(RunError::Locked { .. })), "{trained}");
+            run.save_info().unwrap();
+        }
+        fs::create_dir(home.path().join(".a.removed")).unwrap(); // by a kill
+        remove(&dir).unwrap();
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_run_that_nobody_trains_is_told_as_stopped_at_its_checkpoint() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path();
+        let run = open(dir).unwrap();
+        let counters = Counters { step: 40, seconds: 1.5, ..Counters::default() };
+        fs::create_dir_all(dir.join("checkpoints/step-40")).unwrap();
+        let state = serde_json::to_vec(&counters).unwrap();
+        fs::write(dir.join("checkpoints/step-40/state.json"), state).unwrap();
+        let found = look(dir).unwrap();
+        assert_eq!((found.status, found.counters), (Status::Running, counters.clone()));
+        drop(run);
+        let found = look(dir).unwrap();
+        assert_eq!((found.status, found.counters), (Status::Stopped, counters));
+        assert_eq!(read(dir).unwrap().status, Status::Running);
+    }
+
+    #[test]
+    fn event_files_of_one_second_sort_by_step() {
+        let home = tempfile::tempdir().unwrap();
+        let mut run = open(home.path()).unwrap();
+        let mut names = vec![];
+        for step in [0, 9, 15] {
+            run.rewind(step, false).unwrap();
+            let entries = fs::read_dir(home.path()).unwrap();
+            let mut all: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            all.retain(|name| name.to_string_lossy().contains("tfevents"));
+            names.extend(all.into_iter().find(|name| !names.contains(name)));
+        }
+        assert_eq!(names.len(), 3);
+        assert!(names.is_sorted(), "{names:?}");
+    }
 }

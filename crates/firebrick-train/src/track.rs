@@ -168,7 +168,7 @@ impl Tracker {
             .map_or(Ok(()), |worker| worker.join().expect("the worker does not panic"));
         let status = match info.status {
             Status::Finished => "FINISHED",
-            Status::Interrupted => "KILLED",
+            Status::Interrupted | Status::Stopped => "KILLED",
             Status::Failed => "FAILED",
             Status::Running => "RUNNING",
         };

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use firebrick_core::{
     arch::text::{self, TextClassifierModel, TextConfig, TextModel},
     checkpoint::{
-        Source,
+        LoadError, Source,
         tensors::{SaveType, write_atomically},
     },
 };
@@ -15,7 +15,7 @@ use firebrick_metrics::confusion::argmax;
 use firebrick_train::origin::Origin;
 
 use super::task::scores;
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{TextTokenizer, longest_of};
 
 /// A model that reads text.
 pub struct TextClassifier {
@@ -44,6 +44,19 @@ pub struct Prediction {
 impl TextClassifier {
     pub fn open(source: &Source, device: &Device) -> anyhow::Result<Self> {
         let TextClassifierModel { config, model } = TextClassifierModel::load(source, device)?;
+        let kind = source.config()?["problem_type"].as_str().map(str::to_string);
+        let problem = match kind.as_deref() {
+            Some(kind @ ("regression" | "multi_label_classification")) => {
+                Some(format!("problem_type is {kind}"))
+            }
+            _ if model.labels() == 1 => Some("it has one output".to_string()),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            let path = source.path("config.json");
+            let next = "this model gives scores, and not one label of several: `firebrick forward` computes them";
+            return Err(LoadError::Config { path, problem: format!("{problem}: {next}") }.into());
+        }
         let tokenizer = TextTokenizer::open(source)?;
         if tokenizer.vocab_size() > config.vocab_size() {
             bail!(
@@ -55,10 +68,10 @@ impl TextClassifier {
         }
         let origin = Origin::read(source);
         let longest = config.longest();
-        let max_len = origin
-            .as_ref()
-            .and_then(|origin| origin.max_len)
-            .map_or(longest, |max| max.min(longest));
+        // As `transformers` cuts texts with `truncation=True`.
+        let cut = longest_of(&source.json("tokenizer_config.json")?.unwrap_or_default());
+        let own = origin.as_ref().and_then(|origin| origin.max_len).unwrap_or(longest);
+        let max_len = longest.min(cut).min(own);
         let mut labels = config.labels();
         if labels.is_empty() {
             labels = origin.map_or_else(Vec::new, |origin| origin.labels);

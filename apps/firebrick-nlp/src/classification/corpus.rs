@@ -8,9 +8,9 @@ use firebrick_data::{
     error::DataError,
     hash,
     leaks::{self, LeakReport, LeakRules},
-    ledger::Ledger,
+    ledger::{DropReason, Entry, Ledger},
     manifest::{self, Layout},
-    split::stratified,
+    split::{check_judged, stratified},
     table::{Columns, ReadOptions, Row, Table, read},
 };
 use firebrick_train::job::Places;
@@ -131,12 +131,27 @@ fn without_leaks(
     let report = leaks::check(&splits, &LeakRules::default())?;
     let leaking = report.rows_of(name).len();
     if leaks == Leaks::Error && leaking > 0 {
-        bail!(
+        bail!(DataError::Leaks(format!(
             "{leaking} rows of {name} are also, or nearly, in another part; `data.leaks = \"drop\"` drops them"
-        );
+        )));
     }
     let (kept, ledger) = leaks::remove(rows, name, &report);
     Ok((kept, ledger, report))
+}
+
+/// Takes out rows whose label is not among `labels`.
+fn without_unknown(rows: &mut Vec<Row>, labels: &[String]) -> Ledger {
+    let mut ledger = Ledger::default();
+    rows.retain(|row| {
+        let unknown = row.label.as_ref().filter(|label| !labels.contains(label));
+        ledger.dropped.extend(unknown.map(|label| Entry {
+            row: row.row,
+            reason: DropReason::UnknownLabel,
+            detail: format!("no training row is {label:?}"),
+        }));
+        unknown.is_none()
+    });
+    ledger
 }
 
 /// Reads, cleans, splits and checks what `[data]` names.
@@ -185,13 +200,19 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
             _ => test = Some(rows),
         }
     }
-    let valid = match valid {
+    let mut valid = match valid {
         Some(rows) => rows,
         None => {
             let fractions = [("train", 1.0 - data.valid_fraction), ("valid", data.valid_fraction)];
             let mut split = stratified(train, &fractions, seed)?.into_iter();
             train = split.next().context("the split has two parts")?.1;
-            split.next().context("the split has two parts")?.1
+            let drawn = split.next().context("the split has two parts")?.1;
+            // A label with a single row is learned from.
+            let known: BTreeSet<Option<String>> =
+                train.iter().map(|row| row.label.clone()).collect();
+            let (drawn, rare) = drawn.into_iter().partition(|row| known.contains(&row.label));
+            train.extend::<Vec<Row>>(rare);
+            drawn
         }
     };
 
@@ -220,6 +241,18 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
             );
         }
         bail!(DataError::TooLittle(message + ": a classifier needs two"));
+    }
+    // A known set is as it is; in one's own files it is a mistake.
+    if data.dataset.is_some() {
+        for (part, rows) in [("valid", Some(&mut valid)), ("test", test.as_mut())] {
+            let ledger = rows.map(|rows| without_unknown(rows, &labels));
+            ledgers.extend(ledger.map(|ledger| (part.to_string(), ledger)));
+        }
+    }
+    for (part, rows) in [("valid", Some(&valid)), ("test", test.as_ref())] {
+        if let Some(rows) = rows {
+            check_judged(part, rows.iter().filter_map(|row| row.label.as_deref()), &labels)?;
+        }
     }
     let all: Vec<Row> = train.iter().chain(&valid).cloned().collect();
     let sha256 = hash::sha256_rows(&all);

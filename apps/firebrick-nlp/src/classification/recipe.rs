@@ -13,7 +13,9 @@ use firebrick_core::{
 use firebrick_train::{
     job::{check_head, check_source},
     lora::LoraRecipe,
-    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+    recipe::{
+        Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, changed, check_pretrained,
+    },
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -207,26 +209,8 @@ impl DistillRecipe {
 
 impl ModelRecipe {
     /// A key beside `counted` that has a value, which would do nothing.
-    fn idle(&self, counted: &[&str]) -> Result<Option<String>, RecipeError> {
-        let table = |model: &Self| {
-            toml::Table::try_from(model).map_err(|e| RecipeError::value("model", e.to_string()))
-        };
-        let (given, plain) = (table(self)?, table(&Self::default())?);
-        let mut idle = given.iter().filter(|(key, value)| {
-            !counted.contains(&key.as_str()) && plain.get(*key) != Some(*value)
-        });
-        Ok(idle.next().map(|(key, _)| format!("model.{key}")))
-    }
-
-    /// Beside a checkpoint, which brings its own sizes, a size of the recipe would do nothing.
-    fn check_pretrained(&self) -> Result<(), RecipeError> {
-        match self.idle(&["pretrained", "fresh_weights", "lora"])? {
-            None => Ok(()),
-            Some(key) => {
-                let problem = "stands beside `model.pretrained`, whose checkpoint has its own";
-                Err(RecipeError::value(&key, problem))
-            }
-        }
+    fn idle(&self, counted: &[&str]) -> Option<String> {
+        changed(self, &Self::default(), counted).map(|key| format!("model.{key}"))
     }
 }
 
@@ -236,7 +220,7 @@ impl Check for Recipe {
         check_head(self.version, &self.name)?;
         check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
         if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
+            let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
             return fail("data.valid_fraction", problem);
         }
         if !(0.0..1.0).contains(&self.data.token_dropout) {
@@ -278,7 +262,7 @@ impl Check for Recipe {
             None => {
                 self.model.config(&self.tokenizer, self.tokenizer.vocab_size)?;
             }
-            Some(_) => self.model.check_pretrained()?,
+            Some(_) => check_pretrained(&self.model, &ModelRecipe::default())?,
         }
         self.train.check()?;
         self.checkpoint.check()?;
@@ -317,7 +301,7 @@ impl ModelRecipe {
             "hidden_dropout_prob",
             "classifier_dropout",
         ];
-        if let Some(key) = self.idle(&counted)? {
+        if let Some(key) = self.idle(&counted) {
             return Err(RecipeError::value(&key, "is not a key of this family"));
         }
         let config = BilstmConfig {

@@ -9,7 +9,7 @@ use firebrick_core::{
 use firebrick_train::{
     job::{check_head, check_source},
     lora::LoraRecipe,
-    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -215,12 +215,7 @@ impl Check for Recipe {
 impl Recipe {
     /// Beside a checkpoint, which brings its own sizes and tokenizer, those of the recipe would do nothing.
     fn check_pretrained(&self) -> Result<(), RecipeError> {
-        let model = &self.model;
-        let (pretrained, lora) = (model.pretrained.clone(), model.lora.clone());
-        if *model != (ModelRecipe { pretrained, lora, ..ModelRecipe::default() }) {
-            let problem = "stands beside keys that its checkpoint has its own values of";
-            return Err(RecipeError::value("model.pretrained", problem));
-        }
+        check_pretrained(&self.model, &ModelRecipe::default())?;
         if self.data.vocab_size != DataRecipe::default().vocab_size {
             let problem = "does nothing beside `model.pretrained`, which has its own tokenizer";
             return Err(RecipeError::value("data.vocab_size", problem));

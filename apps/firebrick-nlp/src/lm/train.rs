@@ -368,7 +368,7 @@ fn save(
         Some(positions) => ("max_length", positions),
         None => ("max_new_tokens", 200),
     };
-    let generation = json!({"do_sample": true, "temperature": 0.8, length: tokens});
+    let generation = json!({"do_sample": true, "temperature": 0.8, "top_k": 0, length: tokens});
     for (file, value) in [("config.json", config), ("generation_config.json", generation)] {
         let path = dir.join(file);
         write_atomically(&path, serde_json::to_string_pretty(&value)?.as_bytes())

@@ -106,7 +106,7 @@ impl Check for Recipe {
             self.check_stream()?;
         }
         if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
+            let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
             return fail("data.valid_fraction", problem);
         }
         if !(self.data.masked > 0.0 && self.data.masked < 1.0) {

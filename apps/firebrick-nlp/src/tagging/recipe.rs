@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use firebrick_core::arch::tagger::TaggerConfig;
 use firebrick_train::{
     job::{check_head, check_source},
-    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, changed},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,7 +108,7 @@ pub enum Family {
     /// A bidirectional LSTM over features of words.
     Lstm,
     /// A hidden Markov model: trigrams of tags, words by their tag and the one before, endings of unknown words (Brants
-    /// 2000). It is counted, not trained: nothing else of the recipe but `data` matters to it.
+    /// 2000). It is counted, not trained: keys of a network beside it are an error.
     Hmm,
 }
 
@@ -158,6 +158,22 @@ impl Check for Recipe {
         if self.distill.texts_per_row > 0 && self.model.family == Family::Hmm {
             let problem = "is for a network: a hidden Markov model counts, and labels no sentence";
             return fail("distill.texts_per_row", problem.into());
+        }
+        if self.model.family == Family::Hmm {
+            let (mut train, mut plain) = (self.train.clone(), TrainRecipe::default());
+            train.resolve();
+            plain.resolve();
+            let keys = [
+                ("model", changed(&self.model, &ModelRecipe::default(), &["family"])),
+                ("features", changed(&self.features, &FeaturesRecipe::default(), &[])),
+                ("train", changed(&train, &plain, &[])),
+            ];
+            if let Some((table, key)) =
+                keys.into_iter().find_map(|(table, key)| Some((table, key?)))
+            {
+                let problem = "is for a network: a hidden Markov model counts";
+                return fail(&format!("{table}.{key}"), problem.into());
+            }
         }
         self.train.check()?;
         self.train.check_layers_run_once()?;

@@ -1,7 +1,7 @@
 //! `[tokenizer]` of a recipe.
 
 use firebrick_core::checkpoint::Source;
-use firebrick_train::recipe::{Check, RecipeError};
+use firebrick_train::recipe::{Check, RecipeError, changed};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,12 @@ impl Check for TokenizerRecipe {
         if !(16..=1_000_000).contains(&self.vocab_size) {
             let problem = format!("is {}, not within 16 and 1000000", self.vocab_size);
             return fail("tokenizer.vocab_size", problem);
+        }
+        if self.kind == TokenizerKind::Pretrained
+            && let Some(key) = changed(self, &Self::default(), &["kind", "max_len"])
+        {
+            let problem = "does nothing beside the tokenizer of `model.pretrained`";
+            return fail(&format!("tokenizer.{key}"), problem.into());
         }
         Ok(())
     }

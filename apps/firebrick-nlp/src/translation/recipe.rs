@@ -11,7 +11,7 @@ use firebrick_core::{
 use firebrick_train::{
     job::{check_head, check_source},
     lora::LoraRecipe,
-    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -174,7 +174,7 @@ impl Check for Recipe {
             return fail("data.target", format!("is {:?}, as the source", self.data.target));
         }
         if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not within 0 and 0.5", self.data.valid_fraction);
+            let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
             return fail("data.valid_fraction", problem);
         }
         if !(0.0..=1.0).contains(&self.data.copies) {
@@ -187,7 +187,9 @@ impl Check for Recipe {
         self.tokenizer.check()?;
         match (&self.model.pretrained, self.tokenizer.kind) {
             (None, TokenizerKind::ByteBpe) => self.marian(self.tokenizer.vocab_size).map(|_| ())?,
-            (Some(_), TokenizerKind::Pretrained) => self.check_pretrained()?,
+            (Some(_), TokenizerKind::Pretrained) => {
+                check_pretrained(&self.model, &ModelRecipe::default())?
+            }
             (None, _) => {
                 return fail(
                     "tokenizer.kind",
@@ -220,15 +222,6 @@ const PAD: i64 = 1;
 const END: i64 = 2;
 
 impl Recipe {
-    fn check_pretrained(&self) -> Result<(), RecipeError> {
-        let (pretrained, lora) = (self.model.pretrained.clone(), self.model.lora.clone());
-        if self.model != (ModelRecipe { pretrained, lora, ..ModelRecipe::default() }) {
-            let problem = "stands beside keys that its checkpoint has its own values of";
-            return Err(RecipeError::value("model.pretrained", problem));
-        }
-        Ok(())
-    }
-
     /// The model that `[model]` describes.
     pub fn marian(&self, vocab_size: usize) -> Result<BartConfig, RecipeError> {
         let model = &self.model;

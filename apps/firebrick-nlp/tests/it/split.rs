@@ -8,7 +8,7 @@ use firebrick_core::{
     parallel::{Alone, Threads},
 };
 use firebrick_train::{
-    fit::{Counters, Event, Metrics, Plan, fit},
+    fit::{Counters, Event, FitError, Metrics, Plan, fit},
     recipe::CheckpointRecipe,
     run::{Run, RunInfo, Status, curve},
     team::Team,
@@ -115,7 +115,10 @@ fn train(dir: &Path, teams: Vec<Team>, stop_at: Option<usize>) {
                         stop.store(true, std::sync::atomic::Ordering::Relaxed);
                     }
                 });
-                let best = fitted.unwrap().best;
+                let best = match fitted {
+                    Err(FitError::Interrupted { .. }) if stop_at.is_some() => return,
+                    fitted => fitted.unwrap().best,
+                };
                 let joined = best.model.join(&team.model).unwrap();
                 let texts = examples();
                 let texts: Vec<&[u32]> = texts.iter().map(|e| e.ids.as_slice()).collect();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use firebrick_data::{audio::read::recordings, error::DataError};
+use firebrick_data::{audio::read::recordings, error::DataError, split::check_judged};
 use firebrick_train::job::Places;
 
 use super::recipe::DataRecipe;
@@ -61,8 +61,15 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
         None => {
             let known = train.iter().all(|entry| !entry.speaker.is_empty());
             let by_speaker = data.valid_by_speaker && known;
-            let (rest, off) = part_off(train, data.valid_fraction, by_speaker, seed);
+            let (rest, mut off) = part_off(train, data.valid_fraction, by_speaker, seed);
             train = rest;
+            if !by_speaker {
+                // A class with a single recording is learned from.
+                let known: BTreeSet<&String> = train.iter().map(|entry| &entry.label).collect();
+                let rare: Vec<Entry> =
+                    off.extract_if(.., |entry| !known.contains(&entry.label)).collect();
+                train.extend(rare);
+            }
             off
         }
     };
@@ -92,6 +99,11 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
     if labels.len() < 2 {
         let message = format!("the training recordings have {} class(es)", labels.len());
         bail!(DataError::TooLittle(message + ": a classifier needs two"));
+    }
+    for (part, recordings) in [("valid", Some(&valid)), ("test", test.as_ref())] {
+        if let Some(recordings) = recordings {
+            check_judged(part, recordings.iter().map(|one| one.label.as_str()), &labels)?;
+        }
     }
     let sha256 = sha256(train.iter().chain(&valid));
     Ok(Corpus { labels, train, valid, test, sha256, unreadable, leaking })

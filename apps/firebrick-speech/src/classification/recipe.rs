@@ -8,7 +8,7 @@ use firebrick_core::{
 };
 use firebrick_train::{
     job::{check_head, check_source},
-    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -133,7 +133,7 @@ impl Check for Recipe {
         check_head(self.version, &self.name)?;
         check_source(data.dataset.as_ref(), data.train.as_ref())?;
         if !(data.valid_fraction > 0.0 && data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not within 0 and 0.5", data.valid_fraction);
+            let problem = format!("is {}, not above 0 and up to 0.5", data.valid_fraction);
             return fail("data.valid_fraction", problem);
         }
         if !(0.1..=60.0).contains(&data.seconds) {
@@ -151,10 +151,8 @@ impl Check for Recipe {
         }
         self.features.check()?;
         self.augment.check()?;
-        let sizes = |model: &ModelRecipe| ModelRecipe { pretrained: None, ..model.clone() };
-        if self.model.pretrained.is_some() && sizes(&self.model) != ModelRecipe::default() {
-            let problem = "stands beside sizes, and its checkpoint has its own".into();
-            return fail("model.pretrained", problem);
+        if self.model.pretrained.is_some() {
+            check_pretrained(&self.model, &ModelRecipe::default())?;
         }
         self.network().check().map_err(|problem| {
             let (key, rest) = problem.split_once(' ').unwrap_or((&problem, ""));

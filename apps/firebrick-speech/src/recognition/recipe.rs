@@ -175,7 +175,7 @@ impl Check for Recipe {
         check_head(self.version, &self.name)?;
         check_source(data.dataset.as_ref(), data.train.as_ref())?;
         if !(data.valid_fraction > 0.0 && data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not within 0 and 0.5", data.valid_fraction);
+            let problem = format!("is {}, not above 0 and up to 0.5", data.valid_fraction);
             return fail("data.valid_fraction", problem);
         }
         if data.units == Units::Phones && data.train.is_some() && data.dictionary.is_none() {

@@ -11,6 +11,7 @@ use firebrick_data::{
     hash::{sha256_bytes, sha256_rows},
     image::alike::{difference_hash, groups, pairs},
     ledger::{DropReason, Entry, Ledger},
+    split::check_judged,
     table::Row,
 };
 use firebrick_train::{job::Places, sampler};
@@ -82,6 +83,11 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     }
     let one = || format!("the training pictures have one label: {}", labels.join(", "));
     ensure!(labels.len() > 1, DataError::TooLittle(one()));
+    for (part, samples) in [("valid", &valid), ("test", &test)] {
+        if !samples.is_empty() {
+            check_judged(part, samples.iter().map(|sample| sample.label.as_str()), &labels)?;
+        }
+    }
     let row = |sample: &Sample| Row {
         row: 0,
         text: sha256_bytes(&sample.picture.pixels),

@@ -22,6 +22,7 @@ use hotcoco::{
     convert::{ConvertError, coco_to_voc, coco_to_yolo, yolo_to_coco},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::classification::layouts;
 
@@ -116,12 +117,25 @@ pub fn write(mut dataset: Dataset, format: Format, path: &Path) -> anyhow::Resul
             coco_to_yolo(&dataset, path).with_context(context)?.annotations
         }
         Format::Coco => {
-            let text = serde_json::to_vec(&dataset).with_context(context)?;
-            write_atomically(path, &text).with_context(context)?;
+            let mut value = serde_json::to_value(&dataset).with_context(context)?;
+            without_nulls(&mut value);
+            write_atomically(path, value.to_string().as_bytes()).with_context(context)?;
             dataset.annotations.len()
         }
     };
     Ok([dataset.images.len(), written, all - written])
+}
+
+/// COCO leaves out what is not known.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, DataError> {
@@ -455,7 +469,9 @@ mod tests {
             annotations: vec![annotation(1), annotation(7)],
             ..Default::default()
         };
-        let written = write(dataset, Format::Coco, &dir.path().join("boxes.json")).unwrap();
+        let path = dir.path().join("boxes.json");
+        let written = write(dataset, Format::Coco, &path).unwrap();
         assert_eq!(written, [1, 1, 1]);
+        assert!(!fs::read_to_string(path).unwrap().contains("null"));
     }
 }

@@ -14,6 +14,7 @@ use firebrick_data::{
         decode::{self, is_picture},
         resize::Filter,
     },
+    split::check_judged,
     table::{Columns, ReadOptions, Row, read},
 };
 use firebrick_train::job::Places;
@@ -80,6 +81,11 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
     let labels: Vec<String> = labels.into_iter().cloned().collect();
     let one = || format!("the training clips have one label: {}", labels.join(", "));
     ensure!(labels.len() > 1, DataError::TooLittle(one()));
+    for (part, clips) in [("valid", &valid), ("test", &test)] {
+        if !clips.is_empty() {
+            check_judged(part, clips.iter().map(|clip| clip.label.as_str()), &labels)?;
+        }
+    }
     let row = |clip: &Clip| {
         let pixels: Vec<u8> = clip.frames.iter().flat_map(|f| f.pixels.iter().copied()).collect();
         Row { row: 0, text: sha256_bytes(&pixels), label: Some(clip.label.clone()) }

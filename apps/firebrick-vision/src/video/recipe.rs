@@ -7,7 +7,7 @@ use firebrick_data::image::{Colour, augment::Augment};
 use firebrick_train::{
     job::{check_head, check_source},
     lora::LoraRecipe,
-    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
+    recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -162,12 +162,9 @@ impl Check for Recipe {
         if self.augment.mixup > 0.0 {
             return fail("augment.mixup", "is for image classification".into());
         }
-        let ModelRecipe { pretrained, lora, .. } = self.model.clone();
-        lora.check(pretrained.as_ref(), &self.train)?;
-        let own = ModelRecipe { pretrained, lora, ..Default::default() };
-        if own.pretrained.is_some() && self.model != own {
-            let problem = "stands beside sizes, of which its checkpoint has its own";
-            return fail("model.pretrained", problem.into());
+        self.model.lora.check(self.model.pretrained.as_ref(), &self.train)?;
+        if self.model.pretrained.is_some() {
+            check_pretrained(&self.model, &ModelRecipe::default())?;
         }
         self.config().check().map_err(|problem| RecipeError::value("model", problem))?;
         self.train.check()?;

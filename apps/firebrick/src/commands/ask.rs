@@ -131,10 +131,18 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     let source = nlp::checkpoint(&args.model, global)?;
     let device = global.device.open()?;
     // The head that an adapter brings makes more of an embedder's folder.
-    let head = source.config()?["architectures"][0].as_str().unwrap_or_default().to_string();
+    let config = match source.optional("config.json", 1 << 20)? {
+        Some(_) => source.config()?,
+        None => Value::Null, // an embedder's may lie in a folder of the encoder's own
+    };
+    let head = config["architectures"][0].as_str().unwrap_or_default();
     let embeds = source.optional("modules.json", 1 << 20)?.is_some()
         && !head.ends_with("ForSequenceClassification");
-    let task = task(&source)?;
+    let task = match if embeds { Recipe::TASK } else { task(&source)? } {
+        // Another's model of these families may do anything with a text: it writes as its folder says.
+        translation::recipe::Recipe::TASK if !translates(&source)? => lm::recipe::Recipe::TASK,
+        task => task,
+    };
     if args.neutral_below.is_some() && (embeds || task != Recipe::TASK) {
         let message = "--neutral-below is for models that label texts";
         return Err(Failure::text(USAGE, message));
@@ -167,6 +175,7 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
         return predict_continuations(args, &Writer::open(&source, &device)?, global);
     }
     let table = texts(&args.input, &args.columns)?;
+    let table = if task == Recipe::TASK && !embeds { table.worded() } else { table };
     let texts: Vec<&str> = table.rows.iter().map(|row| row.text.as_str()).collect();
     let answers: Vec<Value> = match task {
         _ if embeds => {
@@ -361,13 +370,23 @@ fn has_tokens(path: &Path) -> bool {
     read.is_ok() && value.is_some_and(|value| value["tokens"].is_array())
 }
 
+/// Whether a model translates sentence by sentence: our own do, and Marian's.
+fn translates(source: &Source) -> Result<bool, Failure> {
+    Ok(Origin::read(source).is_some() || source.config()?["model_type"] == "marian")
+}
+
 /// What a model was trained for: by its own record, else by its architecture.
 pub fn task(source: &Source) -> Result<&'static str, Failure> {
     let known = |name: String| tasks::TASKS.iter().copied().find(|task| *task == name);
     if let Some(task) = Origin::read(source).and_then(|origin| known(origin.task)) {
         return Ok(task);
     }
-    let family = source.config()?["model_type"].as_str().unwrap_or_default().to_string();
+    let config = source.config()?;
+    if config["architectures"][0].as_str().is_some_and(|a| a.ends_with("ForSequenceClassification"))
+    {
+        return Ok(Recipe::TASK);
+    }
+    let family = config["model_type"].as_str().unwrap_or_default().to_string();
     Ok(match family.as_str() {
         "marian" | "bart" | "t5" => translation::recipe::Recipe::TASK,
         "firebrick-tagger" | "firebrick-hmm" => tagging::recipe::Recipe::TASK,

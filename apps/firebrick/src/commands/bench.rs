@@ -167,7 +167,7 @@ impl Bench<'_> {
 
     fn inputs<const N: usize>(&self, arrays: [(&str, Array); N]) -> Inputs {
         let arrays = arrays.map(|(name, array)| (name.to_string(), array));
-        Inputs { arrays: arrays.into(), device: self.device.clone() }
+        Inputs::new(arrays.into(), &self.device)
     }
 
     /// Latency of sequences of 128 tokens through BERT-base; one of random weights where there is no checkpoint.

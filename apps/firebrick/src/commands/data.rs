@@ -149,6 +149,18 @@ fn arrays(path: &Path) -> Result<(Value, String), DataError> {
     Ok((json!({"arrays": about}), arrays.iter().map(line).collect()))
 }
 
+/// Refuses a known set that has no texts with labels, unless it names a file too.
+fn not_of_another_kind(target: &str) -> Result<(), DataError> {
+    let known = manifest::data_set(target).is_some() && manifest::layout(target).is_none();
+    if known && !Path::new(target).exists() {
+        let message = format!(
+            "`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`"
+        );
+        return Err(DataError::WrongSet(message));
+    }
+    Ok(())
+}
+
 /// The parts of a known set, or the one part of a file.
 fn parts(
     target: &str,
@@ -169,12 +181,7 @@ fn parts(
         let message = format!("{target} is a recipe: `data show {target} --output batch.png`");
         return Err(DataError::WrongSet(message).into());
     }
-    if !path.exists() && manifest::data_set(target).is_some() {
-        let message = format!(
-            "`{target}` is known, but not a set of texts with labels: `firebrick data show {target}`"
-        );
-        return Err(DataError::WrongSet(message).into());
-    }
+    not_of_another_kind(target)?;
     let mut options = ask::options(columns, true);
     if path.extension().is_some_and(|ending| ending == "txt") {
         options.columns.label = None; // a text a line

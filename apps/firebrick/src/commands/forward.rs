@@ -10,6 +10,7 @@ use firebrick_core::{
     },
     generate::{self, GenerationConfig},
 };
+use firebrick_data::quote::quoted_list;
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -26,6 +27,12 @@ pub fn run(args: &ForwardArgs, global: &Global) -> Outcome {
     let model = arch::open(&places::model(&args.model, &global.runs)?, &device)?;
     let refused = |error| Failure { code: BAD_FILE, ..refused(&args.inputs, error) };
     let outputs = model.forward(&inputs).map_err(refused)?;
+    let unread = inputs.unread();
+    if !unread.is_empty() {
+        let (path, unread) = (args.inputs.display(), quoted_list(unread));
+        let message = format!("{path}: the model reads no {unread}: take it out");
+        return Err(Failure::text(BAD_FILE, message));
+    }
     let shape = |(name, data): &(&str, TensorData)| (name.to_string(), json!(&data.shape()[..]));
     let shapes: serde_json::Map<String, Value> = outputs.iter().map(shape).collect();
     npz::write_floats(&args.outputs, outputs)?;
@@ -51,6 +58,7 @@ pub fn generate(args: &GenerateArgs, global: &Global) -> Outcome {
     config.num_beams = args.num_beams.unwrap_or(config.num_beams);
     config.do_sample = (config.do_sample || args.sample) && !args.greedy;
     config.check().map_err(|problem| Failure::text(USAGE, problem))?;
+    // What a model makes itself, as `decoder_input_ids`, may lie beside what it reads.
     let inputs = read(&args.inputs, &device)?;
     let model = arch::open(&source, &device)?;
     let decoder = arch::writer(&*model, &source)?;
@@ -67,7 +75,7 @@ pub fn generate(args: &GenerateArgs, global: &Global) -> Outcome {
 
 fn read(path: &Path, device: &Device) -> Result<Inputs, Failure> {
     let arrays = npz::read(path).map_err(|error| Failure::new(BAD_FILE, error))?;
-    Ok(Inputs { arrays, device: device.clone() })
+    Ok(Inputs::new(arrays, device))
 }
 
 /// The model cannot read the arrays of the file.

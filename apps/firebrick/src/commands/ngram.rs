@@ -8,6 +8,7 @@ use firebrick_classic::ngram::{
     arpa::{self, Limits},
     vocabulary::{EOS, UNK, Unit, Vocabulary},
 };
+use firebrick_data::stream::without_bom;
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -37,7 +38,7 @@ impl From<NgramUnit> for Unit {
 /// A sentence a line.
 fn read(path: &Path) -> Result<String, Failure> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
-    text.map_err(|error| Failure::new(BAD_FILE, error))
+    Ok(without_bom(&text.map_err(|error| Failure::new(BAD_FILE, error))?).to_string())
 }
 
 fn fit(text: &Path, output: &Path, options: &Options, unit: Unit, global: &Global) -> Outcome {
@@ -75,10 +76,13 @@ fn score(model: &Path, text: &Path, unit: Unit, global: &Global) -> Outcome {
     let (ngram, words) = arpa::read(BufReader::new(file), Limits::default())
         .with_context(|| model.display().to_string())
         .map_err(|error| Failure::new(BAD_FILE, error))?;
-    let text = read(text)?;
+    let lines = read(text)?;
+    if lines.is_empty() {
+        return Err(Failure::text(BAD_FILE, format!("{}: no sentence in it", text.display())));
+    }
     let (mut sentences, mut tokens, mut unknown) = (0, 0_usize, 0);
     let (mut nats, mut unknown_nats) = (0.0, 0.0);
-    for line in text.lines() {
+    for line in lines.lines() {
         let mut state = ngram.begin();
         for token in words.encode(line, unit).into_iter().chain([EOS]) {
             let (log_prob, next) = ngram.next(state, token);
@@ -92,7 +96,7 @@ fn score(model: &Path, text: &Path, unit: Unit, global: &Global) -> Outcome {
         }
         sentences += 1;
     }
-    let perplexity = |nats: f64, tokens: usize| (nats / tokens.max(1) as f64).exp();
+    let perplexity = |nats: f64, tokens: usize| (nats / tokens as f64).exp();
     let including = perplexity(nats, tokens);
     let excluding = perplexity(nats - unknown_nats, tokens - unknown);
     let report = json!({

@@ -1,7 +1,7 @@
 //! `firebrick nlp`: text applications.
 
 use std::{
-    io::{BufRead, IsTerminal},
+    io::{BufRead, IsTerminal, Write},
     path::Path,
 };
 
@@ -11,6 +11,7 @@ use firebrick_core::{
     checkpoint::{Source, json as strict},
     generate::GenerationConfig,
 };
+use firebrick_data::stream::without_bom;
 use firebrick_nlp::{
     chat::{ChatTemplate, Message, forget_oldest},
     embed::Embedder,
@@ -74,7 +75,7 @@ pub fn or_stdin(texts: Vec<String>) -> Result<Vec<String>, Failure> {
             Failure::text(BAD_FILE, format!("stdin: line {} is not UTF-8", number + 1))
         })?;
         line.truncate(line.trim_end_matches('\r').len());
-        Ok(line)
+        Ok(if number == 0 { without_bom(&line).to_string() } else { line })
     };
     std::io::stdin().lock().split(b'\n').enumerate().map(line).collect()
 }
@@ -83,9 +84,15 @@ pub fn or_stdin(texts: Vec<String>) -> Result<Vec<String>, Failure> {
 /// with confidence.
 pub fn worded(mut texts: Vec<String>) -> (Vec<String>, Outcome) {
     let blank = |text: &String| text.trim().is_empty();
-    let end = match texts.iter().position(blank) {
-        None => Ok(()),
-        Some(i) => Err(Failure::text(BAD_FILE, format!("text {} has no word in it", i + 1))),
+    let numbers = (1..).zip(&texts).filter(|(_, text)| blank(text));
+    let numbers: Vec<String> = numbers.map(|(number, _): (usize, _)| number.to_string()).collect();
+    let end = match numbers.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Failure::text(BAD_FILE, format!("text {one} has no word in it"))),
+        all => {
+            let message = format!("texts {} have no word in them", all.join(", "));
+            Err(Failure::text(BAD_FILE, message))
+        }
     };
     texts.retain(|text| !blank(text));
     (texts, end)
@@ -158,7 +165,8 @@ fn settings(
     config.exact = args.max_new_tokens.is_some();
     config.num_beams = args.num_beams.unwrap_or(config.num_beams);
     config.length_penalty = args.length_penalty.unwrap_or(config.length_penalty);
-    config.do_sample |= args.sample || args.temperature.is_some() || args.top_p.is_some();
+    let narrowed = args.top_k.is_some() || args.top_p.is_some() || args.min_p.is_some();
+    config.do_sample |= args.sample || args.temperature.is_some() || narrowed;
     config.do_sample &= !args.greedy;
     config.temperature = args.temperature.unwrap_or(config.temperature);
     config.top_k = args.top_k.or(config.top_k);
@@ -201,7 +209,7 @@ fn generate(model: &str, prompts: Vec<String>, args: &WriteArgs, global: &Global
         texts.iter().for_each(|text| say!("{}", text.as_deref().unwrap_or_default()));
     }
     for i in &empty {
-        eprintln!("prompt {}: {NO_TOKEN}", i + 1);
+        note!("prompt {}: {NO_TOKEN}", i + 1);
     }
     match empty.as_slice() {
         [] => Ok(()),
@@ -291,9 +299,7 @@ fn chat(
                 Ok(texts) => break texts.concat(),
                 Err(error) if too_long(&error) && forget_oldest(&mut history) => {
                     if !forgotten {
-                        eprintln!(
-                            "the talk is longer than the model reads: it forgets how it began"
-                        );
+                        note!("the talk is longer than the model reads: it forgets how it began");
                     }
                     forgotten = true;
                 }
@@ -333,7 +339,7 @@ fn chat(
     let asks = std::io::stdin().is_terminal();
     loop {
         if asks {
-            eprint!("> ");
+            let _ = std::io::stderr().write_all(b"> ");
         }
         let mut line = String::new();
         if std::io::stdin().lock().read_line(&mut line).context("reading stdin")? == 0 {

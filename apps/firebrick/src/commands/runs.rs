@@ -28,7 +28,7 @@ pub fn run(command: RunsCommand, global: &Global) -> Outcome {
         RunsCommand::Compare { names, output } => compare::run(&names, output, global),
         RunsCommand::Rm { name } => {
             let dir = folder(&name, global)?;
-            fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
+            run::remove(&dir)?;
             let text = format!("{} is gone", dir.display());
             super::print(global, &json!({"removed": name}), &text);
             Ok(())
@@ -52,7 +52,7 @@ fn ls(global: &Global) -> Outcome {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| global.runs.join(name).join("run.json").exists())
+        .filter(|name| !name.starts_with('.') && global.runs.join(name).join("run.json").exists())
         .collect();
     names.sort();
     let mut table = comfy_table::Table::new();
@@ -60,7 +60,7 @@ fn ls(global: &Global) -> Outcome {
     table.set_header(["run", "status", "steps", "seconds", "valid", "test"]);
     let mut list = vec![];
     for name in names {
-        let info = match run::read(&global.runs.join(&name)) {
+        let info = match run::look(&global.runs.join(&name)) {
             Ok(info) => info,
             Err(error) => {
                 table.add_row([&name, "damaged"]);
@@ -92,7 +92,7 @@ fn status(info: &RunInfo) -> String {
 
 fn show(name: &str, global: &Global) -> Outcome {
     let dir = folder(name, global)?;
-    let info = run::read(&dir)?;
+    let info = run::look(&dir)?;
     let steps = checkpoint::list(&dir)?;
     let mut text = format!(
         "{}\nstatus   {}\ncommand  {}\ndevice   {}\nseed     {}\nsteps    {}\nseconds  {:.1}\n",

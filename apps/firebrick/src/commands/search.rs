@@ -41,9 +41,9 @@ impl Library {
 
     fn build(docs: &Path, model: &str, global: &Global) -> Result<Self, Failure> {
         let embedder = Embedder::open(&checkpoint(model, global)?, &global.device.open()?)?;
-        let read = read(docs)?;
+        let read = read(docs, &embedder)?;
         for (file, problem) in &read.skipped {
-            eprintln!("{file}: {problem}; left out");
+            note!("{file}: {problem}; left out");
         }
         if read.passages.is_empty() {
             let message = format!("{}: no text in it (.txt, .md, .rst, ..)", docs.display());
@@ -53,7 +53,7 @@ impl Library {
         let quiet = global.quiet || global.progress == Style::None;
         let index = Index::build(model, &embedder, read.passages, |done| {
             if !quiet {
-                eprintln!("{done} of {count} passages, {files} files");
+                note!("{done} of {count} passages, {files} files");
             }
         });
         Ok(Self { index, embedder })

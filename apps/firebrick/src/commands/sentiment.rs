@@ -1,13 +1,13 @@
 //! `firebrick nlp sentiment`: is it positive, how sure is that, and which words say so?
 
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::{collections::BTreeMap, io::IsTerminal, ops::Range};
 
 use firebrick_nlp::{
     classification::{
         attribution::{Explainer, Explanation},
         classifier::{Prediction, TextClassifier},
     },
-    language::is_chinese,
+    language::{is_chinese, simplifier},
 };
 use serde_json::{Value, json};
 
@@ -58,22 +58,48 @@ impl Judge {
 }
 
 pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
-    let (texts, end) = match &args.input {
-        None => worded(or_stdin(args.texts)?),
+    let (rows, end): (Vec<Result<String, String>>, Outcome) = match &args.input {
+        None => {
+            let (texts, end) = worded(or_stdin(args.texts)?);
+            (texts.into_iter().map(Ok).collect(), end)
+        }
         Some(path) => {
-            let table = ask::texts(path, &args.columns)?;
-            let bad = ask::unreadable(&table.bad);
-            let end = bad.map_or(Ok(()), |message| Err(Failure::text(BAD_FILE, message)));
-            (table.rows.into_iter().map(|row| row.text).collect(), end)
+            let table = ask::texts(path, &args.columns)?.worded();
+            let end = match ask::unreadable(&table.bad) {
+                None => Ok(()),
+                Some(message) => Err(Failure::text(BAD_FILE, message)),
+            };
+            let bad = ask::problems(&table.bad).into_iter().map(|(row, bad)| (row, Err(bad)));
+            let good = table.rows.into_iter().map(|row| (row.row, Ok(row.text)));
+            (good.chain(bad).collect::<BTreeMap<_, _>>().into_values().collect(), end)
         }
     };
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut opened: BTreeMap<&str, Judge> = BTreeMap::new();
+    let mut to_simplified = None;
     let mut answers = vec![];
-    for text in &texts {
+    for row in &rows {
+        let text = match row {
+            Ok(text) => text,
+            Err(problem) => {
+                if !global.json {
+                    say!("error  {problem}");
+                }
+                answers.push(json!({"error": problem}));
+                continue;
+            }
+        };
         let (language, chosen) = match is_chinese(text) {
             true => ("zh", "hotel"),
             false => ("en", "sst2-distilled"),
+        };
+        // The shipped models of Chinese know simplified characters only.
+        let read = match (language, &args.model) {
+            ("zh", None) => match &to_simplified {
+                None => to_simplified.insert(simplifier()?).convert(text),
+                Some(simplifier) => simplifier.convert(text),
+            },
+            _ => text.clone(),
         };
         let name = args.model.as_deref().unwrap_or(chosen);
         let judge = match opened.entry(name) {
@@ -82,7 +108,10 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
                 entry.insert(Judge::open(name, args.explain, global)?)
             }
         };
-        let (answer, explanation) = judge.ask(text);
+        let (answer, mut explanation) = judge.ask(&read);
+        for word in explanation.iter_mut().flat_map(|explanation| &mut explanation.words) {
+            word.span = moved(&word.span, &read, text);
+        }
         let label = &judge.labels()[answer.label];
         let score = answer.scores[answer.label];
         let said = match label.as_str() {
@@ -121,6 +150,15 @@ pub fn run(args: SentimentArgs, global: &Global) -> Outcome {
     end
 }
 
+/// Where the characters of `from` stand in `to`, which has as many.
+fn moved(span: &Range<usize>, from: &str, to: &str) -> Range<usize> {
+    let place = |at: usize| {
+        let before = from[..at].chars().count();
+        to.char_indices().nth(before).map_or(to.len(), |(place, _)| place)
+    };
+    place(span.start)..place(span.end)
+}
+
 /// A word a line, those that weigh most first.
 fn listed(text: &str, explanation: &Explanation) -> String {
     let mut words: Vec<_> = explanation.words.iter().collect();
@@ -150,4 +188,17 @@ fn coloured(text: &str, explanation: &Explanation) -> String {
     }
     shown.push_str(&text[end..]);
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_keeps_its_characters_in_a_text_of_other_bytes() {
+        let (from, to) = ("a字b", "𫄧字b"); // one byte for the first character, four for the other
+        assert_eq!(moved(&(1..4), from, to), 4..7);
+        assert_eq!(moved(&(0..5), from, to), 0..8);
+        assert_eq!(moved(&(0..5), from, "字"), 0..3, "a shorter one ends earlier");
+    }
 }

@@ -87,11 +87,16 @@ fn search<R: Recipe>(
     args: &SweepArgs,
     global: &Global,
 ) -> Outcome {
-    let recipe: R = opened.parse(&args.overrides)?;
+    let recipe: R = train::recipe(opened, &args.overrides, global)?;
     check_space::<R>(opened, sweep, &args.overrides)?;
     let set = args.overrides.iter().filter_map(|setting| Some(setting.split_once('=')?.0.trim()));
     if let Some(key) = set.into_iter().find(|key| sweep.space.contains_key(*key)) {
         let message = format!("--set {key}: the search chooses it, by [sweep.space]");
+        return Err(Failure::text(USAGE, message));
+    }
+    if let (Some(seed), true) = (global.seed, sweep.space.contains_key("seed")) {
+        let message =
+            format!("--seed {seed} (or FIREBRICK_SEED): the search chooses it, by [sweep.space]");
         return Err(Failure::text(USAGE, message));
     }
     let own = recipe.metric().map_err(|error| opened.error(error))?;
@@ -110,7 +115,7 @@ fn search<R: Recipe>(
         dir,
         name,
         sha256: sha256_bytes(facts.concat().as_bytes()),
-        seed: global.seed.unwrap_or(recipe.seed()),
+        seed: recipe.seed(),
         metric: sweep.metric.clone().unwrap_or_else(|| own.to_string()),
     };
     let progress = Progress::new(if global.quiet { Style::None } else { global.progress });

@@ -1,7 +1,9 @@
 //! `firebrick train`: a recipe into a run folder.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ffi::c_int,
+    io,
     path::PathBuf,
     sync::{
         Arc, LazyLock, OnceLock,
@@ -16,11 +18,12 @@ use firebrick_data::hash::sha256_bytes;
 use firebrick_train::{
     checkpoint,
     fit::{Counters, End, Event},
-    job::{self, Prepared, Recipe, Session, Trained},
+    job::{self, Prepared, Recipe, Scores, Session, Trained},
     run::{self, Run, RunError, RunInfo, Status},
     track::{self, Server, TrackError, Tracker},
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use signal_hook::{consts, flag};
 
 use super::{Outcome, recipe::Opened};
 use crate::{
@@ -53,7 +56,13 @@ pub fn run(args: &TrainArgs, global: &Global) -> Outcome {
 
 /// A run for each value, and the means over them.
 fn for_each<R: Recipe>(each: &Each, job: &Job, global: &Global) -> Outcome {
-    let recipe: R = job.opened.parse(job.overrides)?;
+    let recipe: R = recipe(job.opened, job.overrides, global)?;
+    if let (Some(seed), "seed") = (global.seed, each.key.trim()) {
+        let message = format!(
+            "--seed {seed} (or FIREBRICK_SEED) stands beside --each seed, and all runs would have it: leave one of them out"
+        );
+        return Err(Failure::text(USAGE, message));
+    }
     let base = job.run.unwrap_or(recipe.name());
     let overrides = |value: &String| [job.overrides, &[format!("{}={value}", each.key)]].concat();
     // All are what the recipe takes, before hours go by.
@@ -62,36 +71,59 @@ fn for_each<R: Recipe>(each: &Each, job: &Job, global: &Global) -> Outcome {
         job::check_name(&format!("{base}-{value}"))
             .map_err(|problem| Failure::text(USAGE, format!("the run of {value} {problem}")))?;
     }
-    let mut runs = BTreeMap::new();
-    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let (mut runs, mut unfinished) = (vec![], vec![]);
     for value in &each.values {
         let (name, overrides) = (format!("{base}-{value}"), overrides(value));
         let job = Job { overrides: &overrides, run: Some(&name), ..*job };
         let scores = match train::<R>(&job, global) {
             Ok((dir, trained)) => {
                 trained.show(&dir)?.write(&dir)?;
-                trained.outcome().scores.clone()
+                let outcome = trained.outcome();
+                unfinished.extend((outcome.end == End::OutOfTime).then_some(value.as_str()));
+                outcome.scores.clone()
             }
             Err(failure) if is_done(&failure) => run::read(&global.runs.join(&name))?.metrics,
             Err(failure) => return Err(failure),
         };
-        for (part, metrics) in &scores {
-            for (name, score) in metrics {
-                all.entry(format!("{part} {name}")).or_default().push(*score);
-            }
-        }
-        runs.insert(value, scores);
+        runs.push((value.as_str(), scores));
     }
-    let mean = |values: &Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let line = |(name, values): (&String, &Vec<f64>)| {
-        let shown: Vec<String> = values.iter().map(|value| format!("{value:.4}")).collect();
-        format!("{name} {:.4}: {}\n", mean(values), shown.join(" "))
-    };
-    let text: String = all.iter().map(line).collect();
-    let means: BTreeMap<&String, f64> = all.iter().map(|(name, v)| (name, mean(v))).collect();
-    let report = json!({"key": each.key, "runs": runs, "means": means});
-    super::print(global, &report, &format!("{}: {}\n{text}", each.key, each.values.join(" ")));
+    let (report, text) = summary(&each.key, &runs, &unfinished);
+    super::print(global, &report, &text);
     Ok(())
+}
+
+/// The scores of the runs by their values, and the means. Where a run is `unfinished` there are none: it would be
+/// averaged with what was trained longer.
+fn summary(key: &str, runs: &[(&str, Scores)], unfinished: &[&str]) -> (Value, String) {
+    let names: BTreeSet<(&String, &String)> = runs
+        .iter()
+        .flat_map(|(_, scores)| scores)
+        .flat_map(|(part, metrics)| metrics.keys().map(move |name| (part, name)))
+        .collect();
+    let shown = |score: Option<f64>| score.map_or("-".into(), |score| format!("{score:.4}"));
+    let values: Vec<&str> = runs.iter().map(|(value, _)| *value).collect();
+    let mut text = format!("{key}: {}\n", values.join(" "));
+    if !unfinished.is_empty() {
+        let list = unfinished.join(" ");
+        text.push_str(&format!(
+            "unfinished: {list}; the same command goes on, and then says the means\n"
+        ));
+    }
+    let mut means = BTreeMap::new();
+    for (part, name) in names {
+        let of_run = |(_, scores): &(&str, Scores)| scores.get(part)?.get(name).copied();
+        let found: Vec<Option<f64>> = runs.iter().map(of_run).collect();
+        let whole: Option<Vec<f64>> = found.iter().copied().collect();
+        let whole = whole.filter(|_| unfinished.is_empty());
+        let mean = whole.map(|scores| scores.iter().sum::<f64>() / scores.len() as f64);
+        let list: Vec<String> = found.into_iter().map(shown).collect();
+        text.push_str(&format!("{part} {name} {}: {}\n", shown(mean), list.join(" ")));
+        means.insert(format!("{part} {name}"), mean);
+    }
+    let by_value: BTreeMap<&str, &Scores> =
+        runs.iter().map(|(value, scores)| (*value, scores)).collect();
+    let report = json!({"key": key, "runs": by_value, "unfinished": unfinished, "means": means});
+    (report, text)
 }
 
 /// Writes the run's page and prints its scores.
@@ -119,7 +151,7 @@ fn finish((dir, trained): (PathBuf, impl Trained), job: &Job, global: &Global) -
 /// A run that its server has heard only a part of is still a run.
 fn untracked(sent: Result<(), TrackError>) {
     if let Err(error) = sent {
-        eprintln!("not all was tracked: {}", one_line(&error.into()));
+        note!("not all was tracked: {}", one_line(&error.into()));
     }
 }
 
@@ -146,27 +178,52 @@ pub struct Job<'a> {
 pub fn train<R: Recipe>(job: &Job, global: &Global) -> Result<(PathBuf, R::Trained), Failure> {
     let mut world = World::join(stop())?;
     let trained = train_in::<R>(&mut world, job, global);
-    let (dir, trained) = world.leave(trained)?;
-    let Some(trained) = trained else { return Err(Failure::quiet(0)) };
-    if trained.outcome().end == End::Interrupted {
-        return Err(Failure::quiet(INTERRUPTED));
+    match world.leave(trained)? {
+        Done::Trained(dir, trained) => Ok((dir, trained)),
+        Done::Interrupted => Err(Failure::quiet(INTERRUPTED)),
+        Done::Elsewhere => Err(Failure::quiet(0)),
     }
-    Ok((dir, trained))
+}
+
+/// The recipe as it will be trained, with the seed of `--seed`.
+pub fn recipe<R: Recipe>(
+    opened: &Opened,
+    overrides: &[String],
+    global: &Global,
+) -> Result<R, Failure> {
+    let mut recipe: R = opened.parse(overrides)?;
+    if let Some(seed) = global.seed {
+        let is_seed =
+            |set: &String| set.split_once('=').is_some_and(|(key, _)| key.trim() == "seed");
+        let own = recipe.seed();
+        if own != seed && overrides.iter().any(is_seed) {
+            let message = format!(
+                "--seed {seed} (or FIREBRICK_SEED) stands beside --set seed={own}: leave one of them out"
+            );
+            return Err(Failure::text(USAGE, message));
+        }
+        recipe.set_seed(seed);
+    }
+    Ok(recipe)
 }
 
 /// A preparation that takes so long is told of.
 const LONG: Duration = Duration::from_secs(5);
 
-/// `None` in a process that another one writes for.
+/// How a sitting ends.
+enum Done<T> {
+    Trained(PathBuf, T),
+    Interrupted,
+    /// Another process of the run writes.
+    Elsewhere,
+}
+
 fn train_in<R: Recipe>(
     world: &mut World,
     job: &Job,
     global: &Global,
-) -> Result<(PathBuf, Option<R::Trained>), Failure> {
-    let mut recipe: R = job.opened.parse(job.overrides)?;
-    if let Some(seed) = global.seed {
-        recipe.set_seed(seed);
-    }
+) -> Result<Done<R::Trained>, Failure> {
+    let mut recipe: R = recipe(job.opened, job.overrides, global)?;
     let tensor_parallel = recipe.method().tensor_parallel;
     world.divide(tensor_parallel)?;
     let experiment = recipe.name().to_string();
@@ -188,7 +245,7 @@ fn train_in<R: Recipe>(
         progress.line("train.bf16: this CPU has no AVX-512 BF16, so that products stay in f32");
     }
 
-    let resolved = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
+    let resolved = job::resolved(&recipe)?;
     // Any number of processes may continue the run.
     recipe.method().tensor_parallel = 1;
     let undivided = toml::to_string_pretty(&recipe).context("writing the resolved recipe")?;
@@ -267,6 +324,7 @@ fn train_in<R: Recipe>(
         },
     };
     let trained = job::run(&recipe, prepared, session);
+    let end = run.info.end;
     progress.end();
     if let Some(tracker) = tracker {
         untracked(tracker.close(&run.info));
@@ -279,7 +337,11 @@ fn train_in<R: Recipe>(
             std::fs::remove_dir_all(&dir).with_context(|| format!("deleting {}", dir.display()))?;
         }
     }
-    Ok((dir, trained?))
+    Ok(match trained? {
+        Some(trained) => Done::Trained(dir, trained),
+        None if first && end == Some(End::Interrupted) => Done::Interrupted,
+        None => Done::Elsewhere,
+    })
 }
 
 /// Set by Ctrl-C or a termination signal; a second one ends the process at once.
@@ -293,16 +355,59 @@ pub fn clear_interrupt() {
     stop().store(false, Ordering::SeqCst);
 }
 
-/// From now on such a signal sets [`stop`].
+/// What ends a training with a checkpoint.
+#[cfg(unix)]
+const SIGNALS: &[c_int] = &[consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+#[cfg(not(unix))]
+const SIGNALS: &[c_int] = &[consts::SIGINT, consts::SIGTERM];
+
+/// From now on such a signal sets [`stop`], but for one that was ignored when the process began: `nohup` keeps a training
+/// from a hang-up so, and a shell its background jobs from Ctrl-C.
 pub fn listen() -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     let listening = ONCE.get_or_init(|| {
-        let handler = || {
-            if stop().swap(true, Ordering::SeqCst) {
-                std::process::exit(i32::from(INTERRUPTED));
-            }
-        };
-        ctrlc::set_handler(handler).map_err(|error| error.to_string())
+        let ignored = ignored();
+        let mut heard = SIGNALS.iter().filter(|signal| (ignored >> (**signal - 1)) & 1 == 0);
+        let listened = heard.try_for_each(|signal| {
+            // They are asked in this order: the first signal only sets it, and the second finds it set.
+            flag::register_conditional_shutdown(*signal, INTERRUPTED.into(), stop().clone())?;
+            flag::register(*signal, stop().clone())?;
+            io::Result::Ok(())
+        });
+        listened.map_err(|error| error.to_string())
     });
     listening.clone().map_err(|error| anyhow::anyhow!("cannot listen for Ctrl-C: {error}"))
+}
+
+/// A bit for each ignored signal, from signal 1 on, as Linux tells; elsewhere none.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_mean_over_unfinished_runs() {
+        let scores = |accuracy: f64| -> Scores {
+            BTreeMap::from([(
+                "valid".to_string(),
+                [("accuracy".to_string(), accuracy)].into_iter().collect(),
+            )])
+        };
+        let runs = [("2", scores(0.5)), ("1", scores(0.75)), ("3", Scores::new())];
+        let (report, text) = summary("seed", &runs[..2], &[]);
+        assert_eq!(text, "seed: 2 1\nvalid accuracy 0.6250: 0.5000 0.7500\n");
+        assert_eq!(report["means"]["valid accuracy"], 0.625);
+        let (report, text) = summary("seed", &runs[..2], &["1"]);
+        assert!(text.starts_with("seed: 2 1\nunfinished: 1; "), "{text}");
+        assert!(text.ends_with("\nvalid accuracy -: 0.5000 0.7500\n"), "{text}");
+        assert_eq!(report["unfinished"], json!(["1"]));
+        assert!(report["means"]["valid accuracy"].is_null(), "{report}");
+        let (_, text) = summary("seed", &runs, &[]);
+        assert!(text.ends_with("\nvalid accuracy -: 0.5000 0.7500 -\n"), "{text}");
+    }
 }

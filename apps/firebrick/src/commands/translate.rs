@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context;
 use firebrick_core::generate::GenerationConfig;
+use firebrick_data::stream::without_bom;
 use firebrick_nlp::translation::{copies::Terms, translator::Translator};
 use serde_json::json;
 
@@ -102,7 +103,7 @@ impl Job {
             for (text, answer) in views.iter().zip(&answers) {
                 number += 1;
                 for value in self.translator.lost(text, answer) {
-                    eprintln!("text {number}: {value:?} is not in the translation");
+                    note!("text {number}: {value:?} is not in the translation");
                 }
                 match self.json {
                     true => {
@@ -146,7 +147,8 @@ impl<R: BufRead> Parts<R> {
             return Err(bad(format!("is longer than {LINE_LIMIT} bytes")));
         }
         let line = String::from_utf8(line).map_err(|_| bad("is not UTF-8".into()))?;
-        Ok(Some(line.trim_end_matches(['\n', '\r']).to_string()))
+        let line = line.trim_end_matches(['\n', '\r']);
+        Ok(Some(if self.number == 1 { without_bom(line) } else { line }.to_string()))
     }
 }
 

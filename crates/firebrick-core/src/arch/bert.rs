@@ -576,8 +576,10 @@ const HEADS: &[(ModelType, Names)] = &[
     (ModelType::Distilbert, &[("pre_classifier.",      "dense."), ("classifier.",          "classifier.")]),
 ];
 
-/// Tensors that an encoder with a classification head does not use: pre-training heads, an index buffer.
-const IGNORED: &[&str] = &["cls.", "lm_head.", "vocab_", "qa_outputs.", "embeddings.position_ids"];
+/// Tensors that an encoder with a classification head does not use: pre-training heads, an index buffer, a pooler where the head
+/// has its own.
+const IGNORED: &[&str] =
+    &["cls.", "lm_head.", "vocab_", "qa_outputs.", "embeddings.position_ids", "pooler."];
 
 impl ModelType {
     fn prefix(self) -> &'static str {

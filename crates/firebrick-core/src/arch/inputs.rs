@@ -1,6 +1,9 @@
 //! Named arrays from outside, checked before they become tensors: a tensor operation would panic.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use burn::{prelude::*, tensor::TensorData};
 
@@ -18,6 +21,8 @@ pub enum Array {
 pub struct Inputs {
     pub arrays: BTreeMap<String, Array>,
     pub device: Device,
+    /// Names that a model asked for.
+    asked: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -53,8 +58,19 @@ fn list(names: &[String]) -> String {
 }
 
 impl Inputs {
+    pub fn new(arrays: BTreeMap<String, Array>, device: &Device) -> Self {
+        Self { arrays, device: device.clone(), asked: Arc::default() }
+    }
+
     pub fn has(&self, name: &str) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
         self.arrays.contains_key(name)
+    }
+
+    /// Arrays that no model has asked for: a mask under another name hides nothing.
+    pub fn unread(&self) -> Vec<&str> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.arrays.keys().filter(|name| !asked.contains(*name)).map(String::as_str).collect()
     }
 
     /// Token ids, `[B, T]`, each below `vocabulary`; at least one.
@@ -153,10 +169,11 @@ impl Inputs {
     }
 
     fn array(&self, name: &str) -> Result<&Array, InputError> {
-        self.arrays.get(name).ok_or_else(|| InputError::Missing {
+        let missing = || InputError::Missing {
             name: name.into(),
             have: self.arrays.keys().cloned().collect(),
-        })
+        };
+        if self.has(name) { Ok(&self.arrays[name]) } else { Err(missing()) }
     }
 }
 

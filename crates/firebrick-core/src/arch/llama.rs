@@ -52,6 +52,14 @@ pub enum ModelType {
     Qwen3,
 }
 
+/// How far a layer sees; the name in `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerType {
+    FullAttention,
+    SlidingAttention,
+}
+
 /// Sizes of a decoder. Field names are those of `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlamaConfig {
@@ -86,6 +94,9 @@ pub struct LlamaConfig {
     /// Qwen: layers below this one see everything.
     #[serde(default)]
     pub max_window_layers: Option<usize>,
+    /// Qwen: of every layer, instead of `max_window_layers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<LayerType>>,
     #[serde(default)]
     pub attention_dropout: f64,
     /// Whether the output layer is the token table.
@@ -127,6 +138,7 @@ impl LlamaConfig {
             sliding_window: None,
             use_sliding_window: Some(false),
             max_window_layers: None,
+            layer_types: None,
             attention_dropout: 0.0,
             tie_word_embeddings: true,
             initializer_range: 0.02,
@@ -157,7 +169,7 @@ impl LlamaConfig {
             ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
         architecture(value, &heads)?;
         config::only(value, &[("attention_bias", json!(false)), ("mlp_bias", json!(false))])?;
-        let mut config: Self = config::parse(value)?;
+        let mut config: Self = config::parse(&with_defaults(value))?;
         config.rope = rope(value)?;
         config.check()?;
         Ok(config)
@@ -179,6 +191,12 @@ impl LlamaConfig {
         config::size("head_dim", self.head_dim(), 65_536)?;
         config::divides("head_dim", self.head_dim(), "2, the channels of a rotation,", 2)?;
         config::size("sliding_window", self.sliding_window.unwrap_or(1), 1 << 26)?;
+        if let Some(types) = &self.layer_types
+            && types.len() != self.num_hidden_layers
+        {
+            let (found, layers) = (types.len(), self.num_hidden_layers);
+            return Err(format!("layer_types has {found} entries, num_hidden_layers is {layers}"));
+        }
         config::probability("attention_dropout", self.attention_dropout)?;
         config::positive("rms_norm_eps", self.rms_norm_eps)
     }
@@ -201,15 +219,18 @@ impl LlamaConfig {
 
     /// How far back layer `index` sees.
     fn window(&self, index: usize) -> Option<usize> {
-        let from = match self.model_type {
-            ModelType::Llama => return None,
-            ModelType::Mistral => 0,
-            ModelType::Qwen2 | ModelType::Qwen3 => match self.use_sliding_window {
-                Some(true) => self.max_window_layers.unwrap_or(28),
-                _ => return None,
-            },
+        let slides = match self.model_type {
+            ModelType::Llama => false,
+            ModelType::Mistral => true,
+            ModelType::Qwen2 | ModelType::Qwen3 => {
+                self.use_sliding_window == Some(true)
+                    && match &self.layer_types {
+                        Some(types) => types[index] == LayerType::SlidingAttention,
+                        None => index >= self.max_window_layers.unwrap_or(28),
+                    }
+            }
         };
-        self.sliding_window.filter(|_| index >= from)
+        self.sliding_window.filter(|_| slides)
     }
 
     pub fn init(&self, device: &Device) -> Llama {
@@ -254,6 +275,25 @@ impl LlamaConfig {
             window: self.window(index),
         }
     }
+}
+
+/// With what `transformers` takes where a file leaves a key out; `null` is not left out.
+fn with_defaults(config: &Value) -> Value {
+    let defaults = match config["model_type"].as_str() {
+        Some("mistral") => [("num_key_value_heads", 8), ("sliding_window", 4096)].as_slice(),
+        Some("qwen2") => &[("num_key_value_heads", 32), ("sliding_window", 4096)],
+        Some("qwen3") => {
+            &[("num_key_value_heads", 32), ("sliding_window", 4096), ("head_dim", 128)]
+        }
+        _ => &[],
+    };
+    let mut config = config.clone();
+    if let Some(fields) = config.as_object_mut() {
+        for (key, value) in defaults {
+            fields.entry(*key).or_insert_with(|| (*value).into());
+        }
+    }
+    config
 }
 
 /// `rope_parameters`, or `rope_theta` and `rope_scaling` of older files.
@@ -472,5 +512,47 @@ impl Decoder for LlamaForCausalLm {
         }
         cache.length += t;
         self.model.logits(x.narrow(1, t - 1, 1)).squeeze_dim(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How far back each of two layers sees, by a file with these keys among others.
+    #[track_caller]
+    fn check_windows(keys: Value, expected: [Option<usize>; 2]) {
+        let mut config = json!({
+            "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64,
+        });
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(keys.as_object().unwrap().clone());
+        let config = LlamaConfig::from_json(&config).unwrap();
+        assert_eq!([0, 1].map(|layer| config.window(layer)), expected, "{keys}");
+        let written = serde_json::to_value(&config).unwrap();
+        let again: LlamaConfig = config::parse(&with_defaults(&written)).unwrap();
+        assert_eq!([0, 1].map(|layer| again.window(layer)), expected, "{written}");
+    }
+
+    #[test]
+    fn layers_see_as_far_as_in_transformers() {
+        let kinds = json!(["sliding_attention", "full_attention"]);
+        for family in ["qwen2", "qwen3"] {
+            let slides =
+                json!({"model_type": family, "use_sliding_window": true, "sliding_window": 3});
+            let with = |key: &str, value: Value| {
+                let mut keys = slides.clone();
+                keys[key] = value;
+                keys
+            };
+            check_windows(with("layer_types", kinds.clone()), [Some(3), None]);
+            check_windows(with("max_window_layers", json!(1)), [None, Some(3)]);
+            check_windows(with("use_sliding_window", json!(false)), [None, None]);
+            check_windows(json!({"model_type": family}), [None, None]);
+        }
+        check_windows(json!({"model_type": "mistral"}), [Some(4096); 2]);
+        check_windows(json!({"model_type": "mistral", "sliding_window": null}), [None, None]);
+        check_windows(json!({"model_type": "llama", "sliding_window": 3}), [None, None]);
     }
 }

@@ -310,7 +310,7 @@ mod tests {
         };
         let mut arrays = BTreeMap::from([("input_ids".to_string(), ints(ids))]);
         arrays.extend(mask.map(|mask| ("attention_mask".to_string(), ints(mask))));
-        Inputs { arrays, device: device.clone() }
+        Inputs::new(arrays, device)
     }
 
     /// Saved and opened it gives the same; what it writes token by token is what it says of the whole; a prompt that is

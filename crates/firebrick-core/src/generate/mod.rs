@@ -44,7 +44,9 @@ pub struct GenerationConfig {
     pub max_new_tokens: Option<usize>,
     /// Prompt and new tokens together; `max_new_tokens` goes before it.
     pub max_length: Option<usize>,
+    #[serde(deserialize_with = "or_default")]
     pub min_length: usize,
+    #[serde(deserialize_with = "or_default")]
     pub min_new_tokens: usize,
     /// 1: the best token each time, or a sampled one; more: beam search.
     #[serde(deserialize_with = "or_one")]
@@ -59,7 +61,7 @@ pub struct GenerationConfig {
     pub do_sample: bool,
     #[serde(deserialize_with = "or_one")]
     pub temperature: f32,
-    /// Draw among the so many likeliest.
+    /// Draw among the so many likeliest; 0 or none: among all. A file that does not say means [`TOP_K`].
     pub top_k: Option<usize>,
     /// Draw among the likeliest that together have this probability.
     pub top_p: Option<f32>,
@@ -207,7 +209,8 @@ impl GenerationConfig {
 
     /// `value`: the file; `model`: `config.json` of its model.
     fn parse(value: &Value, model: &Value) -> Result<Self, String> {
-        let config = Self::deserialize(value).map_err(|error| error.to_string())?;
+        let mut config = Self::deserialize(value).map_err(|error| error.to_string())?;
+        config.top_k = config.top_k.or(Some(TOP_K));
         without_effect(value, model["model_type"] == "whisper")?;
         config.check_values()?;
         let sizes = ["decoder_vocab_size", "vocab_size"].map(|key| model[key].as_i64());
@@ -242,7 +245,8 @@ impl GenerationConfig {
         if !self.length_penalty.is_finite() {
             return Err(format!("length_penalty is {}, not a finite number", self.length_penalty));
         }
-        if self.temperature <= 0.0 || !self.temperature.is_finite() {
+        // Files of models that never draw have any.
+        if self.do_sample && !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(format!("temperature is {}, not above 0", self.temperature));
         }
         for (key, p) in [("top_p", self.top_p), ("min_p", self.min_p)] {
@@ -341,6 +345,9 @@ fn without_effect(config: &Value, whisper: bool) -> Result<(), String> {
 
 /// Tokens that a model may write when neither side says how many.
 const NEW_TOKENS: usize = 256;
+
+/// `top_k` where a file does not say: the default of `transformers`.
+const TOP_K: usize = 50;
 
 /// Writes until every row has ended. Rows hold their prompt; those that ended early are padded.
 ///

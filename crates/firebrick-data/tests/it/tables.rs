@@ -273,9 +273,15 @@ fn tsv_has_no_quotes() {
 #[test]
 fn a_text_file_is_one_text_a_line() {
     let plain = ReadOptions::new(Columns::named("text", None));
+    let marked = read_bytes("a.txt", "\u{feff}one\n".as_bytes(), &plain).unwrap();
+    assert_eq!(marked.rows[0].text, "one");
     let table = read_bytes("a.txt", b"one\r\n\ntw\xffo\nthree", &plain).unwrap();
     let texts: Vec<_> = table.rows.iter().map(|row| (row.row, row.text.as_str())).collect();
     assert_eq!(texts, [(0, "one"), (1, ""), (3, "three")]);
+    let worded = table.clone().worded();
+    assert_eq!(worded.rows.iter().map(|row| row.row).collect::<Vec<_>>(), [0, 3]);
+    let bad: Vec<_> = worded.bad.iter().map(|bad| (bad.row, bad.reason)).collect();
+    assert_eq!(bad, [(1, BadValue), (2, BadEncoding)]);
     assert_eq!((table.bad[0].row, table.bad[0].reason), (2, BadEncoding));
     assert_eq!(read_bytes("a.txt", b"one\n", &options()).unwrap_err().kind(), "MissingField");
     let forced = ReadOptions { format: Some(Format::Lines), ..plain };

@@ -72,7 +72,7 @@ pub enum StudyError {
     Io { path: PathBuf, what: &'static str, source: std::io::Error },
     #[error("{path}: line {line} is not a study's", path = path.display())]
     Line { path: PathBuf, line: usize, source: serde_json::Error },
-    #[error("{path} holds the study of another recipe: give this one a new name with --run NAME", path = path.display())]
+    #[error("{path} holds the study of another recipe or seed: give this one a new name with --run NAME", path = path.display())]
     Other { path: PathBuf },
 }
 

@@ -138,7 +138,8 @@ fn recipe() -> TrainRecipe {
 }
 
 /// Runs the loop in `dir` until its end, or until `stop_at` steps.
-fn run(dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) -> Fitted<Corners> {
+/// `None` of one that was stopped.
+fn run(dir: &Path, train: &TrainRecipe, stop_at: Option<usize>) -> Option<Fitted<Corners>> {
     let device = Device::flex().autodiff();
     train_on(Corners::new(0.3, &device), dir, train, stop_at)
 }
@@ -148,7 +149,7 @@ fn train_on(
     dir: &Path,
     train: &TrainRecipe,
     stop_at: Option<usize>,
-) -> Fitted<Corners> {
+) -> Option<Fitted<Corners>> {
     let stop = AtomicBool::new(false);
     let plan = Plan {
         train,
@@ -164,14 +165,17 @@ fn train_on(
         let loss = model.loss(Points(40).batch(&[1, 6, 11, 16, 3], 0, &Device::flex()));
         Metrics::from([("loss".to_string(), loss.into_scalar::<f64>())])
     };
-    fit(model, &Points(40), &plan, &mut folder, evaluate, |event| {
+    let fitted = fit(model, &Points(40), &plan, &mut folder, evaluate, |event| {
         if let Event::Step(step) = event
             && Some(step.step) == stop_at
         {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-    })
-    .unwrap()
+    });
+    match fitted {
+        Err(FitError::Interrupted { .. }) => None,
+        fitted => Some(fitted.unwrap()),
+    }
 }
 
 fn weights(dir: &Path, file: &str) -> Vec<u8> {
@@ -184,11 +188,14 @@ fn resumed_runs_give_the_same_bytes() {
     let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     let (straight, halved) = (home.path().join("straight"), home.path().join("halved"));
-    assert_eq!(run(&straight, &recipe(), None).end, End::Finished);
-    // Stops in the middle of an epoch, twice.
-    assert_eq!(run(&halved, &recipe(), Some(7)).end, End::Interrupted);
-    assert_eq!(run(&halved, &recipe(), Some(11)).end, End::Interrupted);
-    assert_eq!(run(&halved, &recipe(), None).end, End::Finished);
+    assert_eq!(run(&straight, &recipe(), None).unwrap().end, End::Finished);
+    // In the middle of an epoch, before an evaluation, and before the last one.
+    for step in [5, 7, 11, 20] {
+        assert!(run(&halved, &recipe(), Some(step)).is_none());
+        let due = checkpoint::counters(&halved).unwrap().unwrap().due;
+        assert_eq!(due, [5, 20].contains(&step), "step {step}");
+    }
+    assert_eq!(run(&halved, &recipe(), None).unwrap().end, End::Finished);
     for file in ["model.safetensors", "best.safetensors", "optimizer.safetensors"] {
         assert_eq!(weights(&straight, file), weights(&halved, file), "{file} differs");
     }
@@ -230,9 +237,9 @@ fn every_optimizer_resumes_exactly() {
         };
         let home = tempfile::tempdir().unwrap();
         let (straight, halved) = (home.path().join("straight"), home.path().join("halved"));
-        assert_eq!(run(&straight, &train, None).counters.step, 12);
-        assert_eq!(run(&halved, &train, Some(6)).end, End::Interrupted);
-        assert_eq!(run(&halved, &train, None).end, End::Finished);
+        assert_eq!(run(&straight, &train, None).unwrap().counters.step, 12);
+        assert!(run(&halved, &train, Some(6)).is_none());
+        assert_eq!(run(&halved, &train, None).unwrap().end, End::Finished);
         for file in ["model.safetensors", "best.safetensors", "optimizer.safetensors"] {
             let same = weights(&straight, file) == weights(&halved, file);
             assert!(same, "{optimizer:?}: {file} differs");
@@ -248,7 +255,7 @@ fn batch_norms_keep_their_averages() {
     let device = Device::flex().autodiff();
     let (straight, halved) = (home.path().join("straight"), home.path().join("halved"));
     let start = || Corners::normalized(&device);
-    let fitted = train_on(start(), &straight, &recipe(), None);
+    let fitted = train_on(start(), &straight, &recipe(), None).unwrap();
     train_on(start(), &halved, &recipe(), Some(7));
     train_on(start(), &halved, &recipe(), None);
     for file in ["model.safetensors", "best.safetensors"] {
@@ -309,7 +316,7 @@ fn learns_and_keeps_the_best() {
     let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     let long = TrainRecipe { epochs: 40.0, ..recipe() };
-    let fitted = run(home.path(), &long, None);
+    let fitted = run(home.path(), &long, None).unwrap();
     let (x, y) = Points(40).batch(&(0..40).collect::<Vec<_>>(), 0, &Device::flex());
     let right = fitted.best.forward(x).argmax(1).reshape([40]).equal(y).int().sum();
     assert_eq!(right.into_scalar::<i64>(), 40);
@@ -328,7 +335,11 @@ fn torn_checkpoints_are_not_seen() {
     fs::write(torn.join("model.safetensors"), b"half").unwrap();
     let latest = checkpoint::latest(home.path()).unwrap().unwrap();
     assert!(latest.ends_with("step-9"), "{}", latest.display());
-    assert_eq!(run(home.path(), &recipe(), None).end, End::Finished);
+    // Killed while another was to take its place.
+    fs::rename(&latest, home.path().join("checkpoints/.step-9.old")).unwrap();
+    checkpoint::recover(home.path()).unwrap();
+    assert_eq!(checkpoint::latest(home.path()).unwrap(), Some(latest));
+    assert_eq!(run(home.path(), &recipe(), None).unwrap().end, End::Finished);
 }
 
 #[test]

@@ -55,21 +55,28 @@ pub(super) enum Prune {
 impl Prune {
     /// `neurons=0.5`, `heads=0.5`, `channels=0.25`, `layers=0.5`, `layers=2`, `weights=0.5`
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('=').and_then(|(what, amount)| {
-            let amount = amount.parse::<f64>().ok().filter(|amount| *amount > 0.0)?;
-            match what {
-                "neurons" if amount < 1.0 => Some(Self::Neurons(amount)),
-                "heads" if amount < 1.0 => Some(Self::Heads(amount)),
-                "channels" if amount < 1.0 => Some(Self::Channels(amount)),
-                "weights" if amount < 1.0 => Some(Self::Weights(amount)),
-                "layers" if amount < 1.0 || amount.fract() == 0.0 => Some(Self::Layers(amount)),
-                _ => None,
-            }
+        let (what, amount) = text.split_once('=').unwrap_or((text, ""));
+        // A number without a point counts; `1.0` would be one layer or all of them.
+        let count = amount.parse::<u32>().ok().filter(|count| what == "layers" && *count > 0);
+        if let Some(count) = count {
+            return Ok(Self::Layers(count.into()));
+        }
+        let share = amount.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
+        let parsed = share.and_then(|share| match what {
+            "neurons" => Some(Self::Neurons(share)),
+            "heads" => Some(Self::Heads(share)),
+            "channels" => Some(Self::Channels(share)),
+            "weights" => Some(Self::Weights(share)),
+            "layers" => Some(Self::Layers(share)),
+            _ => None,
         });
-        parsed.ok_or_else(|| {
-            format!(
+        parsed.ok_or_else(|| match what {
+            "layers" => format!(
+                "--prune `{text}`: a whole number of layers, as in layers=2, or a share of them below 1, as in layers=0.5"
+            ),
+            _ => format!(
                 "--prune `{text}` is not like neurons=0.5, heads=0.5, channels=0.5, layers=0.5, layers=2 or weights=0.5"
-            )
+            ),
         })
     }
 
@@ -336,4 +343,25 @@ fn address(source: &Source) -> anyhow::Result<Value> {
         }
         Source::Embedded { name, .. } => name.to_string(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_is_a_share_below_one_or_a_whole_number_of_layers() {
+        assert_eq!(Prune::parse("neurons=0.5"), Ok(Prune::Neurons(0.5)));
+        assert_eq!(Prune::parse("layers=0.5"), Ok(Prune::Layers(0.5)));
+        assert_eq!(Prune::parse("layers=1"), Ok(Prune::Layers(1.0)));
+        for wrong in ["layers=1.0", "layers=0", "layers=1.5", "layers=2.0", "layers=nan", "layers"]
+        {
+            let problem = Prune::parse(wrong).unwrap_err();
+            assert!(problem.contains("a whole number of layers, as in layers=2"), "{problem}");
+        }
+        for wrong in ["neurons=1.0", "neurons=2", "heads=0", "weights=nan", "rows=0.5", "0.5"] {
+            let problem = Prune::parse(wrong).unwrap_err();
+            assert!(problem.contains("is not like neurons=0.5"), "{problem}");
+        }
+    }
 }

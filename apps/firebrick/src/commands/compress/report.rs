@@ -65,7 +65,9 @@ pub(super) fn report(
     let mut text = format!("{} rows: {}\n{table}\n", original.rows, original.data);
     if !sensitivity.is_empty() {
         text.push_str("\none weight alone (what the loss rises by)\n");
-        sensitivity.iter().for_each(|(name, cost)| text.push_str(&format!("{cost:+.5}  {name}\n")));
+        for (name, cost) in sensitivity {
+            text.push_str(&format!("{:>9}  {name}\n", three_digits(*cost)));
+        }
     }
     text.push_str(&format!("kept     {} in {}\n", candidates[best].name, args.output.display()));
     let mut entries: Vec<serde_json::Value> = all
@@ -99,4 +101,35 @@ pub(super) fn report(
 fn points_interval(score: &str, original: &Measured, found: &Measured) -> Option<(f64, f64)> {
     let pairs = original.resampled.iter().zip(&found.resampled);
     interval(&pairs.map(|(old, new)| points(score, *old, *new)).collect::<Vec<_>>())
+}
+
+/// With its sign and three digits that count, so that small numbers still tell which is larger.
+fn three_digits(x: f64) -> String {
+    if x == 0.0 {
+        return "0".into();
+    }
+    let scientific = format!("{x:+.2e}");
+    let exponent = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse().ok());
+    match exponent {
+        Some(places @ -3..=2) => format!("{x:+.*}", (2 - places) as usize),
+        _ => scientific,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_numbers_keep_three_digits() {
+        let said =
+            [0.12345, -0.012345, 1.2345, -123.45, 1e-3, 9.999e-4, 1.2345e-6, -4e-9, 0.0, -0.0];
+        let said = said.map(three_digits);
+        let wanted = [
+            "+0.123", "-0.0123", "+1.23", "-123", "+0.00100", "+0.00100", "+1.23e-6", "-4.00e-9",
+            "0", "0",
+        ];
+        assert_eq!(said, wanted);
+        assert_eq!([0.99999, 999.9, f64::NAN].map(three_digits), ["+1.00", "+1.00e3", "NaN"]);
+    }
 }

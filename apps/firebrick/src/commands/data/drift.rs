@@ -24,6 +24,7 @@ use crate::{
 pub fn run(args: &DriftArgs, global: &Global) -> Outcome {
     let gates = args.require.iter().map(|gate| Gate::parse(gate)).collect::<Result<Vec<_>, _>>()?;
     let id = &args.reference;
+    super::not_of_another_kind(id)?;
     let reference = match (manifest::layout(id), &args.split) {
         (Some(_), split) => {
             read_split(&places::data_set(id)?, id, split.as_deref().unwrap_or("train"))?
@@ -34,7 +35,7 @@ pub fn run(args: &DriftArgs, global: &Global) -> Outcome {
     let new = ask::texts(&args.new, &args.columns)?;
     for (name, table) in [(Path::new(id), &reference), (&args.new, &new)] {
         if let Some(message) = ask::unreadable(&table.bad) {
-            eprintln!("{}: {message}", name.display());
+            note!("{}: {message}", name.display());
         }
     }
     let [old, fresh] = [&reference, &new]

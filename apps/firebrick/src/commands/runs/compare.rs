@@ -37,7 +37,7 @@ pub fn run(names: &[String], output: Option<PathBuf>, global: &Global) -> Outcom
         .iter()
         .map(|name| {
             let dir = folder(name, global)?;
-            let (info, recipe) = (run::read(&dir)?, recipe(&dir)?);
+            let (info, recipe) = (run::look(&dir)?, recipe(&dir)?);
             Ok(Compared { name: name.clone(), dir, info, recipe })
         })
         .collect::<Result<Vec<_>, crate::failure::Failure>>()?;

@@ -49,7 +49,7 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     let laid = part(&args.examples, &background, seed)?;
     if laid.examples < ENOUGH {
         let examples = laid.examples;
-        eprintln!("{examples} examples are few: with {ENOUGH} or more it hears the word better");
+        note!("{examples} examples are few: with {ENOUGH} or more it hears the word better");
     }
     let folder = global.runs.join(format!("{}-recordings", args.name));
     let path: PathBuf = folder.join("recipe.toml");
