@@ -1,6 +1,6 @@
 //! Speech in which none of a spotter's words is said: what it must learn not to hear, and what is counted on.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use firebrick_data::{audio::read::recordings, error::DataError};
 use firebrick_train::job::Places;
@@ -29,7 +29,8 @@ pub struct Parts {
     pub left_out: usize,
 }
 
-/// Parts the recordings of `name`, one of [`SETS`] or a folder, without those in which one of `words` is said.
+/// Parts the recordings of `name`, one of [`SETS`] or a folder relative to the recipe's, without those in which one of `words`
+/// is said.
 pub fn parts(name: &str, words: &[&str], places: &Places) -> anyhow::Result<Parts> {
     let mut entries = entries(name, places)?;
     let before = entries.len();
@@ -48,14 +49,16 @@ fn entries(name: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
     let mut entries = match name {
         "an4" | "yesno" => recognition::corpus::everything(name, places)?,
         "fsdd" => classification::corpus::everything(name, places)?,
-        folder if Path::new(folder).is_dir() => {
-            let entry = |path: std::path::PathBuf| Entry {
-                id: path.display().to_string(),
+        folder if places.base.join(folder).is_dir() => {
+            let folder = places.base.join(folder);
+            // Parted by its place in the folder, however that is named.
+            let entry = |path: PathBuf| Entry {
+                id: path.strip_prefix(&folder).unwrap_or(&path).display().to_string(),
                 path,
                 label: String::new(),
                 speaker: String::new(),
             };
-            recordings(Path::new(folder))?.into_iter().map(entry).collect()
+            recordings(&folder)?.into_iter().map(entry).collect()
         }
         _ => {
             let expected = "a folder, or one of an4, fsdd and yesno";
@@ -75,4 +78,29 @@ fn entries(name: &str, places: &Places) -> anyhow::Result<Vec<Entry>> {
         }
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_lies_beside_the_recipe_and_is_parted_alike_however_it_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("bg")).unwrap();
+        (0..12).for_each(|i| fs::write(home.path().join(format!("bg/{i}.wav")), "").unwrap());
+        let learned = |name: &str, base: &Path| {
+            let (data, model) = (|_: &str| bail!("no set"), |_: &str, _: &Path| bail!("no model"));
+            let parts = parts(name, &[], &Places { base, data, model }).unwrap();
+            parts.learn.into_iter().map(|entry| entry.id).collect::<Vec<_>>()
+        };
+        let ids = learned("bg", home.path());
+        assert_eq!((ids.len(), ids.iter().all(|id| id.ends_with(".wav"))), (6, true), "{ids:?}");
+        let whole = home.path().join("bg");
+        assert_eq!(learned(&whole.to_string_lossy(), Path::new("")), ids);
+    }
 }

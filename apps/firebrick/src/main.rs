@@ -5,9 +5,9 @@
 #![warn(clippy::print_stderr)]
 
 /// A line to stderr, as `eprintln!`, which panics where the reader has gone: what was to be told there must not end the work.
-macro_rules! note {
+macro_rules! stderr {
     ($($text:tt)*) => {
-        $crate::noted(format_args!("{}\n", format_args!($($text)*)))
+        $crate::to_stderr(format_args!("{}\n", format_args!($($text)*)))
     };
 }
 
@@ -30,7 +30,7 @@ use firebrick_kernels::allocator::{self, CacheLines};
 #[global_allocator]
 static ALLOCATOR: CacheLines = CacheLines;
 
-fn noted(text: std::fmt::Arguments) {
+fn to_stderr(text: std::fmt::Arguments) {
     let _ = std::io::stderr().write_fmt(text);
 }
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     allocator::keep_memory();
     if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
         let word = word.display();
-        note!("firebrick: {word}: names of files are read as UTF-8, and this is none: rename it");
+        stderr!("firebrick: {word}: names of files are read as UTF-8, and this is none: rename it");
         return ExitCode::from(failure::USAGE);
     }
     let cli = match cli::Cli::try_parse() {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = failure.error {
-                note!("firebrick: {}", failure::one_line(&error));
+                stderr!("firebrick: {}", failure::one_line(&error));
             }
             ExitCode::from(failure.code)
         }

@@ -30,7 +30,7 @@ pub fn be_quiet() {
 /// A line that is neither a result nor an error.
 pub fn note(text: &str) {
     if !QUIET.load(Ordering::Relaxed) {
-        note!("{text}");
+        stderr!("{text}");
     }
 }
 
@@ -86,7 +86,7 @@ impl Progress {
                 } else if self.plain && self.last.is_none_or(|last| last.elapsed() >= EVERY) {
                     self.last = Some(Instant::now());
                     let left = left(begun.elapsed(), step.step - first, step.of - step.step);
-                    note!("step {}/{}{left}  {text}", step.step, step.of);
+                    stderr!("step {}/{}{left}  {text}", step.step, step.of);
                 }
             }
             Event::Evaluated { step, metrics, best } => {
@@ -99,7 +99,7 @@ impl Progress {
             Event::Saved { .. } => {}
             Event::Stopped { step, end } => match end {
                 End::Interrupted => {
-                    note!("interrupted after step {step}; the same command continues");
+                    stderr!("interrupted after step {step}; the same command continues");
                 }
                 End::OutOfTime => self.line("stopped by --max-seconds; the same command continues"),
                 _ => {}
@@ -110,7 +110,7 @@ impl Progress {
     pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None if self.plain => note!("{text}"),
+            None if self.plain => stderr!("{text}"),
             None => {}
         }
     }

@@ -11,10 +11,7 @@ use std::{
 use serde_json::Value;
 
 fn firebrick(home: &Path) -> Command {
-    at_home(Command::new(env!("CARGO_BIN_EXE_firebrick")), home)
-}
-
-fn at_home(mut command: Command, home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
     command
         .current_dir(home)
         .env("XDG_CACHE_HOME", home.join("cache"))
@@ -117,10 +114,7 @@ fn wait_for_step(folder: &Path, steps: usize) {
 
 fn spawn(home: &Path, name: &str) -> std::process::Child {
     let args = [&["train", "sst2", "--run", name][..], SHORT].concat();
-    // Who runs the tests may ignore an interrupt, which a training would do then, too.
-    let mut program = Command::new("env");
-    program.args(["--default-signal=INT", env!("CARGO_BIN_EXE_firebrick")]);
-    at_home(program, home).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    firebrick(home).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
@@ -284,7 +278,7 @@ fn a_run_is_not_deleted_while_it_is_trained_and_is_stopped_after_a_kill() {
     assert_eq!(home.join("runs").read_dir().unwrap().count(), 0);
 }
 
-/// What was ignored when a training began stays ignored, and other signals end it.
+/// A hang-up that was ignored when a training began stays ignored, and other signals end it.
 #[cfg(target_os = "linux")]
 #[test]
 fn nohup_keeps_a_training_from_a_hang_up() {

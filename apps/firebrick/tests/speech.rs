@@ -371,7 +371,7 @@ fn a_wake_word_goes_on_after_an_interruption() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(130));
     }
     let other = output(home, &[&args[..], &["other-word"]].concat(), b"");

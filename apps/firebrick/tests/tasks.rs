@@ -49,8 +49,11 @@ fn translation() {
     for part in ["train", "valid"] {
         fs::write(home.join(format!("{part}.tsv")), format!("source\ttarget\n{rows}")).unwrap();
     }
+    // Longer than the model reads.
+    let long = ["the number 1, "; 40].concat();
+    fs::write(home.join("test.tsv"), format!("source\ttarget\n{long}\tdie Zahl 1\n")).unwrap();
     // The parts are the same here: the check for leaks would leave nothing to train on.
-    let tables = "[data]\ntrain = \"train.tsv\"\nvalid = \"valid.tsv\"\nleaks = false\n\
+    let tables = "[data]\ntrain = \"train.tsv\"\nvalid = \"valid.tsv\"\ntest = \"test.tsv\"\nleaks = false\n\
                   [tokenizer]\nkind = \"byte-bpe\"\nvocab_size = 400\nmax_len = 40\n\
                   [model]\nd_model = 32\nencoder_ffn_dim = 32\ndecoder_ffn_dim = 32\n\
                   [generate]\nnum_beams = 2\n";
@@ -80,6 +83,9 @@ fn translation() {
     assert!(fails(home, &["nlp", "translate", "--model", "sst2", "x"], 5).contains("config.json"));
     let scores = json(&run(home, &["eval", "mine", "--json", "--data", "valid.tsv"]));
     assert!(scores["metrics"]["bleu"].is_number() && scores["rows"] == 60, "{scores}");
+    assert_eq!(json(&run(home, &["eval", "mine", "--json", "--data", "test.tsv"]))["rows"], 1);
+    let beside = ["train", "sst2", "--set", "data.test=test.tsv"];
+    assert!(fails(home, &beside, 2).contains("`data.test` stands beside `data.dataset`"));
     let shown = run(home, &["eval", "mine", "--data", "valid.tsv"]);
     assert!(shown.contains("bleu signature nrefs:1|case:mixed"), "{shown}");
     assert!(shown.matches("(95 % between ").count() == 2, "{shown}");

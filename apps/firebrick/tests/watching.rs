@@ -239,7 +239,9 @@ fn actions_are_named() {
     let mut table = "file,label,recording,split\n".to_string();
     for i in 0..20 {
         let (down, label) = if i % 2 == 0 { (false, "across") } else { (true, "down") };
-        let pixels: Vec<u8> = (0..6).flat_map(|t| frame(t + i, 2, down)).collect();
+        // Frames come again after twelve; no clip is to be another's.
+        let pixels = (0..6).flat_map(|t| frame(t + i, 2, down)).map(|pixel| pixel + i as u8);
+        let pixels: Vec<u8> = pixels.collect();
         let name = format!("clips/{i:02}.pgm");
         fs::write(home.join(&name), pgm(40, 6 * 32, &pixels)).unwrap();
         let part = if i < 16 { "train" } else { "test" };
@@ -264,6 +266,16 @@ fn actions_are_named() {
     assert!(code == Some(2) && error.contains("--start is for videos"), "{error}");
     let ask = ["eval", "mine", "--data", "clips.csv", "--split", "x"];
     assert_eq!(output(home, &ask).0, Some(2));
+    // The test part, and not what was learned from; rows that lack a cell are told.
+    let table = fs::read_to_string(home.join("clips.csv")).unwrap();
+    fs::write(
+        home.join("lacks.csv"),
+        table.replace("r4,test\n", "r4,test\nclips/00.pgm,across,r9\n"),
+    )
+    .unwrap();
+    let (code, said, told) = output(home, &["eval", "mine", "--json", "--data", "lacks.csv"]);
+    assert!(code == Some(0) && json(&said)["rows"] == 4, "{said}{told}");
+    assert!(told.contains("4 rows set aside"), "{told}");
 
     // A longer video is named part by part, and a folder of frames is one clip.
     recording(&home.join("long"), 15, 1);

@@ -14,29 +14,32 @@ use crate::{
 /// The plot of all candidates.
 const PLOT: &str = "compression.svg";
 
-/// Adds how the model of this folder came to be and what was measured of it and of `all` candidates. The scores in
-/// `firebrick.json` become its own; those that its original was published with go to `compression.original.reported`.
+/// Adds how the model of this folder came to be from the model `from`, which is `source`, and what was measured of it and of
+/// `all` candidates. The scores in `firebrick.json` become its own; those that its original was published with go to
+/// `compression.original.reported`, and stay in the card.
 pub fn write(
     folder: &Path,
+    source: &Source,
     from: &str,
     method: &str,
     [original, found]: [&Measured; 2],
     all: &[(&str, &Measured)],
 ) -> anyhow::Result<()> {
-    let source = Source::folder(folder);
-    let mut origin = source.json("firebrick.json")?.unwrap_or_else(|| json!({}));
+    // What was trained on the way has scores of that training, and so has its card.
+    let reported = source.json("firebrick.json")?.and_then(|origin| origin.get("metrics").cloned());
+    let mut origin = Source::folder(folder).json("firebrick.json")?.unwrap_or_else(|| json!({}));
     if let Some(origin) = origin.as_object_mut() {
         let mut record =
             json!({"from": from, "method": method, "original": original, "found": found});
-        let scores = json!({(found.data.as_str()): found.metrics});
-        if let Some(reported) = origin.insert("metrics".into(), scores) {
+        origin.insert("metrics".into(), json!({(found.data.as_str()): found.metrics}));
+        if let Some(reported) = reported {
             record["original"]["reported"] = reported;
         }
         origin.insert("compression".into(), record);
     }
     put(folder, "firebrick.json", serde_json::to_string_pretty(&origin)?.as_bytes())?;
     put(folder, PLOT, plot(from, all).as_bytes())?;
-    append(folder, from, &section(from, method, original, found))
+    append(folder, source, from, &section(from, method, original, found))
 }
 
 /// Says in the card of a folder that was converted from the model `from` that its weights became whole numbers; a folder
@@ -48,12 +51,12 @@ pub fn converted(folder: &Path, from: &str, whole_numbers: Option<&str>) -> anyh
              says what is left of them.\n"
         )
     });
-    append(folder, from, &note.unwrap_or_default())
+    append(folder, &Source::folder(folder), from, &note.unwrap_or_default())
 }
 
-/// Adds a section to the card, which is made with the metadata that model hubs read where there is none.
-fn append(folder: &Path, from: &str, section: &str) -> anyhow::Result<()> {
-    let card = match Source::folder(folder).optional("README.md", 1 << 20)? {
+/// Adds a section to the card of `source`, which is made with the metadata that model hubs read where there is none.
+fn append(folder: &Path, source: &Source, from: &str, section: &str) -> anyhow::Result<()> {
+    let card = match source.optional("README.md", 1 << 20)? {
         Some(card) => String::from_utf8_lossy(&card).into_owned(),
         None => format!("---\nlibrary_name: firebrick\ntags:\n- firebrick\n---\n\n# {from}\n"),
     };
@@ -108,13 +111,18 @@ mod tests {
 
     #[test]
     fn what_was_there_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("README.md"), "# mine\n").unwrap();
-        let before = r#"{"task": "text-classification", "metrics": {"valid": {"accuracy": 0.91}}}"#;
-        std::fs::write(dir.path().join("firebrick.json"), before).unwrap();
+        let (home, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // The folder is one that was trained on the way.
+        for (folder, card, accuracy) in [(&home, "# mine\n", 0.91), (&dir, "# tuned\n", 0.99)] {
+            let metrics = json!({"valid": {"accuracy": accuracy}});
+            let origin = json!({"task": "text-classification", "metrics": metrics}).to_string();
+            std::fs::write(folder.path().join("README.md"), card).unwrap();
+            std::fs::write(folder.path().join("firebrick.json"), origin).unwrap();
+        }
         let pair = [measured(4000, 0.9, 4.0), measured(1000, 0.895, 2.0)];
         let all = [("original", &pair[0]), ("int8", &pair[1])];
-        write(dir.path(), "sst2", "int8", [&pair[0], &pair[1]], &all).unwrap();
+        let original = Source::folder(home.path());
+        write(dir.path(), &original, "sst2", "int8", [&pair[0], &pair[1]], &all).unwrap();
         let card = std::fs::read_to_string(dir.path().join("README.md")).unwrap();
         assert!(
             card.starts_with("# mine\n") && card.contains("| accuracy | 0.9000 | 0.8950 (-0.50) |"),

@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 /// Corpora that are drawn.
 const SAMPLES: usize = 1000;
 
-/// Score of [`SAMPLES`] corpora, each of as many rows as there are, drawn with replacement; nothing of no rows.
+/// Score of `SAMPLES` corpora, each of as many rows as there are, drawn with replacement; nothing of no rows.
 ///
 /// `rows` are the counts of each row, `score` is that of their sum. The draws are the same for any two systems that
 /// answered equally many rows, so that the differences of their scores, one by one, tell how much one is better than the

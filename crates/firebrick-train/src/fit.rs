@@ -185,7 +185,6 @@ where
     if searches && team.world.size() > 1 {
         return Err(FitError::Alone("`train.line_search` of lbfgs"));
     }
-    let mine = |part: usize| part % team.data.size() == team.data.rank();
     let sizes: Vec<usize> = (0..examples.len()).map(|i| examples.size(i)).collect();
     let batch_size = train.rows_per_step(sizes.len());
     let per_epoch = sizes.len().div_ceil(batch_size);
@@ -213,14 +212,6 @@ where
     }
     run.rewind(counters.step, counters.due).map_err(FitError::Log)?;
 
-    // Steps and scores are of these weights; what learns are the floats behind them.
-    let seen = |model: &T, sparsity: f64| {
-        let model = if sparsity > 0.0 { pruned(model.clone(), sparsity) } else { model.clone() };
-        match train.quantize.format() {
-            Some(format) => rounded(model, format),
-            None => model,
-        }
-    };
     let started = Instant::now();
     let earlier = counters.seconds;
     let mut end = End::Finished;
@@ -233,32 +224,10 @@ where
                 epoch = (number, sampler::epoch(&sizes, batch_size, plan.seed, number));
             }
             let batch = &epoch.1[index % per_epoch];
-
             let begun = Instant::now();
-            let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
-            // As many micro-batches as the recipe says, or one for each process.
-            let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
-            let parts = parts.max(team.data.size());
-            let precision = train.precision();
-            let sparsity = sparsity_at(index, steps, train.sparsity);
-            let again = |model: &T| {
-                precision.during(|| gradients(&seen(model, sparsity), examples, batch, parts, seed))
-            };
-            let (mut loss, mut grads) = precision.during(|| {
-                share_of_gradients(&seen(&model, sparsity), examples, batch, parts, seed, mine)
-            });
-            team.sum_gradients(&model, &mut loss, &mut grads)?;
-            if !loss.is_finite() {
-                return Err(FitError::Diverged { step: index + 1, loss });
-            }
-            let norm = team.global_norm(&grads)?;
-            let learning_rate = lr_at(index, steps, train);
-            model = match train.settings().method {
-                Method::Lbfgs { line_search: true, .. } => {
-                    optim.search(model, (loss, &grads), learning_rate, train, again)
-                }
-                _ => precision.during(|| optim.step(model, &grads, norm, learning_rate, train)),
-            };
+            let (taught, loss, grad_norm) =
+                taught(model, &mut optim, examples, batch, plan, [index, steps])?;
+            model = taught;
 
             let tokens: usize = batch.iter().map(|i| sizes[*i]).sum();
             counters.step += 1;
@@ -268,8 +237,8 @@ where
                 of: steps,
                 epoch: epoch.0,
                 loss,
-                learning_rate,
-                grad_norm: norm,
+                learning_rate: lr_at(index, steps, train),
+                grad_norm,
                 tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
             };
             run.log_step(&step).map_err(FitError::Log)?;
@@ -285,7 +254,7 @@ where
             counters.due = false;
         }
         if evaluates && team.evaluates() {
-            let candidate = seen(&optim.averaged(model.valid()), train.sparsity);
+            let candidate = seen(&optim.averaged(model.valid()), train, train.sparsity);
             let metrics = evaluate(&candidate);
             let score = score(&metrics, plan.metric)?;
             let better = counters.best.is_none_or(|(_, best)| score > best);
@@ -331,9 +300,60 @@ where
     }
     let best = match best {
         Some(best) => best,
-        None => seen(&optim.averaged(model.valid()), train.sparsity), // stopped before the first evaluation
+        None => seen(&optim.averaged(model.valid()), train, train.sparsity), // stopped before the first evaluation
     };
     Ok(Fitted { best, end, counters })
+}
+
+/// The weights that steps and scores are of; what learns are the floats behind them.
+fn seen<T: Task>(model: &T, train: &TrainRecipe, sparsity: f64) -> T {
+    let model = if sparsity > 0.0 { pruned(model.clone(), sparsity) } else { model.clone() };
+    match train.quantize.format() {
+        Some(format) => rounded(model, format),
+        None => model,
+    }
+}
+
+/// The model after step `index` of `steps`, its loss on the batch before, and the length of the gradient.
+fn taught<T, E>(
+    model: T,
+    optim: &mut OptimState,
+    examples: &E,
+    batch: &[usize],
+    plan: &Plan,
+    [index, steps]: [usize; 2],
+) -> Result<(T, f64, f64), FitError>
+where
+    T: Task<Batch = E::Batch>,
+    E: Examples,
+{
+    let (train, team) = (plan.train, plan.team);
+    let mine = |part: usize| part % team.data.size() == team.data.rank();
+    let seed = sampler::mix(plan.seed ^ 0x5eed, index as u64);
+    // As many micro-batches as the recipe says, or one for each process.
+    let parts = batch.len().div_ceil(train.batch_size) * train.accumulation;
+    let parts = parts.max(team.data.size());
+    let precision = train.precision();
+    let sparsity = sparsity_at(index, steps, train.sparsity);
+    let again = |model: &T| {
+        precision.during(|| gradients(&seen(model, train, sparsity), examples, batch, parts, seed))
+    };
+    let (mut loss, mut grads) = precision.during(|| {
+        share_of_gradients(&seen(&model, train, sparsity), examples, batch, parts, seed, mine)
+    });
+    team.sum_gradients(&model, &mut loss, &mut grads)?;
+    if !loss.is_finite() {
+        return Err(FitError::Diverged { step: index + 1, loss });
+    }
+    let norm = team.global_norm(&grads)?;
+    let learning_rate = lr_at(index, steps, train);
+    let model = match train.settings().method {
+        Method::Lbfgs { line_search: true, .. } => {
+            optim.search(model, (loss, &grads), learning_rate, train, again)
+        }
+        _ => precision.during(|| optim.step(model, &grads, norm, learning_rate, train)),
+    };
+    Ok((model, loss, norm))
 }
 
 /// Share of zeros among the weights that step `index` is computed with: that of Zhu and Gupta 2017,

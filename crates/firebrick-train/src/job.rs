@@ -295,6 +295,21 @@ pub fn check_source(dataset: Option<&String>, train: Option<&PathBuf>) -> Result
     }
 }
 
+/// Beside a known set, which has parts of its own, files of these keys would not be read.
+pub fn check_parts(
+    dataset: Option<&String>,
+    files: &[(&str, &Option<PathBuf>)],
+) -> Result<(), RecipeError> {
+    let idle = files.iter().find(|(_, file)| file.is_some());
+    match (dataset, idle) {
+        (Some(_), Some((key, _))) => {
+            let problem = "stands beside `data.dataset`, which has its own";
+            Err(RecipeError::value(&format!("data.{key}"), problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What every recipe begins with must make sense.
 pub fn check_head(version: u32, name: &str) -> Result<(), RecipeError> {
     let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));

@@ -326,12 +326,26 @@ impl TrainRecipe {
 
     /// For a task whose layers cannot run twice.
     pub fn check_layers_run_once(&self) -> Result<(), RecipeError> {
-        match self.activation_checkpointing {
-            false => Ok(()),
-            true => Err(RecipeError::value(
-                "train.activation_checkpointing",
-                "is for text classification, whose encoder can do it",
-            )),
+        let fail = |key: &str, problem: &str| Err(RecipeError::value(key, problem));
+        if self.activation_checkpointing {
+            let problem = "is for text classification, whose encoder can do it";
+            return fail("train.activation_checkpointing", problem);
+        }
+        if self.r_drop > 0.0 {
+            return fail("train.r_drop", "is for text classification");
+        }
+        Ok(())
+    }
+
+    /// For a task whose models have no head that is new on top of something learned.
+    pub fn check_no_head(&self) -> Result<(), RecipeError> {
+        match self.head_learning_rate {
+            // As a resolved recipe has it.
+            rate if rate.is_none() || rate == self.learning_rate => Ok(()),
+            _ => {
+                let problem = "is for classifiers and detectors, which have a head";
+                Err(RecipeError::value("train.head_learning_rate", problem))
+            }
         }
     }
 }

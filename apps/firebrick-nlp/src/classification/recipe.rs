@@ -11,7 +11,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::{check_head, check_source},
+    job::{check_head, check_parts, check_source},
     lora::LoraRecipe,
     recipe::{
         Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, changed, check_pretrained,
@@ -219,6 +219,8 @@ impl Check for Recipe {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
         check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
+        let files = [("valid", &self.data.valid), ("test", &self.data.test)];
+        check_parts(self.data.dataset.as_ref(), &files)?;
         if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
             let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
             return fail("data.valid_fraction", problem);

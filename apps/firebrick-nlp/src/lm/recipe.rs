@@ -202,6 +202,7 @@ impl Check for Recipe {
         }
         self.train.check()?;
         self.train.check_layers_run_once()?;
+        self.train.check_no_head()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

@@ -257,7 +257,7 @@ pub fn evaluate(model: &PreTraining, texts: &MaskedTexts, batch_size: usize, see
 const GUESSED: usize = 4096;
 
 /// What a token of a stream costs when it is guessed from `window` tokens around it, it alone masked: a "pseudo-perplexity"
-/// (Salazar et al. 2020, <https://arxiv.org/abs/1910.14659>). Of a long stream [`GUESSED`] tokens at equal distances are guessed.
+/// (Salazar et al. 2020, <https://arxiv.org/abs/1910.14659>). Of a long stream `GUESSED` tokens at equal distances are guessed.
 pub fn pseudo(
     model: &PreTraining,
     stream: &Stream,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use firebrick_core::arch::tagger::TaggerConfig;
 use firebrick_train::{
-    job::{check_head, check_source},
+    job::{check_head, check_parts, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, changed},
 };
 use schemars::JsonSchema;
@@ -134,6 +134,8 @@ impl Check for Recipe {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
         check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
+        let files = [("valid", &self.data.valid), ("test", &self.data.test)];
+        check_parts(self.data.dataset.as_ref(), &files)?;
         if self.data.train.is_some() && self.data.valid.is_none() {
             return fail("data.valid", "is missing: sentences to choose the weights by".into());
         }
@@ -177,6 +179,7 @@ impl Check for Recipe {
         }
         self.train.check()?;
         self.train.check_layers_run_once()?;
+        self.train.check_no_head()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

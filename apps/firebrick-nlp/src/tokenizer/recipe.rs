@@ -57,6 +57,12 @@ impl Check for TokenizerRecipe {
             let problem = format!("is {}, not within 16 and 1000000", self.vocab_size);
             return fail("tokenizer.vocab_size", problem);
         }
+        if self.kind == TokenizerKind::ByteBpe && self.lowercase != Self::default().lowercase {
+            return fail(
+                "tokenizer.lowercase",
+                "is for `wordpiece`: bytes stay as they are".into(),
+            );
+        }
         if self.kind == TokenizerKind::Pretrained
             && let Some(key) = changed(self, &Self::default(), &["kind", "max_len"])
         {

@@ -91,7 +91,7 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
     }
     let mut train = cleaned.remove("train").context("there is no training part")?;
     let test = cleaned.remove("test");
-    let valid = match cleaned.remove("valid") {
+    let mut valid = match cleaned.remove("valid") {
         Some(rows) => rows,
         None => {
             // The label is a translation here, not a class to be stratified by.
@@ -115,6 +115,13 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         leaking = ledger.dropped.len();
         train = kept;
         ledgers.push(("train".into(), ledger));
+        if let Some(test) = &test {
+            let report = leaks::check(&[("valid", &valid), ("test", test)], &rules)?;
+            let (kept, ledger) = leaks::remove(valid, "valid", &report);
+            leaking += ledger.dropped.len();
+            valid = kept;
+            ledgers.push(("valid".into(), ledger));
+        }
     }
     for (part, left) in [("training", &train), ("validation", &valid)] {
         ensure!(!left.is_empty(), DataError::TooLittle(format!("no {part} pair is left")));

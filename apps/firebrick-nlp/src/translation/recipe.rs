@@ -9,7 +9,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::{check_head, check_source},
+    job::{check_head, check_parts, check_source},
     lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
@@ -170,6 +170,8 @@ impl Check for Recipe {
         let fail = |key: &str, problem: String| Err(RecipeError::value(key, problem));
         check_head(self.version, &self.name)?;
         check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
+        let files = [("valid", &self.data.valid), ("test", &self.data.test)];
+        check_parts(self.data.dataset.as_ref(), &files)?;
         if self.data.source == self.data.target {
             return fail("data.target", format!("is {:?}, as the source", self.data.target));
         }
@@ -206,6 +208,7 @@ impl Check for Recipe {
         self.model.lora.check(self.model.pretrained.as_ref(), &self.train)?;
         self.train.check()?;
         self.train.check_layers_run_once()?;
+        self.train.check_no_head()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

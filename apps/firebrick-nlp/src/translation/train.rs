@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use anyhow::bail;
 use burn::module::Module;
 use firebrick_core::{
     arch::bart::BartForConditionalGeneration,
     checkpoint::{Source, lora::LoraConfig},
 };
+use firebrick_data::error::DataError;
 use firebrick_train::{
     fit::{End, Fitted, Metrics, Plan, fit},
     job::{self, Outcome, Places, Scores, Session, Shown},
@@ -62,6 +64,11 @@ impl job::Recipe for Recipe {
             0.0 => vec![],
             share => lexicon::with_placeholders(&corpus.train, share, self.seed),
         };
+        if self.data.copies > 0.0 && masked.is_empty() {
+            let problem = "data.copies: no words of the training pairs are surely partners, so that none can be replaced by \
+                           placeholders: give more pairs, or leave it out";
+            bail!(DataError::TooLittle(problem.into()));
+        }
         let all = [corpus.train.as_slice(), &masked].concat();
         let (examples, too_long) = PairExamples::new(&all, &tokenizer, self.tokenizer.max_len);
         Ok(Prepared { corpus, tokenizer, too_long, masked: masked.len(), pretrained, examples })

@@ -24,7 +24,7 @@ use firebrick_train::{
 use super::{
     copies::{Masked, SLOTS, Terms, mask, placeholder},
     corpus::Pair,
-    sentences,
+    sentences::{self, Piece},
 };
 use crate::{
     generate::{Limits, Writer},
@@ -97,28 +97,19 @@ impl Translator {
         config: &GenerationConfig,
         batch_size: usize,
     ) -> anyhow::Result<Vec<String>> {
-        let fits =
-            |piece: &str| self.writer.tokenizer.encode(piece, usize::MAX).len() <= self.longest;
-        let mut pieces = vec![]; // (text, gap behind it), text by text
+        let mut pieces = vec![]; // text by text
         let mut ends = vec![];
         for text in texts {
-            for piece in sentences::split(text) {
-                let parts = sentences::shorten(piece.text, &fits);
-                let last = parts.len() - 1;
-                for (i, part) in parts.into_iter().enumerate() {
-                    let trimmed = part.trim();
-                    pieces.push((trimmed, if i == last { piece.gap } else { " " }));
-                }
-            }
+            pieces.extend(sentences::split(text));
             ends.push(pieces.len());
         }
-        let asked: Vec<&str> = pieces.iter().map(|(text, _)| *text).collect();
+        let asked: Vec<&str> = pieces.iter().map(|piece| piece.text).collect();
         let answers = self.sentences(&asked, config, batch_size)?;
         let chinese = mostly_chinese_texts(&answers);
         let mut begin = 0;
         let joined = ends.into_iter().map(|end| {
             let mut whole = String::new();
-            for ((_, gap), answer) in pieces[begin..end].iter().zip(&answers[begin..end]) {
+            for (Piece { gap, .. }, answer) in pieces[begin..end].iter().zip(&answers[begin..end]) {
                 whole.push_str(answer);
                 match (chinese, gap.contains('\n')) {
                     (true, false) => {}
@@ -133,7 +124,8 @@ impl Translator {
     }
 
     /// Single sentences, in their order; those of like length share a batch, and every thread takes batches of its own.
-    /// An empty one stays empty; one in capital letters is translated in small ones and comes back in capitals.
+    /// An empty one stays empty; one in capital letters is translated in small ones and comes back in capitals. One that is longer
+    /// than the model reads is translated in parts.
     pub fn sentences(
         &self,
         sentences: &[&str],
@@ -151,7 +143,13 @@ impl Translator {
         config: &GenerationConfig,
         batch_size: usize,
     ) -> anyhow::Result<Vec<String>> {
-        let sentences: Vec<Cow<str>> = sentences.iter().map(|text| self.simplified(text)).collect();
+        let whole: Vec<Cow<str>> = sentences.iter().map(|text| self.simplified(text)).collect();
+        let fits =
+            |piece: &str| self.writer.tokenizer.encode(piece, usize::MAX).len() <= self.longest;
+        let parts: Vec<Vec<&str>> =
+            whole.iter().map(|text| sentences::shorten(text, &fits)).collect();
+        let counts: Vec<usize> = parts.iter().map(Vec::len).collect();
+        let sentences: Vec<&str> = parts.into_iter().flatten().map(str::trim).collect();
         let asked: Vec<Asked> = sentences.iter().map(|text| self.ask(text, terms)).collect();
         let all: Vec<&Asked> = asked.iter().collect();
         let mut answers = self.read(&all, false, config, batch_size)?;
@@ -165,13 +163,14 @@ impl Translator {
         // Or the model knows better what it reads as it is.
         let again: Vec<usize> = (0..asked.len()).filter(|i| !answers[*i].whole).collect();
         let plain: Vec<Asked> =
-            again.iter().map(|i| Asked::new(Masked::plain(&sentences[*i]))).collect();
+            again.iter().map(|i| Asked::new(Masked::plain(sentences[*i]))).collect();
         let plain: Vec<&Asked> = plain.iter().collect();
         for (i, answer) in again.into_iter().zip(self.read(&plain, false, config, batch_size)?) {
             let whole = asked[i].masked.values().iter().all(|value| answer.text.contains(value));
             answers[i].improve(Answer { whole, ..answer });
         }
-        Ok(answers.into_iter().map(|answer| answer.text).collect())
+        let mut answers = answers.into_iter().map(|answer| answer.text);
+        Ok(counts.into_iter().map(|count| joined(answers.by_ref().take(count).collect())).collect())
     }
 
     /// Of a placeholder.
@@ -332,6 +331,12 @@ fn shouted(text: &str) -> bool {
 fn sentence_case(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().into_iter().chain(letters.as_str().to_lowercase().chars()).collect()
+}
+
+/// The translation of a sentence that was read in parts.
+fn joined(parts: Vec<String>) -> String {
+    let between = if mostly_chinese_texts(&parts) { "" } else { " " };
+    parts.join(between)
 }
 
 fn mostly_chinese_texts(texts: &[String]) -> bool {

@@ -75,7 +75,7 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
     };
 
     let (mut train, mut unreadable) = load_all(&train, rate)?;
-    let (valid, problems) = load_all(&valid, rate)?;
+    let (mut valid, problems) = load_all(&valid, rate)?;
     unreadable.extend(problems);
     let test = match test {
         Some(entries) => {
@@ -90,7 +90,8 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
         train.extend(found);
         unreadable.extend(problems);
     }
-    let leaking = drop_leaks(&mut train, valid.iter().chain(test.iter().flatten()));
+    let leaking = drop_leaks(&mut valid, test.iter().flatten())
+        + drop_leaks(&mut train, valid.iter().chain(test.iter().flatten()));
     let reason = unreadable.first().map_or(String::new(), |first| format!("; {first}"));
     ensure!(!train.is_empty(), "no training recording is left{reason}");
     ensure!(!valid.is_empty(), "there is no validation recording{reason}");
@@ -127,8 +128,10 @@ fn background(
         problems.extend(wrong);
         // One after the other, as a spotter hears them: its windows begin anywhere.
         let samples: Vec<f32> = found.into_iter().flat_map(|found| found.samples).collect();
+        // The same from wherever a folder is named: ids are part of the data's hash.
+        let last = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
         for (number, part) in samples.chunks_exact(length).enumerate() {
-            let id = format!("{name}, part {number}");
+            let id = format!("{last}, part {number}");
             let (samples, label) = (part.to_vec(), UNKNOWN.to_string());
             parts.push(Recording { id, samples, label, speaker: String::new() });
         }

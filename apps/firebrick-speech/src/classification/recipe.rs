@@ -7,7 +7,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::{check_head, check_source},
+    job::{check_head, check_parts, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
 use schemars::JsonSchema;
@@ -132,6 +132,7 @@ impl Check for Recipe {
         let data = &self.data;
         check_head(self.version, &self.name)?;
         check_source(data.dataset.as_ref(), data.train.as_ref())?;
+        check_parts(data.dataset.as_ref(), &[("valid", &data.valid), ("test", &data.test)])?;
         if !(data.valid_fraction > 0.0 && data.valid_fraction <= 0.5) {
             let problem = format!("is {}, not above 0 and up to 0.5", data.valid_fraction);
             return fail("data.valid_fraction", problem);

@@ -135,7 +135,7 @@ fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
         wrong: examples(trained, false),
         data_notes: vec![
             ("recordings that could not be read".into(), corpus.unreadable.len().to_string()),
-            ("training recordings of another part".into(), corpus.leaking.to_string()),
+            ("recordings of another part, dropped".into(), corpus.leaking.to_string()),
         ],
         next_steps: vec![(
             format!("firebrick speech keyword FILE.wav --model {}", dir.display()),

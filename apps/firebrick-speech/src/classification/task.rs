@@ -42,6 +42,7 @@ pub struct SoundBatch {
 
 impl Task for Classify {
     type Batch = SoundBatch;
+    const HEAD: &'static [&'static str] = &["model.classifier."];
 
     fn loss(&self, batch: SoundBatch) -> Tensor<1> {
         let logits = self.model.forward(batch.frames);

@@ -79,7 +79,7 @@ impl job::Prepared for Prepared {
         ];
         if corpus.leaking > 0 {
             let count = corpus.leaking;
-            remarks.push(format!("train: dropped {count} recordings that another part has, too"));
+            remarks.push(format!("dropped {count} recordings that another part has, too"));
         }
         if let Some(first) = corpus.unreadable.first() {
             let count = corpus.unreadable.len();

@@ -62,7 +62,7 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
         }
     };
     let (mut train, mut unreadable) = load_all(&train, rate)?;
-    let (valid, problems) = load_all(&valid, rate)?;
+    let (mut valid, problems) = load_all(&valid, rate)?;
     unreadable.extend(problems);
     let test = match test {
         Some(entries) => {
@@ -72,7 +72,8 @@ pub fn load(data: &DataRecipe, rate: u32, seed: u64, places: &Places) -> anyhow:
         }
         None => None,
     };
-    let leaking = drop_leaks(&mut train, valid.iter().chain(test.iter().flatten()));
+    let leaking = drop_leaks(&mut valid, test.iter().flatten())
+        + drop_leaks(&mut train, valid.iter().chain(test.iter().flatten()));
     let reason = unreadable.first().map_or(String::new(), |first| format!("; {first}"));
     ensure!(!train.is_empty(), "no training recording is left{reason}");
     ensure!(!valid.is_empty(), "there is no validation recording{reason}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use firebrick_core::{arch::deep_speech::DeepSpeechConfig, layers::rnn::Mode};
 use firebrick_train::{
-    job::{check_head, check_source},
+    job::{check_head, check_parts, check_source},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -174,6 +174,9 @@ impl Check for Recipe {
         let data = &self.data;
         check_head(self.version, &self.name)?;
         check_source(data.dataset.as_ref(), data.train.as_ref())?;
+        let files =
+            [("valid", &data.valid), ("test", &data.test), ("dictionary", &data.dictionary)];
+        check_parts(data.dataset.as_ref(), &files)?;
         if !(data.valid_fraction > 0.0 && data.valid_fraction <= 0.5) {
             let problem = format!("is {}, not above 0 and up to 0.5", data.valid_fraction);
             return fail("data.valid_fraction", problem);
@@ -181,8 +184,14 @@ impl Check for Recipe {
         if data.units == Units::Phones && data.train.is_some() && data.dictionary.is_none() {
             return fail("data.dictionary", "is missing: `phones` are looked up there".into());
         }
+        if data.units != Units::Phones && data.dictionary.is_some() {
+            return fail("data.dictionary", "is for `data.units = \"phones\"`".into());
+        }
         self.features.check()?;
         self.augment.check()?;
+        if self.augment.shift != AugmentRecipe::default().shift {
+            return fail("augment.shift", "is for recordings of one length: keywords".into());
+        }
         if self.augment.tempo > 0.5 || self.augment.speed > 0.5 {
             let key = if self.augment.tempo > 0.5 { "augment.tempo" } else { "augment.speed" };
             return fail(key, "is above 0.5: too few frames would be left for the words".into());
@@ -200,6 +209,7 @@ impl Check for Recipe {
         }
         self.train.check()?;
         self.train.check_layers_run_once()?;
+        self.train.check_no_head()?;
         self.checkpoint.check()?;
         self.eval.check()?;
         self.eval.metric(METRICS).map(|_| ())

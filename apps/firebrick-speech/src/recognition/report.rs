@@ -99,7 +99,7 @@ fn describe(dir: &Path, trained: &Trained) -> anyhow::Result<Report> {
                 "recordings that could not be read".into(),
                 trained.corpus.unreadable.len().to_string(),
             ),
-            ("training recordings of another part".into(), trained.corpus.leaking.to_string()),
+            ("recordings of another part, dropped".into(), trained.corpus.leaking.to_string()),
         ],
         next_steps: vec![(
             format!("firebrick speech transcribe FILE.wav --model {}", dir.display()),

@@ -11,13 +11,17 @@ use firebrick_data::{
     error::DataError,
     hash::{sha256_bytes, sha256_rows},
     image::{Colour, Picture, decode, resize},
+    ledger::Ledger,
     table::{Columns, ReadOptions, Row, read},
 };
 use firebrick_train::job::Places;
 use rayon::prelude::*;
 
 use super::recipe::DataRecipe;
-use crate::video::read::{self as video, Frames, is_video};
+use crate::{
+    classification::layouts::unreadable,
+    video::read::{self as video, Frames, is_video},
+};
 
 /// Frames in their order.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +41,8 @@ pub struct Corpus {
     pub test: Vec<Clip>,
     /// SHA-256 over the training and validation frames.
     pub sha256: String,
+    /// Rows of the test table that could not be read.
+    pub ledger: Ledger,
 }
 
 /// Reads and divides what `[data]` names.
@@ -65,11 +71,12 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
         data.valid_clips
     );
     let valid = train.split_off(count - data.valid_clips);
-    let test = test.map(|table| labelled(&table, data)).transpose()?.unwrap_or_default();
+    let test = test.map(|table| labelled(&table, data)).transpose()?;
+    let (test, ledger) = test.unwrap_or_default();
     let row = |frame: &Picture| Row { row: 0, text: sha256_bytes(&frame.pixels), label: None };
     let learned = train.iter().chain(&valid).flat_map(|clip| &clip.frames);
     let sha256 = sha256_rows(&learned.map(row).collect::<Vec<_>>());
-    Ok(Corpus { train, valid, test, sha256 })
+    Ok(Corpus { train, valid, test, sha256, ledger })
 }
 
 /// The videos and folders of frames in a folder, in the order of their names.
@@ -100,10 +107,11 @@ fn recordings(folder: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
     paths.par_iter().map(clip).collect()
 }
 
-/// Clips of the frames that a table lists.
-pub fn labelled(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
+/// Clips of the frames that a table lists, and its rows that cannot be read.
+pub fn labelled(table: &Path, data: &DataRecipe) -> anyhow::Result<(Vec<Clip>, Ledger)> {
     let options = ReadOptions::new(Columns::named("file", Some("anomalous")));
-    let rows = read(table, &options)?.usable(table)?.rows;
+    let listed = read(table, &options)?.usable(table)?;
+    let (rows, ledger) = (listed.rows, unreadable(&listed.bad));
     let folder = table.parent().unwrap_or(Path::new(""));
     let mut clips = BTreeMap::<String, Vec<(PathBuf, bool)>>::new();
     for row in rows {
@@ -111,7 +119,8 @@ pub fn labelled(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
             Some("0") => false,
             Some("1") => true,
             other => {
-                let detail = format!("row {}: anomalous is {other:?}, neither 0 nor 1", row.row);
+                let detail =
+                    format!("row {}: anomalous is {other:?}, neither 0 nor 1", row.row + 1);
                 bail!(DataError::BadValue { path: table.to_owned(), detail });
             }
         };
@@ -132,7 +141,8 @@ pub fn labelled(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
             anomalous: files.iter().map(|(_, anomalous)| *anomalous).collect(),
         })
     };
-    clips.into_par_iter().map(clip).collect()
+    let clips: Vec<Clip> = clips.into_par_iter().map(clip).collect::<anyhow::Result<_>>()?;
+    Ok((clips, ledger))
 }
 
 impl Corpus {
@@ -141,10 +151,34 @@ impl Corpus {
         let frames = |part: &[Clip]| part.iter().map(|clip| clip.frames.len()).sum::<usize>();
         let said = |part: &[Clip]| format!("{} clips, {} frames", part.len(), frames(part));
         let anomalous = self.test.iter().flat_map(|clip| &clip.anomalous).filter(|a| **a).count();
-        vec![
+        let mut remarks = vec![
             format!("learned from: {}", said(&self.train)),
             format!("choose weights and threshold: {}", said(&self.valid)),
             format!("test: {}, {anomalous} of them anomalous", said(&self.test)),
-        ]
+        ];
+        if !self.ledger.dropped.is_empty() {
+            let count = self.ledger.dropped.len();
+            remarks.push(format!(
+                "test: dropped {count}: unreadable rows (data.ledger.jsonl says why)"
+            ));
+        }
+        remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_without_an_answer_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = Picture::filled(8, 6, Colour::Grey, 7);
+        fs::write(dir.path().join("a.png"), decode::png(&picture)).unwrap();
+        let table = dir.path().join("t.csv");
+        fs::write(&table, "file,anomalous\na.png,1\na.png,\n").unwrap();
+        let (clips, ledger) = labelled(&table, &DataRecipe::default()).unwrap();
+        assert_eq!((clips.len(), clips[0].frames.len()), (1, 1));
+        assert_eq!(ledger.dropped[0].detail, "row 2 (line 3): the label is empty");
     }
 }

@@ -71,6 +71,10 @@ impl job::Prepared for Corpus {
     fn remarks(&self) -> Vec<String> {
         self.remarks()
     }
+
+    fn ledger(&self) -> String {
+        self.ledger.json_lines("test")
+    }
 }
 
 /// Validation frames as they are and with an anomaly made in them, the same at every evaluation.

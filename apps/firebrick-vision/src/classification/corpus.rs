@@ -42,13 +42,12 @@ pub struct Corpus {
 
 /// Reads and divides what `[data]` names.
 pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Corpus> {
-    let mut parts = match data.dataset.as_deref() {
-        Some(id) => known(id, data, places)?,
+    let (mut parts, mut ledgers) = match data.dataset.as_deref() {
+        Some(id) => (known(id, data, places)?, BTreeMap::new()),
         None => own(data, places)?,
     };
     let mut take = |part| parts.remove(part).unwrap_or_default();
     let (mut train, mut valid, mut test) = (take("train"), take("valid"), take("test"));
-    let mut ledgers = BTreeMap::<&'static str, Ledger>::new();
     let (no_test, no_valid) = (test.is_empty() && data.test_fraction > 0.0, valid.is_empty());
     if no_test || no_valid {
         group(&mut train);
@@ -137,17 +136,22 @@ fn known(id: &str, data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> 
     }
 }
 
-fn own(data: &DataRecipe, places: &Places) -> anyhow::Result<Parts> {
+/// What was dropped, by part.
+type Ledgers = BTreeMap<&'static str, Ledger>;
+
+fn own(data: &DataRecipe, places: &Places) -> anyhow::Result<(Parts, Ledgers)> {
     let read = |path: &PathBuf| layouts::own(&places.base.join(path), data);
-    let mut parts = data.train.as_ref().map(read).transpose()?.unwrap_or_default();
+    let (mut parts, ledger) = data.train.as_ref().map(read).transpose()?.unwrap_or_default();
+    let mut ledgers = Ledgers::from([("train", ledger)]);
     for (part, path) in [("valid", &data.valid), ("test", &data.test)] {
         if let Some(path) = path {
-            let mut found = read(path)?;
+            let (mut found, ledger) = read(path)?;
             let found = found.remove(part).or_else(|| found.remove("train"));
             parts.insert(part, found.unwrap_or_default());
+            ledgers.insert(part, ledger);
         }
     }
-    Ok(parts)
+    Ok((parts, ledgers))
 }
 
 fn pixels(samples: &[Sample]) -> impl Iterator<Item = &[u8]> {

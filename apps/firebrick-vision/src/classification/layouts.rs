@@ -13,8 +13,9 @@ use firebrick_data::{
         Colour, Picture,
         decode::{self, is_picture},
     },
+    ledger::{DropReason, Entry, Ledger},
     npz::{self, Array},
-    table::{Columns, ReadOptions, read},
+    table::{BadRow, Columns, ReadOptions, read},
 };
 use rayon::prelude::*;
 
@@ -62,14 +63,27 @@ fn sized(picture: &Picture, data: &DataRecipe) -> Picture {
     fit(picture, data.size, data.shortest_edge, data.filter)
 }
 
-/// Pictures of a user's path: a folder, an `.npz` file, or a table.
-pub fn own(path: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
+/// Pictures of a user's path: a folder, an `.npz` file, or a table; and the rows of a table that cannot be read.
+pub fn own(path: &Path, data: &DataRecipe) -> anyhow::Result<(Parts, Ledger)> {
     let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     match ending.as_str() {
-        _ if path.is_dir() => Ok([("train", folders(path, data)?)].into()),
-        "npz" => arrays(path, data),
-        _ => Ok([("train", table(path, data)?)].into()),
+        _ if path.is_dir() => Ok(([("train", folders(path, data)?)].into(), Ledger::default())),
+        "npz" => Ok((arrays(path, data)?, Ledger::default())),
+        _ => {
+            let (samples, ledger) = table(path, data)?;
+            Ok(([("train", samples)].into(), ledger))
+        }
     }
+}
+
+/// A table's rows that cannot be read, such as those without a label.
+pub fn unreadable(bad: &[BadRow]) -> Ledger {
+    let entry = |bad: &BadRow| Entry {
+        row: bad.row,
+        reason: DropReason::Unreadable,
+        detail: bad.to_string(),
+    };
+    Ledger { dropped: bad.iter().map(entry).collect(), mended: vec![] }
 }
 
 /// Pictures under `path`, in the order of their names, those in folders too.
@@ -133,9 +147,9 @@ fn folders(path: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
 }
 
 /// The columns `file`, relative to the table's folder, and `label`.
-fn table(path: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
+fn table(path: &Path, data: &DataRecipe) -> anyhow::Result<(Vec<Sample>, Ledger)> {
     let options = ReadOptions::new(Columns::named("file", Some("label")));
-    let rows = read(path, &options)?.usable(path)?.rows;
+    let table = read(path, &options)?.usable(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = |row: firebrick_data::table::Row| File {
         path: folder.join(&row.text),
@@ -143,7 +157,8 @@ fn table(path: &Path, data: &DataRecipe) -> anyhow::Result<Vec<Sample>> {
         label: row.label.unwrap_or_default(),
         group: None,
     };
-    load(rows.into_iter().map(file).collect(), data)
+    let ledger = unreadable(&table.bad);
+    Ok((load(table.rows.into_iter().map(file).collect(), data)?, ledger))
 }
 
 /// `train_images` and `train_labels`, `val_`, `test_`; or `images` and `labels`.
@@ -256,4 +271,26 @@ pub fn inria(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
 /// A class's folder each: the folders of a known set.
 pub fn by_class(folder: &Path, data: &DataRecipe) -> anyhow::Result<Parts> {
     Ok([("train", folders(folder, data)?)].into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_label_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = Picture::filled(4, 4, Colour::Grey, 7);
+        fs::write(dir.path().join("a.png"), decode::png(&picture)).unwrap();
+        let path = dir.path().join("t.csv");
+        fs::write(&path, "file,label\na.png,x\na.png,\na.png\n").unwrap();
+        let (parts, ledger) = own(&path, &DataRecipe::default()).unwrap();
+        assert_eq!(parts["train"].len(), 1);
+        let details: Vec<&str> = ledger.dropped.iter().map(|entry| entry.detail.as_str()).collect();
+        let due = [
+            "row 2 (line 3): the label is empty",
+            "row 3 (line 4): 1 field, where the header has 2",
+        ];
+        assert_eq!(details, due);
+    }
 }

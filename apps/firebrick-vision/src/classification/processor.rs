@@ -114,17 +114,19 @@ impl Processor {
             },
         };
         let numbers = |key: &str, otherwise: f32| -> Result<Vec<f32>, String> {
-            let applies = flag("do_normalize", true)?;
-            let Some(list) = value[key].as_array().filter(|_| applies) else {
-                let otherwise = if applies { 0.5 } else { otherwise };
+            if !flag("do_normalize", true)? {
                 return Ok(vec![otherwise; channels]);
-            };
-            let numbers: Vec<f32> =
-                list.iter().filter_map(Value::as_f64).map(|n| n as f32).collect();
-            match numbers.len() == channels && numbers.iter().all(|n| n.is_finite()) {
-                true => Ok(numbers),
-                false => Err(format!("{key} is not one number for each of {channels} channels")),
             }
+            let number = |value: &Value| value.as_f64().map(|n| n as f32).filter(|n| n.is_finite());
+            let numbers: Option<Vec<f32>> = match &value[key] {
+                Value::Null => Some(vec![0.5; channels]),
+                Value::Array(list) => list.iter().map(number).collect(),
+                one => number(one).map(|one| vec![one; channels]),
+            };
+            numbers.filter(|numbers| numbers.len() == channels).ok_or_else(|| {
+                let found = &value[key];
+                format!("{key} is {found}: one number, or one for each of {channels} channels")
+            })
         };
         let std = numbers("image_std", 1.0)?;
         if std.iter().any(|std| *std <= 0.0) {
@@ -284,7 +286,15 @@ mod tests {
         });
         let read = Processor::from_json(&mobilenet, 3).unwrap();
         assert_eq!((read.size, read.shortest_edge), ([224, 224], Some(256)));
+        let one = json!({"image_mean": 0.25, "image_std": 1, "size": 32});
+        let read = Processor::from_json(&one, 3).unwrap();
+        assert_eq!((read.mean, read.std), (vec![0.25; 3], vec![1.0; 3]));
+        let absent = Processor::from_json(&json!({"image_mean": null}), 3).unwrap();
+        assert_eq!((absent.mean, absent.std), (vec![0.5; 3], vec![0.5; 3]));
         for wrong in [
+            json!({"image_mean": "0.5"}),
+            json!({"image_std": true}),
+            json!({"image_mean": [0.5, "0.5", 0.5]}),
             json!({"size": {"height": 0, "width": 3}}),
             json!({"image_mean": [0.5, 0.5]}),
             json!({"image_std": [0.0, 1.0, 1.0]}),

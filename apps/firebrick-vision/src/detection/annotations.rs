@@ -3,7 +3,7 @@
 //! In memory all are COCO's data set, whose boxes are `[left, top, width, height]` in pixels.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     fs,
     io::{self, Read},
     path::{Component, Path, PathBuf},
@@ -99,15 +99,24 @@ fn bad(path: &Path, detail: impl std::fmt::Display) -> DataError {
     DataError::BadSyntax { path: path.to_owned(), detail: escaped(&detail.to_string()) }
 }
 
-/// Writes boxes; returns how many pictures and boxes were written, and how many boxes were left out: those of no area or of
-/// no picture, and what the format cannot express.
+/// Writes boxes, of each what lies on its picture; returns how many pictures and boxes were written, and how many boxes were
+/// left out: those of no area there or of no picture, and what the format cannot express.
 pub fn write(mut dataset: Dataset, format: Format, path: &Path) -> anyhow::Result<[usize; 3]> {
     let all = dataset.annotations.len();
-    let images: HashSet<u64> = dataset.images.iter().map(|image| image.id).collect();
+    let images: HashMap<u64, [u32; 2]> =
+        dataset.images.iter().map(|image| (image.id, [image.width, image.height])).collect();
     // VOC, which counts pixels, would turn those of no area inside out.
-    dataset.annotations.retain(|annotation| {
-        let area = annotation.bbox.is_some_and(|[_, _, w, h]| w > LEAST_SIDE && h > LEAST_SIDE);
-        area && images.contains(&annotation.image_id)
+    dataset.annotations.retain_mut(|annotation| {
+        let (Some(bbox), Some(size)) = (annotation.bbox, images.get(&annotation.image_id)) else {
+            return false;
+        };
+        let clipped = clipped(bbox, *size);
+        let [_, _, w, h] = clipped;
+        if clipped != bbox {
+            annotation.bbox = Some(clipped);
+            annotation.area = annotation.area.map(|area| area.min(w * h));
+        }
+        w > LEAST_SIDE && h > LEAST_SIDE
     });
     let context = || format!("writing {}", path.display());
     let written = match format {
@@ -118,7 +127,7 @@ pub fn write(mut dataset: Dataset, format: Format, path: &Path) -> anyhow::Resul
         }
         Format::Coco => {
             let mut value = serde_json::to_value(&dataset).with_context(context)?;
-            without_nulls(&mut value);
+            as_coco_has_it(&mut value);
             write_atomically(path, value.to_string().as_bytes()).with_context(context)?;
             dataset.annotations.len()
         }
@@ -126,14 +135,35 @@ pub fn write(mut dataset: Dataset, format: Format, path: &Path) -> anyhow::Resul
     Ok([dataset.images.len(), written, all - written])
 }
 
-/// COCO leaves out what is not known.
-fn without_nulls(value: &mut Value) {
+/// The part of a box that lies on a picture; the whole where no size is told.
+fn clipped([x, y, w, h]: [f64; 4], [width, height]: [u32; 2]) -> [f64; 4] {
+    let inside = |begin: f64, side: f64, length: u32| {
+        let length = f64::from(length);
+        match length == 0.0 || begin >= 0.0 && begin + side <= length {
+            true => (begin, side),
+            false => {
+                let first = begin.clamp(0.0, length);
+                (first, (begin + side).clamp(0.0, length) - first)
+            }
+        }
+    };
+    let ((x, w), (y, h)) = (inside(x, w, width), inside(y, h, height));
+    [x, y, w, h]
+}
+
+/// COCO leaves out what is not known, and its `iscrowd` is a number.
+fn as_coco_has_it(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(without_nulls);
+            for (key, value) in fields {
+                match value {
+                    Value::Bool(crowd) if key == "iscrowd" => *value = u8::from(*crowd).into(),
+                    value => as_coco_has_it(value),
+                }
+            }
         }
-        Value::Array(values) => values.iter_mut().for_each(without_nulls),
+        Value::Array(values) => values.iter_mut().for_each(as_coco_has_it),
         _ => {}
     }
 }
@@ -472,6 +502,43 @@ mod tests {
         let path = dir.path().join("boxes.json");
         let written = write(dataset, Format::Coco, &path).unwrap();
         assert_eq!(written, [1, 1, 1]);
-        assert!(!fs::read_to_string(path).unwrap().contains("null"));
+        let text = fs::read_to_string(path).unwrap();
+        assert!(!text.contains("null") && text.contains("\"iscrowd\":0"), "{text}");
+    }
+
+    #[test]
+    fn boxes_are_cut_at_the_pictures_sides() {
+        let dir = tempfile::tempdir().unwrap();
+        let boxes = [
+            [2.0, 2.0, 5.0, 5.0],
+            [-3.0, 1.0, 10.0, 30.0],
+            [40.0, 5.0, 8.0, 8.0],
+            [19.5, 2.0, 8.0, 8.0],
+            [9.0, 5.0, -4.0, 2.0],
+        ];
+        let annotation = |bbox: &[f64; 4]| Annotation {
+            image_id: 1,
+            category_id: 1,
+            bbox: Some(*bbox),
+            area: Some(60.0),
+            ..Default::default()
+        };
+        let image =
+            Image { id: 1, width: 20, height: 10, file_name: "a.png".into(), ..Default::default() };
+        let category = Category { id: 1, name: "cell".into(), ..Default::default() };
+        let dataset = Dataset {
+            images: vec![image],
+            annotations: boxes.iter().map(annotation).collect(),
+            categories: vec![category],
+            ..Default::default()
+        };
+        let coco = dir.path().join("boxes.json");
+        assert_eq!(write(dataset.clone(), Format::Coco, &coco).unwrap(), [1, 2, 3]);
+        let found = read(&coco).unwrap().annotations;
+        assert_eq!(found[0].bbox, Some(boxes[0]));
+        assert_eq!((found[1].bbox, found[1].area), (Some([0.0, 1.0, 7.0, 9.0]), Some(60.0)));
+        let folder = dir.path().join("voc");
+        assert_eq!(write(dataset, Format::Voc, &folder).unwrap(), [1, 2, 3]);
+        assert_eq!(voc(&folder).unwrap().annotations[1].bbox, Some([0.0, 1.0, 7.0, 9.0]));
     }
 }

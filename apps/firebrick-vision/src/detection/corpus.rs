@@ -2,19 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use firebrick_data::{
     error::DataError,
     hash::{sha256_bytes, sha256_rows},
     image::{Colour, Picture, boxes::Rect, decode},
     ledger::{DropReason, Entry, Ledger},
+    quote::quoted,
     table::Row,
 };
-use firebrick_train::{job::Places, sampler};
+use firebrick_train::{job::Places, recipe::RecipeError, sampler};
 use hotcoco::{Annotation, Dataset, Image};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use super::{
     annotations,
     frame::framed,
+    parts::Parts,
     recipe::DataRecipe,
     walls::{WINDOW, walls},
 };
@@ -128,6 +129,42 @@ fn hash<'a>(scenes: impl Iterator<Item = &'a Scene>) -> String {
     sha256_rows(&scenes.map(row).collect::<Vec<_>>())
 }
 
+/// An error where `data.labels` names what nothing is, or where a part that is judged has objects of a label that no
+/// training picture has: a score without them would be that of other pictures.
+pub fn check_labels(corpus: &Corpus, data: &DataRecipe) -> anyhow::Result<()> {
+    let known = &corpus.labels;
+    let absent = data.labels.iter().flatten().find(|label| !known.contains(label));
+    if let Some(label) = absent {
+        let known = known.join(", ");
+        let problem =
+            format!("has `{label}`, and no box of the training pictures is of it: {known}");
+        bail!(RecipeError::value("data.labels", problem));
+    }
+    for (part, scenes) in [("valid", Some(&corpus.valid)), ("test", corpus.test.as_ref())] {
+        let (count, first) = unknown(known, scenes.into_iter().flatten());
+        let next = "take them out, name others in `data.labels`, or add training pictures of it";
+        let problem = || {
+            let first = quoted(first.unwrap_or_default());
+            format!(
+                "{count} boxes of {part} have a label that no training picture has, the first {first}: {next}"
+            )
+        };
+        ensure!(count == 0, DataError::TooLittle(problem()));
+    }
+    Ok(())
+}
+
+/// How many objects have a label that is not `known`, and the first such label.
+pub fn unknown<'a>(
+    known: &[String],
+    scenes: impl IntoIterator<Item = &'a Scene>,
+) -> (usize, Option<&'a str>) {
+    let objects = scenes.into_iter().flat_map(|scene| &scene.objects).filter(|o| !o.crowd);
+    let mut found = objects.map(|object| &object.label).filter(|label| !known.contains(label));
+    let first = found.next();
+    (found.count() + usize::from(first.is_some()), first.map(String::as_str))
+}
+
 impl Corpus {
     /// What there is to say of it, a line each.
     pub fn remarks(&self) -> Vec<String> {
@@ -200,21 +237,12 @@ fn divided(
     dataset: &Dataset,
     data: &DataRecipe,
 ) -> anyhow::Result<BTreeMap<&'static str, Part>> {
-    let parts = image_sets(path)?;
+    let parts = Parts::of(path)?;
     let mut images = BTreeMap::<&'static str, Vec<&Image>>::new();
     for image in &dataset.images {
-        let stem = Path::new(&image.file_name).file_stem().unwrap_or_default().to_string_lossy();
-        match &parts {
-            None if path.is_dir() => {
-                images.entry(part_of(&image.file_name)).or_default().push(image);
-            }
-            None => images.entry("train").or_default().push(image),
-            // A picture that no list names is in no part.
-            Some(parts) => {
-                if let Some(part) = parts.get(&*stem) {
-                    images.entry(*part).or_default().push(image);
-                }
-            }
+        // A picture that no list and no folder names is in no part.
+        if let Some(part) = parts.part(path, &image.file_name)? {
+            images.entry(part).or_default().push(image);
         }
     }
     let part = |(part, images)| -> anyhow::Result<(&'static str, Part)> {
@@ -238,34 +266,6 @@ fn of_no_picture(dataset: &Dataset) -> Vec<Entry> {
         Entry { row, reason: DropReason::NoPicture, detail }
     };
     stray.map(entry).collect()
-}
-
-/// The part that a picture's folders name, as YOLO's do.
-fn part_of(file_name: &str) -> &'static str {
-    let mut folders = file_name.split('/').rev().skip(1);
-    let part = |folder| match folder {
-        "train" => Some("train"),
-        "val" | "valid" => Some("valid"),
-        "test" => Some("test"),
-        _ => None,
-    };
-    folders.find_map(part).unwrap_or("train")
-}
-
-/// VOC's lists of pictures: the part of each by its name's stem; `None` where there are none.
-fn image_sets(path: &Path) -> anyhow::Result<Option<HashMap<String, &'static str>>> {
-    let folder = path.join("ImageSets/Main");
-    let mut parts = HashMap::new();
-    for (file, part) in [("train.txt", "train"), ("val.txt", "valid"), ("test.txt", "test")] {
-        let file = folder.join(file);
-        if file.is_file() {
-            let text =
-                fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            let names = text.lines().filter_map(|line| line.split_whitespace().next());
-            parts.extend(names.map(|name| (name.to_string(), part)));
-        }
-    }
-    Ok((!parts.is_empty()).then_some(parts))
 }
 
 fn scenes(
@@ -359,6 +359,8 @@ fn apart(scenes: &mut Vec<Scene>, elsewhere: &HashSet<&[u8]>, detail: &str, ledg
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder(names: &[&str]) -> tempfile::TempDir {
@@ -415,6 +417,40 @@ mod tests {
             .unwrap();
         let error = own(dir.path(), &cells).unwrap_err().to_string();
         assert!(error.contains("b.xml"), "{error}");
+    }
+
+    #[test]
+    fn labels_that_nothing_is_learned_of_are_refused() {
+        let scene = |label: &str| Scene {
+            id: label.into(),
+            picture: Picture::filled(1, 1, Colour::Rgb, 0),
+            scale: [1.0; 2],
+            size: [9.0; 2],
+            objects: vec![Object {
+                label: label.into(),
+                rect: Rect { x0: 0.0, y0: 0.0, x1: 5.0, y1: 5.0 },
+                crowd: false,
+            }],
+        };
+        let corpus = |test: &[&str]| Corpus {
+            train: vec![scene("sq"), scene("bar")],
+            valid: vec![scene("sq")],
+            test: Some(test.iter().map(|label| scene(label)).collect()),
+            labels: vec!["bar".into(), "sq".into()],
+            sha256: String::new(),
+            ledgers: vec![],
+        };
+        let data = |labels: &[&str]| DataRecipe {
+            labels: Some(labels.iter().map(ToString::to_string).collect()),
+            ..DataRecipe::default()
+        };
+        check_labels(&corpus(&["bar"]), &DataRecipe::default()).unwrap();
+        check_labels(&corpus(&["bar"]), &data(&["sq", "bar"])).unwrap();
+        let error = check_labels(&corpus(&[]), &data(&["sq", "baar"])).unwrap_err().to_string();
+        assert!(error.contains("data.labels") && error.contains("`baar`"), "{error}");
+        let error = check_labels(&corpus(&["dot", "bar", "dot"]), &DataRecipe::default());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("2 boxes of test") && error.contains("dot"), "{error}");
     }
 
     /// Whatever the format, the others stay.

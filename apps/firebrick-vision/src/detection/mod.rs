@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod detector;
 pub mod draw;
 pub mod frame;
+mod parts;
 pub mod recipe;
 pub mod report;
 pub mod score;

@@ -1,6 +1,6 @@
 //! How well boxes lie: average precision as COCO has it, which `hotcoco` computes as `pycocotools` does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Context;
 use firebrick_data::image::boxes::Rect;
@@ -12,7 +12,8 @@ use super::{
     detector::{Found, MOST},
 };
 
-/// What a model drew on scenes, and how well.
+/// What a model drew on scenes, and how well. Labels of the scenes that the model does not know come last: it draws none
+/// of their objects.
 pub struct Judged {
     /// On each scene, the surest first.
     pub found: Vec<Vec<Found>>,
@@ -37,13 +38,17 @@ pub struct LabelScore {
 }
 
 impl Judged {
-    /// `found` on each of `scenes`, in pixels of the pictures.
+    /// `found` on each of `scenes`, in pixels of the pictures, by a model that knows `labels`.
     pub fn new(
         labels: &[String],
         scenes: &[Scene],
         found: Vec<Vec<Found>>,
     ) -> anyhow::Result<Self> {
-        let truth = COCO::from_dataset(truth(labels, scenes));
+        let objects = scenes.iter().flat_map(|scene| &scene.objects).filter(|object| !object.crowd);
+        let others: BTreeSet<&String> =
+            objects.map(|object| &object.label).filter(|label| !labels.contains(label)).collect();
+        let labels: Vec<String> = labels.iter().chain(others).cloned().collect();
+        let truth = COCO::from_dataset(truth(&labels, scenes));
         let drawn = truth.load_res_anns(annotations(&found))?;
         let mut eval = COCOeval::new(truth, drawn, IouType::Bbox);
         eval.params.max_dets = vec![MOST];
@@ -233,6 +238,24 @@ mod tests {
         let other = ["other".to_string()];
         let other = Judged::new(&other, &scenes, vec![vec![]; scenes.len()]).unwrap();
         assert_eq!((other.map50, other.labels[0].ap50), (0.0, None));
+    }
+
+    /// Right on all that it knows, which is one label of two.
+    #[test]
+    fn objects_of_an_unknown_label_are_not_found() {
+        let [a, b] = [[0.0, 0.0, 5.0, 5.0], [10.0, 10.0, 20.0, 20.0]].map(|sides| rect(&sides));
+        let object = |label: &str, rect| Object { label: label.into(), rect, crowd: false };
+        let scene = Scene {
+            id: "a".into(),
+            picture: Picture::filled(1, 1, Colour::Rgb, 0),
+            scale: [1.0; 2],
+            size: [30.0; 2],
+            objects: vec![object("cell", a), object("dust", b)],
+        };
+        let found = vec![vec![Found { label: 0, score: 0.9, rect: a }]];
+        let judged = Judged::new(&["cell".into()], &[scene], found).unwrap();
+        assert!((judged.map50 - 0.5).abs() < 1e-9, "{}", judged.map50);
+        assert_eq!((&judged.labels[1].label[..], judged.labels[1].ap50), ("dust", Some(0.0)));
     }
 
     /// F1 by hand: from 0.9 on 2/3, from 0.5 on 2 * 0.8 / 1.8, from 0.2 on 2 * 0.5 / 1.5.

@@ -53,6 +53,7 @@ impl job::Recipe for Recipe {
 
     fn prepare(&self, places: &Places) -> anyhow::Result<Prepared> {
         let corpus = corpus::load(&self.data, self.seed, places)?;
+        corpus::check_labels(&corpus, &self.data)?;
         let pictures = corpus.train.iter().map(|scene| &scene.picture);
         let processor =
             Processor::measured(pictures, self.data.size, Colour::Rgb, self.data.filter);

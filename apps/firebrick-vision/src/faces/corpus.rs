@@ -1,11 +1,12 @@
 //! Pictures of people in parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{bail, ensure};
 use firebrick_data::{
     error::DataError,
     hash::{sha256_bytes, sha256_rows},
+    ledger::{DropReason, Entry, Ledger},
     table::Row,
 };
 use firebrick_train::{job::Places, sampler::mix};
@@ -25,17 +26,20 @@ pub struct Corpus {
     pub people: Vec<String>,
     /// SHA-256 over the training and validation pictures.
     pub sha256: String,
+    /// Pictures that were dropped, and rows of a table.
+    pub ledger: Ledger,
     split: Split,
 }
 
 /// Reads and divides what `[data]` names.
 pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Corpus> {
     let pictures = data.pictures();
-    let mut parts = match (data.dataset.as_deref(), &data.train) {
+    let (mut parts, mut ledger) = match (data.dataset.as_deref(), &data.train) {
         (Some("orl-faces"), _) => {
             let folder = (places.data)("orl-faces")?;
             let nested = folder.join("orl-faces");
-            layouts::by_class(if nested.is_dir() { &nested } else { &folder }, &pictures)?
+            let folder = if nested.is_dir() { &nested } else { &folder };
+            (layouts::by_class(folder, &pictures)?, Ledger::default())
         }
         (Some(other), _) => {
             bail!(DataError::WrongSet(format!("`{other}` is not a set of faces: orl-faces")))
@@ -43,11 +47,11 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         (None, Some(path)) => layouts::own(&places.base.join(path), &pictures)?,
         (None, None) => bail!("no data"),
     };
-    let samples = parts.remove("train").unwrap_or_default();
-    let mut by_person = BTreeMap::<(usize, String), Vec<Sample>>::new();
+    let mut samples = parts.remove("train").unwrap_or_default();
+    once(&mut samples, &mut ledger);
+    let mut by_person = BTreeMap::<(Vec<Piece>, String), Vec<Sample>>::new();
     for sample in samples {
-        // Shorter names first: s9 stands before s10.
-        by_person.entry((sample.label.len(), sample.label.clone())).or_default().push(sample);
+        by_person.entry((pieces(&sample.label), sample.label.clone())).or_default().push(sample);
     }
     let all = by_person.len();
     let groups: Vec<Vec<Sample>> = by_person.into_values().collect();
@@ -77,7 +81,50 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
         label: Some(sample.label.clone()),
     };
     let sha256 = sha256_rows(&train.iter().chain(&valid).map(row).collect::<Vec<_>>());
-    Ok(Corpus { train, valid, test, people, sha256, split: data.split })
+    Ok(Corpus { train, valid, test, people, sha256, ledger, split: data.split })
+}
+
+/// Keeps one of the pictures with the same pixels: another part, or another person, would have the others.
+fn once(samples: &mut Vec<Sample>, ledger: &mut Ledger) {
+    let mut first = HashMap::<&[u8], usize>::new();
+    let mut again = HashSet::new();
+    for (row, sample) in samples.iter().enumerate() {
+        let earlier = *first.entry(&sample.picture.pixels).or_insert(row);
+        if earlier != row {
+            again.insert(row);
+            let detail = format!("{}: the pixels of {}", sample.id, samples[earlier].id);
+            ledger.dropped.push(Entry { row, reason: DropReason::Duplicate, detail });
+        }
+    }
+    let mut row = 0;
+    samples.retain(|_| {
+        row += 1;
+        !again.contains(&(row - 1))
+    });
+}
+
+/// Part of a name. Digits stand before letters, and by their value: s9 before s10.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Piece {
+    /// Without zeros before it: of two, the one with fewer digits is smaller.
+    Number(usize, String),
+    Text(char),
+}
+
+fn pieces(name: &str) -> Vec<Piece> {
+    let mut pieces = vec![];
+    let mut rest = name;
+    while let Some(first) = rest.chars().next() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest[..end].trim_start_matches('0');
+        let (piece, length) = match end {
+            0 => (Piece::Text(first), first.len_utf8()),
+            _ => (Piece::Number(digits.len(), digits.to_string()), end),
+        };
+        pieces.push(piece);
+        rest = &rest[length..];
+    }
+    pieces
 }
 
 /// Everybody's pictures but `kept` of them, the same again, and those that were kept.
@@ -89,7 +136,10 @@ fn divided(
     let (mut train, mut test) = (vec![], vec![]);
     for (person, mut samples) in groups.into_iter().enumerate() {
         let (name, count) = (samples[0].label.clone(), samples.len());
-        ensure!(count > kept, "{name} has {count} pictures, and {kept} of each are for the test");
+        let few = || {
+            format!("{name} has {count} different pictures, and {kept} of each are for the test")
+        };
+        ensure!(count > kept, DataError::TooLittle(few()));
         samples.shuffle(&mut ChaCha8Rng::seed_from_u64(mix(seed, person as u64)));
         test.extend(samples.drain(..kept));
         train.append(&mut samples);
@@ -116,6 +166,13 @@ impl Corpus {
             remarks.push(format!("choose weights and threshold: {}", people(&self.valid)));
         }
         remarks.push(format!("test: {}", people(&self.test)));
+        for (reason, count) in self.ledger.counts() {
+            let what = match reason {
+                DropReason::Unreadable => "rows that cannot be read",
+                _ => "pictures with the pixels of another",
+            };
+            remarks.push(format!("dropped {count}: {what} (data.ledger.jsonl says which)"));
+        }
         remarks
     }
 }
@@ -148,5 +205,29 @@ mod tests {
         assert!(test.iter().all(|sample| train.iter().all(|other| other.id != sample.id)));
         assert_ne!(parts(2).2, test);
         assert!(divided(vec![group(0)], 10, 1).is_err());
+    }
+
+    #[test]
+    fn equal_pictures_are_one() {
+        let sample = |id: &str, value: u8| Sample {
+            id: id.into(),
+            label: id[..1].into(),
+            group: None,
+            picture: Picture::filled(1, 1, Colour::Grey, value),
+        };
+        let mut samples =
+            vec![sample("a/1", 5), sample("a/2", 6), sample("a/3", 5), sample("b/1", 6)];
+        let mut ledger = Ledger::default();
+        once(&mut samples, &mut ledger);
+        assert_eq!(samples, [sample("a/1", 5), sample("a/2", 6)]);
+        let details: Vec<&str> = ledger.dropped.iter().map(|entry| entry.detail.as_str()).collect();
+        assert_eq!(details, ["a/3: the pixels of a/1", "b/1: the pixels of a/2"]);
+    }
+
+    #[test]
+    fn names_are_in_the_order_of_a_reader() {
+        let mut names = vec!["zoe", "s10", "s9", "ada", "s09", "s1", "benjamin", "2", "s10b"];
+        names.sort_by_key(|name| (pieces(name), name.to_string()));
+        assert_eq!(names, ["2", "ada", "benjamin", "s1", "s09", "s9", "s10", "s10b", "zoe"]);
     }
 }

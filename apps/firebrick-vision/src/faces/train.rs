@@ -80,6 +80,10 @@ impl job::Prepared for Prepared {
     fn remarks(&self) -> Vec<String> {
         self.corpus.remarks()
     }
+
+    fn ledger(&self) -> String {
+        self.corpus.ledger.json_lines("pictures")
+    }
 }
 
 fn train(recipe: &Recipe, prepared: Prepared, session: Session) -> anyhow::Result<Option<Trained>> {

@@ -1,7 +1,7 @@
 //! Labelled clips in parts.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -14,17 +14,18 @@ use firebrick_data::{
         decode::{self, is_picture},
         resize::Filter,
     },
+    ledger::{DropReason, Entry, Ledger},
     split::check_judged,
-    table::{Columns, ReadOptions, Row, read},
+    table::{BadRow, Columns, ReadOptions, Reason, Row, Table, read},
 };
-use firebrick_train::job::Places;
+use firebrick_train::{job::Places, recipe::RecipeError};
 use rayon::prelude::*;
 
 use super::{
     read::{self as video, Frames, VideoError, is_video},
     recipe::DataRecipe,
 };
-use crate::classification::processor::fit;
+use crate::classification::{layouts::unreadable, processor::fit};
 
 /// A short video with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,18 @@ pub struct Clip {
     pub frames: Vec<Picture>,
 }
 
+/// A row of a table of clips.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// From 0.
+    pub row: usize,
+    pub file: String,
+    pub label: String,
+    pub recording: String,
+    /// As the table writes it.
+    pub split: String,
+}
+
 /// The parts of a data set.
 pub struct Corpus {
     pub train: Vec<Clip>,
@@ -47,6 +60,10 @@ pub struct Corpus {
     pub labels: Vec<String>,
     /// SHA-256 over the training and validation frames.
     pub sha256: String,
+    /// What was dropped of the table, and of each part.
+    pub ledgers: Vec<(&'static str, Ledger)>,
+    /// Which recordings have clips in two parts; they stay, as the parts are those that the table names.
+    shared: Vec<String>,
 }
 
 /// Reads and divides what `[data]` names.
@@ -63,20 +80,46 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
         (None, Some(path)) => places.base.join(path),
         (None, None) => bail!("no data"),
     };
+    let (rows, of_table) = listed(&table)?;
     let (mut train, mut valid, mut test) = (vec![], vec![], vec![]);
-    for (clip, part) in clips(&table, data)? {
-        match part.as_str() {
-            "train" if data.valid_recordings.contains(&clip.recording) => valid.push(clip),
-            "train" => train.push(clip),
-            "valid" => valid.push(clip),
-            "test" => test.push(clip),
+    for row in rows {
+        match row.split.as_str() {
+            "train" => train.push(row),
+            "valid" => valid.push(row),
+            "test" => test.push(row),
             other => {
-                let detail = format!("{}: split is {other:?}: train, valid or test", clip.id);
+                let detail = format!("{}: split is {other:?}: train, valid or test", row.file);
                 bail!(DataError::BadValue { path: table, detail });
             }
         }
     }
-    ensure!(!train.is_empty(), "{}: no clip to learn from", table.display());
+    for wanted in &data.valid_recordings {
+        if let (false, Some(first)) = (train.iter().any(|r| r.recording == *wanted), train.first())
+        {
+            let first = &first.recording;
+            let problem =
+                format!("names `{wanted}`, which no training row has, as the first has `{first}`");
+            bail!(RecipeError::value("data.valid_recordings", problem));
+        }
+    }
+    let chosen = train.extract_if(.., |row| data.valid_recordings.contains(&row.recording));
+    valid.extend(chosen);
+    let read = |rows| clips(&table, rows, data);
+    let (mut train, mut valid, test) = (read(train)?, read(valid)?, read(test)?);
+    let listed = train.len();
+
+    // The same frames in two parts: the one that is learned from gives way.
+    let (mut of_train, mut of_valid) = (Ledger::default(), Ledger::default());
+    let tested: HashSet<_> = test.iter().map(pixels).collect();
+    apart(&mut valid, &tested, "in test, too", &mut of_valid);
+    let elsewhere: HashSet<_> = valid.iter().map(pixels).chain(tested).collect();
+    apart(&mut train, &elsewhere, "in valid or test, too", &mut of_train);
+
+    let none = || match listed {
+        0 => format!("{}: no clip to learn from", table.display()),
+        _ => format!("{}: all {listed} training clips are in valid or test, too", table.display()),
+    };
+    ensure!(!train.is_empty(), DataError::TooLittle(none()));
     let labels: BTreeSet<&String> = train.iter().map(|clip| &clip.label).collect();
     let labels: Vec<String> = labels.into_iter().cloned().collect();
     let one = || format!("the training clips have one label: {}", labels.join(", "));
@@ -86,24 +129,100 @@ pub fn load(data: &DataRecipe, places: &Places) -> anyhow::Result<Corpus> {
             check_judged(part, clips.iter().map(|clip| clip.label.as_str()), &labels)?;
         }
     }
-    let row = |clip: &Clip| {
-        let pixels: Vec<u8> = clip.frames.iter().flat_map(|f| f.pixels.iter().copied()).collect();
-        Row { row: 0, text: sha256_bytes(&pixels), label: Some(clip.label.clone()) }
+    let pairs = [
+        ("test", &test, "train", &train),
+        ("test", &test, "valid", &valid),
+        ("valid", &valid, "train", &train),
+    ];
+    let shared = pairs.into_iter().filter_map(|(a, of_a, b, of_b)| shared((a, of_a), (b, of_b)));
+    let shared = shared.collect();
+    let row = |clip: &Clip| Row {
+        row: 0,
+        text: sha256_bytes(&pixels(clip).concat()),
+        label: Some(clip.label.clone()),
     };
     let sha256 = sha256_rows(&train.iter().chain(&valid).map(row).collect::<Vec<_>>());
-    Ok(Corpus { train, valid, test, labels, sha256 })
+    let ledgers = vec![("table", of_table), ("train", of_train), ("valid", of_valid)];
+    Ok(Corpus { train, valid, test, labels, sha256, ledgers, shared })
 }
 
-/// The clips of a table with the part that each is in.
-pub fn clips(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<(Clip, String)>> {
-    let column = |name: &str| -> anyhow::Result<Vec<(String, String)>> {
-        let options = ReadOptions::new(Columns::named("file", Some(name)));
-        let rows = read(table, &options)?.usable(table)?.rows;
-        Ok(rows.into_iter().map(|row| (row.text, row.label.unwrap_or_default())).collect())
-    };
-    let (labels, recordings, parts) = (column("label")?, column("recording")?, column("split")?);
-    let same = labels.len() == recordings.len() && labels.len() == parts.len();
-    ensure!(same, "{}: a clip lacks its label, recording or split", table.display());
+fn pixels(clip: &Clip) -> Vec<&[u8]> {
+    clip.frames.iter().map(|frame| frame.pixels.as_slice()).collect()
+}
+
+/// Drops those whose frames are elsewhere.
+fn apart(
+    clips: &mut Vec<Clip>,
+    elsewhere: &HashSet<Vec<&[u8]>>,
+    detail: &str,
+    ledger: &mut Ledger,
+) {
+    let mut row = 0;
+    clips.retain(|clip| {
+        let leaks = elsewhere.contains(&pixels(clip));
+        if leaks {
+            let detail = format!("{}: {detail}", clip.id);
+            ledger.dropped.push(Entry { row, reason: DropReason::Leak, detail });
+        }
+        row += 1;
+        !leaks
+    });
+}
+
+/// How many clips of a part are of a recording that another part has, too, and the first such recording; `None` where none
+/// is.
+fn shared((part, clips): (&str, &[Clip]), (other, others): (&str, &[Clip])) -> Option<String> {
+    let theirs: HashSet<&str> = others.iter().map(|clip| clip.recording.as_str()).collect();
+    let mut found = clips.iter().filter(|clip| theirs.contains(clip.recording.as_str()));
+    let first = &found.next()?.recording;
+    let count = 1 + found.count();
+    Some(format!(
+        "{part}: {count} clips are of a recording that {other} has, too, and stay; the first: {first}"
+    ))
+}
+
+/// The rows of a table of clips, and those that lack a cell.
+pub fn listed(table: &Path) -> anyhow::Result<(Vec<Listed>, Ledger)> {
+    let mut cells = BTreeMap::<usize, (String, Vec<String>)>::new();
+    let mut bad = BTreeMap::<usize, BadRow>::new();
+    let columns = ["label", "recording", "split"];
+    for column in columns {
+        let options = ReadOptions::new(Columns::named("file", Some(column)));
+        let found = read(table, &options)?;
+        for row in found.rows {
+            let (_, cells) = cells.entry(row.row).or_insert((row.text, vec![]));
+            cells.extend(row.label);
+        }
+        for mut row in found.bad {
+            // The reader calls whichever column it is asked for a label.
+            row.detail = row.detail.replace("the label", &format!("its {column}"));
+            bad.entry(row.row).or_insert(row);
+        }
+    }
+    let mut rows = vec![];
+    for (row, (file, cells)) in cells {
+        match <[String; 3]>::try_from(cells) {
+            Ok(_) if file.trim().is_empty() => {
+                let detail = "its file is empty".into();
+                bad.insert(row, BadRow { row, line: 0, reason: Reason::BadValue, detail });
+            }
+            Ok([label, recording, split]) => {
+                rows.push(Listed { row, file, label, recording, split });
+            }
+            // It lacks one, and is among the bad ones.
+            Err(_) => {}
+        }
+    }
+    let bad: Vec<BadRow> = bad.into_values().collect();
+    let ledger = unreadable(&bad);
+    if rows.is_empty() {
+        Table { rows: vec![], bad }.usable(table)?;
+    }
+    Ok((rows, ledger))
+}
+
+/// The clips that rows of a table name.
+pub fn clips(table: &Path, rows: Vec<Listed>, data: &DataRecipe) -> anyhow::Result<Vec<Clip>> {
     let folder = table.parent().unwrap_or(Path::new(""));
     let reading = Frames {
         size: data.size,
@@ -113,10 +232,9 @@ pub fn clips(table: &Path, data: &DataRecipe) -> anyhow::Result<Vec<(Clip, Strin
         start: 0.0,
         most: data.frames,
     };
-    let rows: Vec<_> = labels.into_iter().zip(recordings).zip(parts).collect();
-    let clip = |(((id, label), (_, recording)), (_, part))| {
+    let clip = |Listed { file: id, label, recording, .. }: Listed| {
         let frames = frames(&folder.join(&id), &reading)?;
-        Ok((Clip { id, label, recording, frames }, part))
+        Ok(Clip { id, label, recording, frames })
     };
     rows.into_par_iter().map(clip).collect()
 }
@@ -235,11 +353,28 @@ impl Corpus {
             true => "none, so the last weights are kept".into(),
             false => said(&self.valid),
         };
-        vec![
+        let mut remarks = vec![
             format!("learned from: {}; {} labels", said(&self.train), self.labels.len()),
             format!("choose the weights: {valid}"),
             format!("test: {}", said(&self.test)),
-        ]
+        ];
+        for (part, ledger) in &self.ledgers {
+            for (reason, count) in ledger.counts() {
+                let what = match reason {
+                    DropReason::Unreadable => "rows that lack a cell or cannot be read",
+                    _ => "clips whose frames are in another part, too",
+                };
+                remarks.push(format!(
+                    "{part}: dropped {count}: {what} (data.ledger.jsonl says which)"
+                ));
+            }
+        }
+        remarks.extend(self.shared.iter().cloned());
+        remarks
+    }
+
+    pub fn ledger(&self) -> String {
+        self.ledgers.iter().map(|(part, ledger)| ledger.json_lines(part)).collect()
     }
 }
 
@@ -270,6 +405,79 @@ mod tests {
         let refused = frames(&path, &reading).unwrap_err().to_string();
         assert!(refused.contains("is one picture"), "{refused}");
         assert!(!is_still(Path::new("moves.gif")) && is_still(Path::new("a.png")));
+    }
+
+    /// A folder with the table `t.csv` and clips `0.png`, `1.png`, .. of two frames, each of one grey.
+    fn folder(rows: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for grey in 0..6 {
+            let whole = Picture::filled(2, 8, Colour::Grey, 40 * grey);
+            std::fs::write(dir.path().join(format!("{grey}.png")), decode::png(&whole)).unwrap();
+        }
+        std::fs::write(dir.path().join("t.csv"), format!("file,label,recording,split\n{rows}"))
+            .unwrap();
+        dir
+    }
+
+    fn loaded(rows: &str, valid_recordings: &[&str]) -> anyhow::Result<Corpus> {
+        let dir = folder(rows);
+        let data = DataRecipe {
+            train: Some("t.csv".into()),
+            valid_recordings: valid_recordings.iter().map(ToString::to_string).collect(),
+            frames: 2,
+            size: [4, 2],
+            grey: true,
+            ..DataRecipe::default()
+        };
+        load(
+            &data,
+            &Places { base: dir.path(), data: |_| bail!("none"), model: |_, _| bail!("none") },
+        )
+    }
+
+    #[test]
+    fn a_row_stays_a_row() {
+        let dir = folder(
+            "0.png,a,r0,train\n1.png,b,,train\n2.png,,r2,test\n3.png,c,r3,\n4.png,d,r4,test\n5.png,e\n",
+        );
+        let (rows, ledger) = listed(&dir.path().join("t.csv")).unwrap();
+        let found: Vec<_> =
+            rows.iter().map(|r| (r.row, &r.file[..], &r.label[..], &r.split[..])).collect();
+        assert_eq!(found, [(0, "0.png", "a", "train"), (4, "4.png", "d", "test")]);
+        let details: Vec<&str> = ledger.dropped.iter().map(|entry| entry.detail.as_str()).collect();
+        let due = [
+            "row 2 (line 3): its recording is empty",
+            "row 3 (line 4): its label is empty",
+            "row 4 (line 5): its split is empty",
+            "row 6 (line 7): 2 fields, where the header has 4",
+        ];
+        assert_eq!(details, due);
+    }
+
+    #[test]
+    fn a_clip_is_in_one_part() {
+        let rows = "0.png,a,r0,train\n1.png,b,r1,train\n2.png,a,r0,train\n2.png,a,r0,test\n3.png,b,r3,test\n";
+        let corpus = loaded(rows, &[]).unwrap();
+        assert_eq!((corpus.train.len(), corpus.test.len()), (2, 2));
+        assert!(corpus.ledger().contains("2.png: in valid or test, too"), "{}", corpus.ledger());
+        let remarks = corpus.remarks().join("\n");
+        assert!(remarks.contains("train: dropped 1: clips whose frames"), "{remarks}");
+        assert!(
+            remarks.contains("test: 1 clips are of a recording that train has, too"),
+            "{remarks}"
+        );
+        let all = "0.png,a,r0,train\n1.png,b,r1,train\n0.png,a,r0,test\n1.png,b,r1,test\n";
+        let error = loaded(all, &[]).err().unwrap().to_string();
+        assert!(error.contains("all 2 training clips"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_that_no_row_has_is_refused() {
+        let rows = "0.png,a,r0,train\n1.png,b,r1,train\n2.png,a,r2,train\n";
+        let corpus = loaded(rows, &["r2"]).unwrap();
+        assert_eq!((corpus.train.len(), corpus.valid.len()), (2, 1));
+        let error = loaded(rows, &["R2"]).err().unwrap().to_string();
+        assert!(error.contains("data.valid_recordings") && error.contains("`R2`"), "{error}");
     }
 
     #[test]

@@ -93,6 +93,10 @@ impl job::Prepared for Prepared {
     fn remarks(&self) -> Vec<String> {
         self.corpus.remarks()
     }
+
+    fn ledger(&self) -> String {
+        self.corpus.ledger()
+    }
 }
 
 /// The model that the recipe begins with.

@@ -31,12 +31,17 @@ use firebrick_core::{
     checkpoint::{Source, quantise::Plan},
     layers::moments::{self, Moments, Recorded},
 };
+use firebrick_data::manifest;
 use firebrick_kernels::quantised::{Format, Range};
 use firebrick_nlp::{classification::recipe::Recipe, tagging::tagger::HMM};
 use firebrick_train::job::Recipe as _;
+use firebrick_vision::anomaly;
 use tempfile::TempDir;
 
-use self::{prune::Prune, report::report};
+use self::{
+    prune::{Prune, TRAINABLE},
+    report::report,
+};
 use super::{
     Outcome, ask, eval,
     train::{listen, stop},
@@ -87,6 +92,14 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     if args.distill && args.fine_tune == Some(0) {
         return Err(usage("--distill teaches what --fine-tune trains, which is nothing".into()));
     }
+    if args.fine_tune.is_some_and(|epochs| epochs > 0) && !TRAINABLE.contains(&task) {
+        return Err(usage(format!(
+            "--fine-tune is for tasks whose recipes have `model.pretrained` ({}), not for {task}",
+            TRAINABLE.join(", ")
+        )));
+    }
+    let data = data(args, &source, task, global);
+    let part = part(task, data.as_deref(), args.split.as_deref()).map_err(usage)?;
     let config = source.config()?;
     if config["model_type"] == HMM {
         let message = format!("{} is made of counts: it has no weights to compress", args.model);
@@ -112,6 +125,9 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
         args,
         global,
         source,
+        task,
+        data,
+        part,
         output,
         prunes,
         device: global.device.open()?,
@@ -120,7 +136,7 @@ pub fn run(args: &CompressArgs, global: &Global) -> Outcome {
     };
     let original = job.measure("original", &args.model, bytes)?;
     budget.check(&original).map_err(|problem| usage(format!("--budget: {problem}")))?;
-    let found = job.candidates(&budget, task, &original)?;
+    let found = job.candidates(&budget, &original)?;
     let measured: Vec<&Measured> =
         found.candidates.iter().map(|candidate| &candidate.measured).collect();
     let best = choose(&budget, &measured, &original).context("there is a candidate")?;
@@ -163,6 +179,58 @@ fn place(output: &Path) -> Result<PathBuf, Failure> {
     Ok(whole)
 }
 
+/// Whether `--data` is the id of a known set; that of labelled texts is one beside a file of its name, too.
+fn is_set(task: &str, data: &str) -> bool {
+    eval::is_set(data) || task == Recipe::TASK && manifest::layout(data).is_some()
+}
+
+/// `--data`, but for the set that the model's recipe names: its parts are those of the recipe, which a candidate's folder
+/// does not know. A part of labelled texts that is asked for by name is a file of the set.
+fn data(args: &CompressArgs, source: &Source, task: &str, global: &Global) -> Option<String> {
+    let data = args.data.as_ref()?;
+    let own = || -> Option<String> {
+        let opened = eval::recipe_of(&args.model, source, global).ok()?;
+        let recipe: toml::Table = opened.as_text().parse().ok()?;
+        Some(recipe.get("data")?.get("dataset")?.as_str()?.to_string())
+    };
+    let file = task == Recipe::TASK && args.split.is_some();
+    let own = !file && is_set(task, data) && own().as_ref() == Some(data);
+    (!own).then(|| data.clone())
+}
+
+/// The part that candidates are measured on: the one that is asked for, or that which choices are made by, of the model's
+/// own data or of a known set. `None`: all of a file.
+fn part(task: &str, data: Option<&str>, split: Option<&str>) -> Result<Option<String>, String> {
+    let valid = match (split, data) {
+        (Some(split), _) => split,
+        (None, Some(data)) if !is_set(task, data) => return Ok(None),
+        // Without frames that are told apart elsewhere.
+        _ if task == anomaly::recipe::Recipe::TASK => "test",
+        (None, Some(id)) if task == Recipe::TASK => match manifest::layout(id) {
+            Some(layout) => {
+                let mut parts = layout.splits.iter().map(|(name, _)| *name);
+                parts.find(|name| ["valid", "dev"].contains(name)).ok_or_else(|| {
+                    format!(
+                        "--data {id} has no validation part to choose by: name one with --split"
+                    )
+                })?
+            }
+            None => "valid", // that it is no set of labelled texts is told where it is read
+        },
+        _ => "valid",
+    };
+    Ok(Some(valid.into()))
+}
+
+/// Our own program, told to compute as this one does. It divides the data as a recipe says, whatever seed this one has.
+fn program(verb: &str, global: &Global) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+    command.args([verb, "--device", &global.device.to_string()]);
+    command.args(["--threads", &global.threads.to_string()]);
+    command.env_remove("FIREBRICK_SEED");
+    Ok(command)
+}
+
 /// A smaller model, and what came of it.
 struct Candidate {
     name: String,
@@ -191,6 +259,11 @@ struct Job<'a> {
     args: &'a CompressArgs,
     global: &'a Global,
     source: Source,
+    task: &'static str,
+    /// Rows to measure on in place of those of the model's recipe.
+    data: Option<String>,
+    /// Which of them.
+    part: Option<String>,
     output: PathBuf,
     /// What is taken out, each with all that is done after it; `None`: nothing.
     prunes: Vec<Option<Prune>>,
@@ -207,12 +280,7 @@ impl Job<'_> {
 
     /// Everything that was asked for; where a budget is all that was said and nothing untrained keeps to it, what is left by
     /// pruning is trained too.
-    fn candidates(
-        &self,
-        budget: &Budget,
-        task: &str,
-        original: &Measured,
-    ) -> Result<Found, Failure> {
+    fn candidates(&self, budget: &Budget, original: &Measured) -> Result<Found, Failure> {
         let Self { args, source, .. } = self;
         let mut found = Found::default();
         let asked = args.fine_tune.filter(|epochs| *epochs > 0);
@@ -222,10 +290,17 @@ impl Job<'_> {
         }
         let kept = |candidate: &Candidate| budget.missed(&candidate.measured, original).is_empty();
         if args.prune.is_none() && args.fine_tune.is_none() && !found.candidates.iter().any(kept) {
-            let training = Training { epochs: EPOCHS, distill: task == Recipe::TASK };
+            let training = Training { epochs: EPOCHS, distill: self.task == Recipe::TASK };
             let pruned = |prune: &&Prune| found.named(&prune.name()).is_some();
             let pruned: Vec<Prune> = self.prunes.iter().flatten().filter(pruned).copied().collect();
             for prune in pruned {
+                if !TRAINABLE.contains(&self.task) {
+                    let task = self.task;
+                    self.progress.line(&format!(
+                        "nothing is trained: recipes of {task} have no `model.pretrained`"
+                    ));
+                    break;
+                }
                 if eval::recipe_of(&args.model, source, self.global).is_err() {
                     self.progress.line("nothing is trained: the model's recipe is not known");
                     break;
@@ -377,7 +452,7 @@ impl Job<'_> {
     /// The rows that the model was trained on, or those of the training part of `--data ID`.
     fn training_rows(&self, rows: usize) -> Result<EvalArgs, Failure> {
         let Self { args, global, source, .. } = self;
-        let set = args.data.clone().filter(|data| eval::is_set(data));
+        let set = self.data.clone().filter(|data| is_set(self.task, data));
         if set.is_none() && eval::recipe_of(&args.model, source, global).is_err() {
             let message = "the rows that this model was trained on are not known: name a data set with --data ID";
             return Err(Failure::text(USAGE, message));
@@ -434,21 +509,12 @@ impl Job<'_> {
         plans
     }
 
-    /// Our own program, told to compute as this one does.
-    fn program(&self, verb: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-        command.args([verb, "--device", &self.global.device.to_string()]);
-        command.args(["--threads", &self.global.threads.to_string()]);
-        command.args(self.global.seed.iter().flat_map(|seed| ["--seed".into(), seed.to_string()]));
-        Ok(command)
-    }
-
-    /// What a process of our own program prints; `heard` is told what it says meanwhile.
+    /// What a process of our own program prints; `heard` is told what it says meanwhile, and ends it by an error.
     fn finish(
         &self,
         mut command: Command,
         doing: &str,
-        mut heard: impl FnMut(&str),
+        mut heard: impl FnMut(&str) -> Outcome,
     ) -> Result<Vec<u8>, Failure> {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.context("starting this program again")?;
@@ -468,8 +534,12 @@ impl Job<'_> {
             match lines.recv_timeout(LOOK) {
                 Ok(line) => {
                     // Its error is told with ours.
-                    if !line.starts_with("firebrick: ") {
-                        heard(&line);
+                    if !line.starts_with("firebrick: ")
+                        && let Err(failure) = heard(&line)
+                    {
+                        child.kill().context("ending this program's other process")?;
+                        child.wait().context("waiting for this program")?;
+                        return Err(failure);
                     }
                     last = line;
                 }
@@ -496,7 +566,7 @@ impl Job<'_> {
 
     /// What a process of its own finds of a model, on the rows that choices are made by.
     fn measure(&self, name: &str, model: &str, bytes: u64) -> Result<Measured, Failure> {
-        let answer = self.eval(model, self.args.split.as_deref().or(Some("valid")))?;
+        let answer = self.eval(model)?;
         let measured = Measured::new(bytes, &answer)
             .map_err(|problem| Failure::text(BAD_FILE, format!("{model}: {problem}")))?;
         let (score, value) = measured.score().unwrap_or(("", 0.0));
@@ -508,29 +578,24 @@ impl Job<'_> {
         Ok(measured)
     }
 
-    fn eval(&self, model: &str, split: Option<&str>) -> Result<serde_json::Value, Failure> {
+    fn eval(&self, model: &str) -> Result<serde_json::Value, Failure> {
         let Self { args, global, .. } = self;
-        let mut command = self.program("eval")?;
+        let mut command = program("eval", global)?;
         command.args([model, "--json", "--resampled", "--latency", SINGLES]);
         command.arg("--runs").arg(&global.runs);
+        // Divides a known set that is not the model's own, here as where training rows are read.
+        command.args(global.seed.iter().flat_map(|seed| ["--seed".into(), seed.to_string()]));
         command.args(["--text-column", &args.columns.text_column]);
         command.args(["--label-column", &args.columns.label_column]);
         if args.columns.no_header {
             command.arg("--no-header");
         }
-        match &args.data {
-            Some(data) => {
-                command.args(["--data", data]);
-                if let Some(split) = &args.split {
-                    command.args(["--split", split]);
-                }
-            }
-            None => {
-                command.args(["--data-of", &args.model]);
-                command.args(split.iter().flat_map(|split| ["--split", split]));
-            }
-        }
-        let printed = self.finish(command, &format!("measuring {model}"), |_| {})?;
+        match &self.data {
+            Some(data) => command.args(["--data", data]),
+            None => command.args(["--data-of", &args.model]),
+        };
+        command.args(self.part.iter().flat_map(|part| ["--split", part]));
+        let printed = self.finish(command, &format!("measuring {model}"), |_| Ok(()))?;
         serde_json::from_slice(&printed)
             .with_context(|| format!("measuring {model}"))
             .map_err(Failure::from)
@@ -559,16 +624,60 @@ impl Job<'_> {
 
     /// The chosen one in its place, with its card.
     fn keep(&self, candidates: &[Candidate], best: usize, original: &Measured) -> Outcome {
-        let Self { args, output, .. } = self;
+        let Self { args, source, output, .. } = self;
         let chosen = &candidates[best];
         let all: Vec<(&str, &Measured)> = std::iter::once(("original", original))
             .chain(candidates.iter().map(|other| (other.name.as_str(), &other.measured)))
             .collect();
         let pair = [original, &chosen.measured];
-        card::write(&chosen.folder, &args.model, &chosen.method, pair, &all)?;
+        card::write(&chosen.folder, source, &args.model, &chosen.method, pair, &all)?;
         let _ = fs::remove_dir(output); // an empty one
         fs::rename(&chosen.folder, output)
             .with_context(|| format!("moving the result to {}", output.display()))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use firebrick_nlp::{lm, translation};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn a_training_has_the_seed_of_its_recipe() {
+        let global = Cli::parse_from(["firebrick", "--seed", "5", "doctor"]).global;
+        let command = program("train", &global).unwrap();
+        assert!(!command.get_args().any(|arg| arg == "--seed"), "{command:?}");
+        let mut changed = command.get_envs();
+        assert!(changed.any(|change| change == ("FIREBRICK_SEED".as_ref(), None)), "{command:?}");
+    }
+
+    #[test]
+    fn candidates_are_measured_on_what_choices_are_made_by() {
+        let check = |task: &str,
+                     data: Option<&str>,
+                     split: Option<&str>,
+                     expected: Option<&str>| {
+            assert_eq!(part(task, data, split).unwrap().as_deref(), expected, "{task} {data:?}");
+        };
+        let anomalies = anomaly::recipe::Recipe::TASK;
+        for task in [Recipe::TASK, lm::recipe::Recipe::TASK] {
+            check(task, None, None, Some("valid"));
+            check(task, None, Some("test"), Some("test"));
+            check(task, Some("rows.csv"), None, None);
+        }
+        check(anomalies, None, None, Some("test"));
+        check(anomalies, Some("ucsd-ped2"), None, Some("test"));
+        check(anomalies, Some("table.csv"), None, None);
+        // Labelled texts come in files, and the other sets in parts that are called alike.
+        check(Recipe::TASK, Some("sst2"), None, Some("dev"));
+        check(Recipe::TASK, Some("snips"), None, Some("valid"));
+        check(translation::recipe::Recipe::TASK, Some("multi30k"), None, Some("valid"));
+        check(Recipe::TASK, Some("waimai-10k"), Some("train"), Some("train"));
+        let problem = part(Recipe::TASK, Some("waimai-10k"), None).unwrap_err();
+        assert!(problem.contains("no validation part to choose by"), "{problem}");
     }
 }

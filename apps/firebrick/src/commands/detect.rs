@@ -135,7 +135,7 @@ pub fn convert(source: &Path, target: &Path, to: &str, global: &Global) -> Outco
     let mut text = format!("{}: {written} boxes of {pictures} pictures", target.display());
     if skipped > 0 {
         text.push_str(&format!(
-            "; {skipped} of no area or no picture, or that {to} cannot express, were left out"
+            "; {skipped} of no area, outside their picture or of none, or that {to} cannot express, were left out"
         ));
     }
     if format == Format::Yolo {

@@ -267,7 +267,7 @@ fn of_classes(
 fn tell_unknown(rows: usize, labels: &[String]) {
     if rows > 0 {
         let known = labels.join(", ");
-        note!("{rows} rows have a label that the model does not know (it knows {known})");
+        stderr!("{rows} rows have a label that the model does not know (it knows {known})");
     }
 }
 
@@ -321,7 +321,7 @@ fn sounds(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             let (found, problems) = recordings::load(&entries, rate)?;
             if let Some(first) = problems.first() {
                 let count = problems.len();
-                note!("{path}: {count} recordings could not be read; the first: {first}");
+                stderr!("{path}: {count} recordings could not be read; the first: {first}");
             }
             (path.clone(), found)
         }
@@ -455,7 +455,7 @@ fn speech(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, F
             let (found, problems) = recordings::load(&entries, rate)?;
             if let Some(first) = problems.first() {
                 let count = problems.len();
-                note!("{path}: {count} recordings could not be read; the first: {first}");
+                stderr!("{path}: {count} recordings could not be read; the first: {first}");
             }
             (path.clone(), found)
         }
@@ -549,7 +549,7 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> Result<(String, Ve
     let path = PathBuf::from(data);
     let table = read(&path, &ask::options(&args.columns, true))?.usable(&path)?;
     if !table.bad.is_empty() {
-        note!(
+        stderr!(
             "{}: {} rows set aside; the first: {}",
             path.display(),
             table.bad.len(),

@@ -73,7 +73,7 @@ pub fn each(
                 bad += 1;
                 all.push(json!({"file": file, "error": with_causes(&problem)}));
                 if !global.json {
-                    note!("{}", with_causes(&problem));
+                    stderr!("{}", with_causes(&problem));
                 }
             }
         }

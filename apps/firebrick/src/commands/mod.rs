@@ -114,7 +114,7 @@ fn tell(text: std::fmt::Arguments) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => {
-            note!("firebrick: writing to stdout: {error}");
+            stderr!("firebrick: writing to stdout: {error}");
             std::process::exit(1)
         }
     }

@@ -74,7 +74,7 @@ fn export(
     }
     let device = global.device.open()?;
     if folder.config()?.get("quantization_config").is_some() && !global.quiet {
-        note!("the whole numbers of this model become floats before they are written");
+        stderr!("the whole numbers of this model become floats before they are written");
     }
     match (ending, dtype) {
         ("gguf", dtype) => {

@@ -209,7 +209,7 @@ fn generate(model: &str, prompts: Vec<String>, args: &WriteArgs, global: &Global
         texts.iter().for_each(|text| say!("{}", text.as_deref().unwrap_or_default()));
     }
     for i in &empty {
-        note!("prompt {}: {NO_TOKEN}", i + 1);
+        stderr!("prompt {}: {NO_TOKEN}", i + 1);
     }
     match empty.as_slice() {
         [] => Ok(()),
@@ -299,7 +299,7 @@ fn chat(
                 Ok(texts) => break texts.concat(),
                 Err(error) if too_long(&error) && forget_oldest(&mut history) => {
                     if !forgotten {
-                        note!("the talk is longer than the model reads: it forgets how it began");
+                        stderr!("the talk is longer than the model reads: it forgets how it began");
                     }
                     forgotten = true;
                 }

@@ -43,7 +43,7 @@ impl Library {
         let embedder = Embedder::open(&checkpoint(model, global)?, &global.device.open()?)?;
         let read = read(docs, &embedder)?;
         for (file, problem) in &read.skipped {
-            note!("{file}: {problem}; left out");
+            stderr!("{file}: {problem}; left out");
         }
         if read.passages.is_empty() {
             let message = format!("{}: no text in it (.txt, .md, .rst, ..)", docs.display());
@@ -53,7 +53,7 @@ impl Library {
         let quiet = global.quiet || global.progress == Style::None;
         let index = Index::build(model, &embedder, read.passages, |done| {
             if !quiet {
-                note!("{done} of {count} passages, {files} files");
+                stderr!("{done} of {count} passages, {files} files");
             }
         });
         Ok(Self { index, embedder })

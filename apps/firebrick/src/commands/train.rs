@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::c_int,
     io,
     path::PathBuf,
     sync::{
@@ -151,7 +150,7 @@ fn finish((dir, trained): (PathBuf, impl Trained), job: &Job, global: &Global) -
 /// A run that its server has heard only a part of is still a run.
 fn untracked(sent: Result<(), TrackError>) {
     if let Err(error) = sent {
-        note!("not all was tracked: {}", one_line(&error.into()));
+        stderr!("not all was tracked: {}", one_line(&error.into()));
     }
 }
 
@@ -355,23 +354,18 @@ pub fn clear_interrupt() {
     stop().store(false, Ordering::SeqCst);
 }
 
-/// What ends a training with a checkpoint.
-#[cfg(unix)]
-const SIGNALS: &[c_int] = &[consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
-#[cfg(not(unix))]
-const SIGNALS: &[c_int] = &[consts::SIGINT, consts::SIGTERM];
-
-/// From now on such a signal sets [`stop`], but for one that was ignored when the process began: `nohup` keeps a training
-/// from a hang-up so, and a shell its background jobs from Ctrl-C.
+/// From now on what ends a training with a checkpoint sets [`stop`]: Ctrl-C, a termination signal, and a hang-up unless `nohup` keeps
+/// it off.
 pub fn listen() -> anyhow::Result<()> {
     static ONCE: OnceLock<Result<(), String>> = OnceLock::new();
     let listening = ONCE.get_or_init(|| {
-        let ignored = ignored();
-        let mut heard = SIGNALS.iter().filter(|signal| (ignored >> (**signal - 1)) & 1 == 0);
-        let listened = heard.try_for_each(|signal| {
+        let mut heard = vec![consts::SIGINT, consts::SIGTERM];
+        #[cfg(unix)]
+        heard.extend((!is_ignored(consts::SIGHUP)).then_some(consts::SIGHUP));
+        let listened = heard.into_iter().try_for_each(|signal| {
             // They are asked in this order: the first signal only sets it, and the second finds it set.
-            flag::register_conditional_shutdown(*signal, INTERRUPTED.into(), stop().clone())?;
-            flag::register(*signal, stop().clone())?;
+            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), stop().clone())?;
+            flag::register(signal, stop().clone())?;
             io::Result::Ok(())
         });
         listened.map_err(|error| error.to_string())
@@ -379,11 +373,13 @@ pub fn listen() -> anyhow::Result<()> {
     listening.clone().map_err(|error| anyhow::anyhow!("cannot listen for Ctrl-C: {error}"))
 }
 
-/// A bit for each ignored signal, from signal 1 on, as Linux tells; elsewhere none.
-fn ignored() -> u64 {
+/// Whether a signal was ignored when the process began, as Linux tells.
+#[cfg(unix)]
+fn is_ignored(signal: std::ffi::c_int) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (mask >> (signal - 1)) & 1 == 1
 }
 
 #[cfg(test)]

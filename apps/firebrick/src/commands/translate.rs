@@ -103,7 +103,7 @@ impl Job {
             for (text, answer) in views.iter().zip(&answers) {
                 number += 1;
                 for value in self.translator.lost(text, answer) {
-                    note!("text {number}: {value:?} is not in the translation");
+                    stderr!("text {number}: {value:?} is not in the translation");
                 }
                 match self.json {
                     true => {

@@ -198,7 +198,7 @@ fn tell_end(
 ) {
     if frames.len() == FRAMES && !global.quiet {
         let (path, end) = (path.display(), start + FRAMES as f64 / rate);
-        note!(
+        stderr!(
             "{path}: {FRAMES} frames were looked at, from {start:.1} s to {end:.1} s: go on with \
              `firebrick vision {command} --start {end:.1}`"
         );

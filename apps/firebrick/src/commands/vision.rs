@@ -129,7 +129,7 @@ pub fn told(
         0 => Ok(()),
         1 => Err(errors.remove(0).into()),
         n => {
-            errors.iter().for_each(|error| note!("{}", with_causes(error)));
+            errors.iter().for_each(|error| stderr!("{}", with_causes(error)));
             let message = format!("{n} of {all} pictures could not be read");
             Err(Failure::text(BAD_FILE, message))
         }
@@ -175,7 +175,7 @@ fn medical(images: &[PathBuf], model: &str, heatmap: Option<&Path>, global: &Glo
         }
     }
     if !global.quiet && errors.len() < images.len() {
-        note!("no medical device: not for the diagnosis or treatment of anyone");
+        stderr!("no medical device: not for the diagnosis or treatment of anyone");
     }
     told(&json!(list), &text, errors, images.len(), global)
 }

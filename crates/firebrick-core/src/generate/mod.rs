@@ -61,7 +61,7 @@ pub struct GenerationConfig {
     pub do_sample: bool,
     #[serde(deserialize_with = "or_one")]
     pub temperature: f32,
-    /// Draw among the so many likeliest; 0 or none: among all. A file that does not say means [`TOP_K`].
+    /// Draw among the so many likeliest; 0 or none: among all. A file that does not say means `TOP_K`.
     pub top_k: Option<usize>,
     /// Draw among the likeliest that together have this probability.
     pub top_p: Option<f32>,

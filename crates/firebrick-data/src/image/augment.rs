@@ -152,14 +152,34 @@ impl Augment {
         if self.mixup == 0.0 {
             return 1.0;
         }
-        // Jöhnk 1964.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        if self.mixup > 1.0 {
+            let [x, y] = [(); 2].map(|()| gamma(&mut rng, self.mixup.into()));
+            return (x / (x + y)) as f32;
+        }
+        // Jöhnk 1964, who would take few of the draws where the parameters are large: 5 in a million for 10.
         let power = 1.0 / f64::from(self.mixup);
         loop {
             let [x, y] = [(); 2].map(|()| rng.random::<f64>().powf(power));
             if x + y > 0.0 && x + y <= 1.0 {
                 return (x / (x + y)) as f32;
             }
+        }
+    }
+}
+
+/// A draw from the gamma distribution of this shape, 1 or more (Marsaglia and Tsang 2000).
+fn gamma(rng: &mut impl Rng, shape: f64) -> f64 {
+    let d = shape - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        let [u, v] = [(); 2].map(|()| rng.random::<f64>());
+        // Box and Muller 1958; 1 - u is not 0.
+        let x = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+        let cube = (1.0 + c * x).powi(3);
+        let bound = 0.5 * x * x + d - d * cube + d * cube.ln();
+        if cube > 0.0 && (1.0 - rng.random::<f64>()).ln() < bound {
+            return d * cube;
         }
     }
 }
@@ -276,14 +296,19 @@ mod tests {
     /// Mean 1/2 and variance 1 / (4 (2 a + 1)) of `Beta(a, a)`.
     #[test]
     fn shares_are_of_the_beta_distribution() {
-        let augment = Augment { mixup: 0.4, ..Augment::default() };
-        let shares: Vec<f64> = (0..4000).map(|seed| f64::from(augment.mix(seed))).collect();
-        let mean = shares.iter().sum::<f64>() / 4000.0;
-        let variance = shares.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / 4000.0;
-        assert!(
-            (mean - 0.5).abs() < 0.02 && (variance - 1.0 / 7.2).abs() < 0.005,
-            "{mean} {variance}"
-        );
+        for (mixup, mean_error, variance_error) in
+            [(0.4, 0.02, 0.005), (1.0, 0.02, 0.005), (1.5, 0.02, 0.005), (10.0, 0.01, 0.001)]
+        {
+            let augment = Augment { mixup, ..Augment::default() };
+            let shares: Vec<f64> = (0..4000).map(|seed| f64::from(augment.mix(seed))).collect();
+            let mean = shares.iter().sum::<f64>() / 4000.0;
+            let variance = shares.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / 4000.0;
+            let due = 1.0 / (4.0 * (2.0 * f64::from(mixup) + 1.0));
+            assert!(
+                (mean - 0.5).abs() < mean_error && (variance - due).abs() < variance_error,
+                "{mixup}: {mean} {variance}"
+            );
+        }
         assert_eq!(Augment::default().mix(1), 1.0);
     }
 

@@ -19,14 +19,15 @@ use firebrick_nlp::{
         causal::{WindowSettings, Windows},
         prune::without_heads,
     },
+    translation,
 };
-use firebrick_speech::classification as sounds;
-use firebrick_train::job::Recipe as _;
-use firebrick_vision::classification as pictures;
+use firebrick_speech::{background, classification as sounds};
+use firebrick_train::{job::Recipe as _, origin::Origin, run};
+use firebrick_vision::{classification as pictures, video as clips};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::{Job, Training};
+use super::{Job, Training, program};
 use crate::{
     commands::{Outcome, ask, eval},
     failure::{Failure, USAGE},
@@ -38,6 +39,26 @@ const ROWS: usize = 256;
 
 /// Texts that the original is asked, for each row that it was trained on, when it teaches.
 const TEXTS_PER_ROW: i64 = 8;
+
+/// Those whose recipes have `model.pretrained`, so that a training can begin with a model that is there.
+pub(super) const TRAINABLE: [&str; 6] = [
+    Recipe::TASK,
+    translation::recipe::Recipe::TASK,
+    lm::recipe::Recipe::TASK,
+    sounds::recipe::Recipe::TASK,
+    pictures::recipe::Recipe::TASK,
+    clips::recipe::Recipe::TASK,
+];
+
+/// Tables and keys of recipes that name files or folders, or lists of them, relative to the recipe.
+const PATHS: [(&str, &str); 6] = [
+    ("data", "train"),
+    ("data", "valid"),
+    ("data", "test"),
+    ("data", "dictionary"),
+    ("data", "background"),
+    ("distill", "texts"),
+];
 
 /// What goes: a share of the feed-forward neurons of every layer, of its attention heads, or of the channels of every stage; whole
 /// layers; or single weights of all layers together.
@@ -283,18 +304,7 @@ impl Job<'_> {
         {
             data.remove("vocab_size");
         }
-        // Its files lie where the recipe was, and so does a teacher.
-        let tables =
-            recipe.iter_mut().filter(|(key, _)| ["data", "distill"].contains(&key.as_str()));
-        for (_, value) in tables.filter_map(|(_, table)| table.as_table_mut()).flatten() {
-            if let Some(path) =
-                value.as_str().map(|file| opened.base.join(file)).filter(|path| path.exists())
-            {
-                *value = Value::String(
-                    std::path::absolute(path).context("a data file")?.display().to_string(),
-                );
-            }
-        }
+        from_anywhere(&mut recipe, &opened.base)?;
         let train = recipe.entry("train").or_insert_with(|| Table::new().into());
         if let Some(train) = train.as_table_mut() {
             let rate = train.get("learning_rate").and_then(Value::as_float);
@@ -327,12 +337,59 @@ impl Job<'_> {
             keys.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let how = if keys.is_empty() { "" } else { " with " };
         self.progress.line(&format!("training for {epochs} epochs{how}{}", told.join(", ")));
-        let mut command = self.program("train")?;
+        let run = runs.join(name);
+        let mut command = program("train", self.global)?;
         command.arg(&file).arg("--runs").arg(&runs).args(["--progress", "plain"]);
-        self.finish(command, "training on the model's recipe", |line| self.progress.line(line))?;
-        fs::rename(runs.join(name).join("model"), target).context("moving the trained model")?;
+        self.finish(command, "training on the model's recipe", |line| {
+            self.progress.line(line);
+            Ok(())
+        })?;
+        self.tell_other_rows(&run::read(&run)?.data_sha256);
+        fs::rename(run.join("model"), target).context("moving the trained model")?;
         Ok(())
     }
+
+    /// Says where a training had other rows than those that the original was made from, of which some may be among those that
+    /// judge it: by data that changed, or an earlier version.
+    fn tell_other_rows(&self, found: &str) {
+        let original = Origin::read(&self.source).map(|origin| origin.data_sha256);
+        if let Some(original) = original.filter(|hash| !hash.is_empty() && hash != found) {
+            let model = &self.args.model;
+            self.progress.line(&format!(
+                "its rows are not those that {model} was made from (SHA-256 {found}, not {original})"
+            ));
+        }
+    }
+}
+
+/// Lets the files that a recipe in `base` names be found from wherever it lies, and so a teacher.
+fn from_anywhere(recipe: &mut Table, base: &Path) -> anyhow::Result<()> {
+    let absolute = |value: &mut Value| -> anyhow::Result<()> {
+        if let Some(file) = value.as_str() {
+            let path = std::path::absolute(base.join(file)).context("a data file")?;
+            *value = Value::String(path.display().to_string());
+        }
+        Ok(())
+    };
+    for (table, key) in PATHS {
+        match recipe.get_mut(table).and_then(|table| table.get_mut(key)) {
+            Some(Value::Array(list)) => {
+                let set = |value: &Value| {
+                    value.as_str().is_some_and(|name| background::SETS.contains(&name))
+                };
+                list.iter_mut().filter(|value| !set(value)).try_for_each(absolute)?;
+            }
+            Some(value) => absolute(value)?,
+            None => {}
+        }
+    }
+    // What is not here is told by the training.
+    if let Some(teacher) = recipe.get_mut("distill").and_then(|table| table.get_mut("teacher"))
+        && let Some(Ok(source)) = teacher.as_str().map(|name| places::pretrained(name, base))
+    {
+        *teacher = address(&source)?;
+    }
+    Ok(())
 }
 
 /// A model as a recipe names it, wherever the recipe lies.
@@ -347,7 +404,10 @@ fn address(source: &Source) -> anyhow::Result<Value> {
 
 #[cfg(test)]
 mod tests {
+    use firebrick_nlp::pretraining;
+
     use super::*;
+    use crate::tasks::{TASKS, with_task};
 
     #[test]
     fn what_goes_is_a_share_below_one_or_a_whole_number_of_layers() {
@@ -362,6 +422,40 @@ mod tests {
         for wrong in ["neurons=1.0", "neurons=2", "heads=0", "weights=nan", "rows=0.5", "0.5"] {
             let problem = Prune::parse(wrong).unwrap_err();
             assert!(problem.contains("is not like neurons=0.5"), "{problem}");
+        }
+    }
+    /// Whatever else has their name where the recipe lies.
+    #[test]
+    fn only_what_names_files_becomes_a_path() {
+        let home = tempfile::tempdir().unwrap();
+        for folder in ["en", "fsdd", "text", "bg"] {
+            fs::create_dir(home.path().join(folder)).unwrap();
+        }
+        let text = "[data]\ndataset = 'fsdd'\nsource = 'en'\ntext_column = 'text'\ntrain = 'rows.csv'\nvalid = '/v.csv'\n\
+                    background = ['an4', 'bg', '/far']\n[distill]\ntexts = 'texts.txt'\nteacher = 'sst2'\n";
+        let mut recipe: Table = text.parse().unwrap();
+        from_anywhere(&mut recipe, home.path()).unwrap();
+        let at = |name: &str| Value::from(home.path().join(name).display().to_string());
+        let (data, distill) = (&recipe["data"], &recipe["distill"]);
+        for (key, name) in [("dataset", "fsdd"), ("source", "en"), ("text_column", "text")] {
+            assert_eq!(data[key].as_str(), Some(name));
+        }
+        assert_eq!((&data["train"], data["valid"].as_str()), (&at("rows.csv"), Some("/v.csv")));
+        assert_eq!(data["background"], Value::from(vec!["an4".into(), at("bg"), "/far".into()]));
+        assert_eq!(
+            (&distill["texts"], distill["teacher"].as_str()),
+            (&at("texts.txt"), Some("sst2"))
+        );
+    }
+
+    #[test]
+    fn what_can_be_trained_on_has_a_place_for_a_checkpoint_in_its_recipes() {
+        for task in TASKS {
+            let schema = with_task!(*task, R => schemars::schema_for!(R).to_value());
+            let has = schema.pointer("/$defs/ModelRecipe/properties/pretrained").is_some();
+            // No command takes a model that is only pretrained.
+            let expected = has && *task != pretraining::recipe::Recipe::TASK;
+            assert_eq!(TRAINABLE.contains(task), expected, "{task}");
         }
     }
 }

@@ -35,7 +35,7 @@ pub fn run(args: &DriftArgs, global: &Global) -> Outcome {
     let new = ask::texts(&args.new, &args.columns)?;
     for (name, table) in [(Path::new(id), &reference), (&args.new, &new)] {
         if let Some(message) = ask::unreadable(&table.bad) {
-            note!("{}: {message}", name.display());
+            stderr!("{}: {message}", name.display());
         }
     }
     let [old, fresh] = [&reference, &new]

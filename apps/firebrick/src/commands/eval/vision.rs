@@ -1,13 +1,14 @@
 //! `firebrick eval` of models that see: pictures, faces, videos.
 
 use std::{
+    borrow::Borrow,
     collections::BTreeMap,
     path::{Path, PathBuf},
     slice::from_mut,
 };
 
 use firebrick_core::checkpoint::Source;
-use firebrick_data::image::Picture;
+use firebrick_data::{image::Picture, ledger::Ledger};
 use firebrick_metrics::{interval::wilson_interval, roc::Roc};
 use firebrick_train::job::Recipe as _;
 use firebrick_vision::{
@@ -47,7 +48,8 @@ pub(super) fn images(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         }
         Some(path) => {
             let read = classifier.reading(Default::default());
-            let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            let (mut parts, ledger) = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            tell_dropped(path, &ledger);
             (path.clone(), part_of(&mut parts, args, path)?)
         }
         None => {
@@ -106,7 +108,8 @@ pub(super) fn faces(args: &EvalArgs, source: &Source, global: &Global) -> Result
                 grey: embedder.network.config.num_channels() == 1,
                 ..Default::default()
             };
-            let mut parts = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            let (mut parts, ledger) = pictures::layouts::own(&PathBuf::from(path), &read)?;
+            tell_dropped(path, &ledger);
             (path.clone(), part_of(&mut parts, args, path)?)
         }
         set => {
@@ -173,13 +176,15 @@ pub(super) fn actions(
     let (data, found) = match &args.data {
         Some(path) if !is_set(path) => {
             let read = reading(Default::default());
-            let all = clips::corpus::clips(&PathBuf::from(path), &read)?;
-            let wanted = args.split.as_deref();
-            let of_part = |(_, part): &(_, String)| wanted.is_none_or(|wanted| wanted == part);
-            if let Some(wanted) = wanted.filter(|_| !all.iter().any(of_part)) {
-                return Err(Failure::text(USAGE, format!("{path}: no part `{wanted}`")));
+            let table = PathBuf::from(path);
+            let (rows, ledger) = clips::corpus::listed(&table)?;
+            tell_dropped(path, &ledger);
+            let mut parts = BTreeMap::<String, Vec<clips::corpus::Listed>>::new();
+            for row in rows {
+                parts.entry(row.split.clone()).or_default().push(row);
             }
-            (path.clone(), all.into_iter().filter(of_part).map(|(clip, _)| clip).collect())
+            let rows = part_of(&mut parts, args, path)?;
+            (path.clone(), clips::corpus::clips(&table, rows, &read)?)
         }
         set => {
             let opened = recipe_for(args, source, global)?;
@@ -230,7 +235,9 @@ pub(super) fn anomalies(
         Some(path) if !is_set(path) => {
             let size = detector.frames.frame.size;
             let read = anomaly::recipe::DataRecipe { size, ..Default::default() };
-            (path.clone(), anomaly::corpus::labelled(&PathBuf::from(path), &read)?)
+            let (found, ledger) = anomaly::corpus::labelled(&PathBuf::from(path), &read)?;
+            tell_dropped(path, &ledger);
+            (path.clone(), found)
         }
         set => {
             let opened = recipe_for(args, source, global)?;
@@ -291,23 +298,26 @@ pub(super) fn anomalies(
 pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Result<Scored, Failure> {
     let detector = detection::detector::ObjectDetector::open(source, &global.device.open()?)?;
     let frame = |data: detection::recipe::DataRecipe| detection::recipe::DataRecipe {
-        labels: Some(detector.labels.clone()),
         windows: None,
         size: detector.processor.size,
         filter: detector.processor.filter,
         ..data
     };
+    // What the model was to look for, where its recipe says so; what else is there it has been told to leave alone.
+    let recipe = recipe_for(args, source, global).ok();
+    let recipe = recipe.and_then(|recipe| recipe.parse::<detection::recipe::Recipe>(&[]).ok());
+    let labels = recipe.and_then(|recipe| recipe.data.labels);
     let (data, scenes) = match asked(args, source, global) {
         Some(id) if is_set(id) => {
-            let data =
-                detection::recipe::DataRecipe { dataset: Some(id.clone()), ..Default::default() };
+            let dataset = Some(id.clone());
+            let data = detection::recipe::DataRecipe { dataset, labels, ..Default::default() };
             let places = places::of_recipe(Path::new(""));
             let corpus = detection::corpus::load(&frame(data), global.seed.unwrap_or(0), &places)?;
             let (part, scenes) = choose(args, corpus.train, corpus.valid, corpus.test)?;
             (format!("{id}, {part}"), scenes)
         }
         Some(path) => {
-            let read = frame(Default::default());
+            let read = frame(detection::recipe::DataRecipe { labels, ..Default::default() });
             let mut parts = detection::corpus::own(&PathBuf::from(path), &read)?;
             let (scenes, _) = part_of(&mut parts, args, path)?;
             (path.clone(), scenes)
@@ -320,6 +330,18 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
             choose(args, corpus.train, corpus.valid, corpus.test)?
         }
     };
+    let (unknown, _) = detection::corpus::unknown(&detector.labels, &scenes);
+    let objects = scenes.iter().flat_map(|scene| &scene.objects).filter(|object| !object.crowd);
+    let known = detector.labels.join(", ");
+    if unknown > 0 && unknown == objects.count() {
+        let message = format!("{data}: no box has a label that the model knows: {known}");
+        return Err(Failure::text(BAD_FILE, message));
+    }
+    if unknown > 0 {
+        stderr!(
+            "{unknown} boxes have a label that the model does not know (it knows {known}): they count as not found"
+        );
+    }
     let watch = Stopwatch::start();
     let judged = detector.judge(&scenes, args.batch_size)?;
     let speed = watch.speed(scenes.len(), args.latency, |row| {
@@ -327,6 +349,7 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
         let _ = detector.judge(&scenes[row..=row], 1);
     });
     let mut more = detection::report::by_label(&judged);
+    more["unknown_labels"] = unknown.into();
     more["speed"] = speed;
     corrupted(
         args,
@@ -340,18 +363,26 @@ pub(super) fn scenes(args: &EvalArgs, source: &Source, global: &Global) -> Resul
     Ok(Scored { data, rows, metrics, more, ..Scored::default() })
 }
 
-/// The named part of what lies at `path`, else the test part, else all that there is.
-fn part_of<T>(
-    parts: &mut BTreeMap<&'static str, T>,
+/// The named part of what lies at `path`, else the test part, else the one that chose the weights, else all that there is.
+fn part_of<K: Borrow<str> + Ord, T>(
+    parts: &mut BTreeMap<K, T>,
     args: &EvalArgs,
     path: &str,
 ) -> Result<T, Failure> {
-    let last = if parts.contains_key("test") { "test" } else { "train" };
-    let part = args.split.as_deref().unwrap_or(last);
+    let last = ["test", "valid"].into_iter().find(|part| parts.contains_key(*part));
+    let part = args.split.as_deref().or(last).unwrap_or("train");
     parts.remove(part).ok_or_else(|| {
-        let known = parts.keys().copied().collect::<Vec<_>>().join(", ");
+        let known = parts.keys().map(Borrow::borrow).collect::<Vec<&str>>().join(", ");
         Failure::text(USAGE, format!("{path}: no part `{part}`: {known}"))
     })
+}
+
+/// Says how many rows of a table were not read, and why the first was not.
+fn tell_dropped(path: &str, ledger: &Ledger) {
+    if let Some(first) = ledger.dropped.first() {
+        let count = ledger.dropped.len();
+        stderr!("{path}: {count} rows set aside; the first: {}", first.detail);
+    }
 }
 
 /// Adds what is left of the `score` of this name under each corruption, where that is asked for.

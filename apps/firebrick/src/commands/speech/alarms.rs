@@ -27,7 +27,7 @@ pub fn run(args: &FalseAlarmsArgs, global: &Global) -> Outcome {
     }
     if let Some(first) = background.unreadable.first() {
         let count = background.unreadable.len();
-        note!("{count} recordings could not be read; the first: {first}");
+        stderr!("{count} recordings could not be read; the first: {first}");
     }
     let trigger = Trigger::new(&classifier);
     let measured = alarms::measure(&classifier, trigger, &background, args.at_most)?;

@@ -49,8 +49,8 @@ impl Ears {
         };
         if global.verbose {
             match &heard {
-                Heard::Word(word, score) => note!("heard {word:?}, {score:.3}"),
-                Heard::Sentence(text) => note!("heard {text:?}"),
+                Heard::Word(word, score) => stderr!("heard {word:?}, {score:.3}"),
+                Heard::Sentence(text) => stderr!("heard {text:?}"),
             }
         }
         Ok(heard)

@@ -219,7 +219,7 @@ impl Listener<'_> {
                 self.live = false;
                 self.lags.clear();
                 if !self.global.quiet {
-                    note!("no lag: the sound comes faster than it sounds");
+                    stderr!("no lag: the sound comes faster than it sounds");
                 }
             }
             for spoken in segmenter.push(&samples) {
@@ -279,7 +279,7 @@ impl Listener<'_> {
         let at = |p| percentile(&self.lags, p);
         if let (Some(p50), Some(p95), false) = (at(0.5), at(0.95), self.global.quiet) {
             let count = self.lags.len();
-            note!(
+            stderr!(
                 "lag from the end of a segment to the first sound of its translation: \
                  p50 {p50:.2} s, p95 {p95:.2} s, {count} segments"
             );

@@ -6,7 +6,7 @@ use anyhow::Context;
 use firebrick_core::checkpoint::{Source, tensors::write_atomically};
 use firebrick_speech::{
     classification::{classifier::SoundClassifier, recipe::Recipe},
-    keyword::Trigger,
+    keyword::{Trigger, is_word},
     wake::{RATE, alarms, part, recipe},
 };
 use serde_json::json;
@@ -31,6 +31,10 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
         let problem = format!("--name {:?} is not of letters, digits, `-` and `_`", args.name);
         return Err(Failure::text(USAGE, problem));
     }
+    if !is_word(&args.name) {
+        let problem = format!("--name {}: a spotter reports no class of that name", args.name);
+        return Err(Failure::text(USAGE, problem));
+    }
     let background = match Path::new(&args.background) {
         path if path.exists() => path.to_path_buf(),
         _ => places::data_set(&args.background)?,
@@ -49,7 +53,7 @@ pub fn run(args: &WakeWordArgs, global: &Global) -> Outcome {
     let laid = part(&args.examples, &background, seed)?;
     if laid.examples < ENOUGH {
         let examples = laid.examples;
-        note!("{examples} examples are few: with {ENOUGH} or more it hears the word better");
+        stderr!("{examples} examples are few: with {ENOUGH} or more it hears the word better");
     }
     let folder = global.runs.join(format!("{}-recordings", args.name));
     let path: PathBuf = folder.join("recipe.toml");
