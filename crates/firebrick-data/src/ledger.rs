@@ -49,6 +49,22 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Drops those of `rows` for which `why_not` has a reason; a row's number is its place among them.
+    pub fn keep<T>(
+        &mut self,
+        rows: &mut Vec<T>,
+        mut why_not: impl FnMut(usize, &T) -> Option<(DropReason, String)>,
+    ) {
+        let mut row = 0;
+        rows.retain(|item| {
+            let dropped = why_not(row, item);
+            let stays = dropped.is_none();
+            self.dropped.extend(dropped.map(|(reason, detail)| Entry { row, reason, detail }));
+            row += 1;
+            stays
+        });
+    }
+
     /// The dropped rows as JSON lines, each with the name of its part.
     pub fn json_lines(&self, part: &str) -> String {
         let line = |entry: &Entry| {

@@ -253,13 +253,12 @@ pub fn run<R: Recipe>(
                 run.info.counters = counters.clone();
                 Ok(None)
             }
-            _ => Err(error),
+            _ => {
+                run.info.status = Status::Failed;
+                Err(error)
+            }
         },
-        trained => trained,
-    };
-    match &trained {
-        Err(_) => run.info.status = Status::Failed,
-        Ok(None) => {}
+        Ok(None) => Ok(None),
         Ok(Some(trained)) => {
             let Outcome { end, counters, scores } = trained.outcome().clone();
             run.info.status = match end {
@@ -269,8 +268,9 @@ pub fn run<R: Recipe>(
             run.info.end = Some(end);
             run.info.counters = counters;
             run.info.metrics = scores;
+            Ok(Some(trained))
         }
-    }
+    };
     run.save_info()?;
     trained
 }
@@ -307,6 +307,17 @@ pub fn check_parts(
             Err(RecipeError::value(&format!("data.{key}"), problem))
         }
         _ => Ok(()),
+    }
+}
+
+/// The share of the training rows that is kept back to choose the weights by.
+pub fn check_valid_fraction(share: f64) -> Result<(), RecipeError> {
+    match share > 0.0 && share <= 0.5 {
+        true => Ok(()),
+        false => {
+            let problem = format!("is {share}, not above 0 and up to 0.5");
+            Err(RecipeError::value("data.valid_fraction", problem))
+        }
     }
 }
 

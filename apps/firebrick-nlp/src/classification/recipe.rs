@@ -11,7 +11,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::{check_head, check_parts, check_source},
+    job::{check_head, check_parts, check_source, check_valid_fraction},
     lora::LoraRecipe,
     recipe::{
         Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, changed, check_pretrained,
@@ -221,10 +221,7 @@ impl Check for Recipe {
         check_source(self.data.dataset.as_ref(), self.data.train.as_ref())?;
         let files = [("valid", &self.data.valid), ("test", &self.data.test)];
         check_parts(self.data.dataset.as_ref(), &files)?;
-        if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
-            return fail("data.valid_fraction", problem);
-        }
+        check_valid_fraction(self.data.valid_fraction)?;
         if !(0.0..1.0).contains(&self.data.token_dropout) {
             return fail(
                 "data.token_dropout",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use firebrick_core::arch::bert::ModelType;
 use firebrick_train::{
-    job::check_head,
+    job::{check_head, check_valid_fraction},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -105,10 +105,7 @@ impl Check for Recipe {
         if self.data.stream.is_some() {
             self.check_stream()?;
         }
-        if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
-            return fail("data.valid_fraction", problem);
-        }
+        check_valid_fraction(self.data.valid_fraction)?;
         if !(self.data.masked > 0.0 && self.data.masked < 1.0) {
             return fail("data.masked", format!("is {}, not within 0 and 1", self.data.masked));
         }

@@ -9,7 +9,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::{check_head, check_parts, check_source},
+    job::{check_head, check_parts, check_source, check_valid_fraction},
     lora::LoraRecipe,
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
@@ -175,10 +175,7 @@ impl Check for Recipe {
         if self.data.source == self.data.target {
             return fail("data.target", format!("is {:?}, as the source", self.data.target));
         }
-        if !(self.data.valid_fraction > 0.0 && self.data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not above 0 and up to 0.5", self.data.valid_fraction);
-            return fail("data.valid_fraction", problem);
-        }
+        check_valid_fraction(self.data.valid_fraction)?;
         if !(0.0..=1.0).contains(&self.data.copies) {
             return fail("data.copies", format!("is {}, not within 0 and 1", self.data.copies));
         }

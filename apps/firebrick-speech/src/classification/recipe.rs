@@ -7,7 +7,7 @@ use firebrick_core::{
     layers::activation::Activation,
 };
 use firebrick_train::{
-    job::{check_head, check_parts, check_source},
+    job::{check_head, check_parts, check_source, check_valid_fraction},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe, check_pretrained},
 };
 use schemars::JsonSchema;
@@ -133,10 +133,7 @@ impl Check for Recipe {
         check_head(self.version, &self.name)?;
         check_source(data.dataset.as_ref(), data.train.as_ref())?;
         check_parts(data.dataset.as_ref(), &[("valid", &data.valid), ("test", &data.test)])?;
-        if !(data.valid_fraction > 0.0 && data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not above 0 and up to 0.5", data.valid_fraction);
-            return fail("data.valid_fraction", problem);
-        }
+        check_valid_fraction(data.valid_fraction)?;
         if !(0.1..=60.0).contains(&data.seconds) {
             return fail("data.seconds", format!("is {}, not within 0.1 and 60", data.seconds));
         }

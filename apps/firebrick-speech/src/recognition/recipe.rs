@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use firebrick_core::{arch::deep_speech::DeepSpeechConfig, layers::rnn::Mode};
 use firebrick_train::{
-    job::{check_head, check_parts, check_source},
+    job::{check_head, check_parts, check_source, check_valid_fraction},
     recipe::{Check, CheckpointRecipe, EvalRecipe, RecipeError, TrainRecipe},
 };
 use schemars::JsonSchema;
@@ -177,10 +177,7 @@ impl Check for Recipe {
         let files =
             [("valid", &data.valid), ("test", &data.test), ("dictionary", &data.dictionary)];
         check_parts(data.dataset.as_ref(), &files)?;
-        if !(data.valid_fraction > 0.0 && data.valid_fraction <= 0.5) {
-            let problem = format!("is {}, not above 0 and up to 0.5", data.valid_fraction);
-            return fail("data.valid_fraction", problem);
-        }
+        check_valid_fraction(data.valid_fraction)?;
         if data.units == Units::Phones && data.train.is_some() && data.dictionary.is_none() {
             return fail("data.dictionary", "is missing: `phones` are looked up there".into());
         }

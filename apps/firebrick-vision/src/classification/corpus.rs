@@ -10,7 +10,7 @@ use firebrick_data::{
     error::DataError,
     hash::{sha256_bytes, sha256_rows},
     image::alike::{difference_hash, groups, pairs},
-    ledger::{DropReason, Entry, Ledger},
+    ledger::{DropReason, Ledger},
     split::check_judged,
     table::Row,
 };
@@ -243,15 +243,9 @@ fn keep(
     ledger: &mut Ledger,
     mut why_not: impl FnMut(usize, &Sample) -> Option<(DropReason, String)>,
 ) {
-    let mut row = 0;
-    samples.retain(|sample| {
-        let dropped = why_not(row, sample);
-        if let Some((reason, detail)) = &dropped {
-            let detail = format!("{}: {detail}", sample.id);
-            ledger.dropped.push(Entry { row, reason: *reason, detail });
-        }
-        row += 1;
-        dropped.is_none()
+    ledger.keep(samples, |row, sample| {
+        let (reason, detail) = why_not(row, sample)?;
+        Some((reason, format!("{}: {detail}", sample.id)))
     });
 }
 

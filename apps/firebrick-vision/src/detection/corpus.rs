@@ -345,15 +345,9 @@ fn carve(scenes: &mut Vec<Scene>, fraction: f64, seed: u64) -> Vec<Scene> {
 
 /// Drops those whose pixels are elsewhere.
 fn apart(scenes: &mut Vec<Scene>, elsewhere: &HashSet<&[u8]>, detail: &str, ledger: &mut Ledger) {
-    let mut row = 0;
-    scenes.retain(|scene| {
+    ledger.keep(scenes, |_, scene| {
         let leaks = elsewhere.contains(scene.picture.pixels.as_slice());
-        if leaks {
-            let detail = format!("{}: {detail}", scene.id);
-            ledger.dropped.push(Entry { row, reason: DropReason::Leak, detail });
-        }
-        row += 1;
-        !leaks
+        leaks.then(|| (DropReason::Leak, format!("{}: {detail}", scene.id)))
     });
 }
 

@@ -1,12 +1,12 @@
 //! Pictures of people in parts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{bail, ensure};
 use firebrick_data::{
     error::DataError,
     hash::{sha256_bytes, sha256_rows},
-    ledger::{DropReason, Entry, Ledger},
+    ledger::{DropReason, Ledger},
     table::Row,
 };
 use firebrick_train::{job::Places, sampler::mix};
@@ -87,20 +87,14 @@ pub fn load(data: &DataRecipe, seed: u64, places: &Places) -> anyhow::Result<Cor
 /// Keeps one of the pictures with the same pixels: another part, or another person, would have the others.
 fn once(samples: &mut Vec<Sample>, ledger: &mut Ledger) {
     let mut first = HashMap::<&[u8], usize>::new();
-    let mut again = HashSet::new();
+    let mut again = HashMap::new();
     for (row, sample) in samples.iter().enumerate() {
         let earlier = *first.entry(&sample.picture.pixels).or_insert(row);
         if earlier != row {
-            again.insert(row);
-            let detail = format!("{}: the pixels of {}", sample.id, samples[earlier].id);
-            ledger.dropped.push(Entry { row, reason: DropReason::Duplicate, detail });
+            again.insert(row, format!("{}: the pixels of {}", sample.id, samples[earlier].id));
         }
     }
-    let mut row = 0;
-    samples.retain(|_| {
-        row += 1;
-        !again.contains(&(row - 1))
-    });
+    ledger.keep(samples, |row, _| Some((DropReason::Duplicate, again.remove(&row)?)));
 }
 
 /// Part of a name. Digits stand before letters, and by their value: s9 before s10.

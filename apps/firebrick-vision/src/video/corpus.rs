@@ -14,7 +14,7 @@ use firebrick_data::{
         decode::{self, is_picture},
         resize::Filter,
     },
-    ledger::{DropReason, Entry, Ledger},
+    ledger::{DropReason, Ledger},
     split::check_judged,
     table::{BadRow, Columns, ReadOptions, Reason, Row, Table, read},
 };
@@ -157,15 +157,9 @@ fn apart(
     detail: &str,
     ledger: &mut Ledger,
 ) {
-    let mut row = 0;
-    clips.retain(|clip| {
+    ledger.keep(clips, |_, clip| {
         let leaks = elsewhere.contains(&pixels(clip));
-        if leaks {
-            let detail = format!("{}: {detail}", clip.id);
-            ledger.dropped.push(Entry { row, reason: DropReason::Leak, detail });
-        }
-        row += 1;
-        !leaks
+        leaks.then(|| (DropReason::Leak, format!("{}: {detail}", clip.id)))
     });
 }
 

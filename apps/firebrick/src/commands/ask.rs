@@ -138,7 +138,8 @@ pub fn predict(args: &PredictArgs, global: &Global) -> Outcome {
     let head = config["architectures"][0].as_str().unwrap_or_default();
     let embeds = source.optional("modules.json", 1 << 20)?.is_some()
         && !head.ends_with("ForSequenceClassification");
-    let task = match if embeds { Recipe::TASK } else { task(&source)? } {
+    let trained_for = if embeds { Recipe::TASK } else { task(&source)? };
+    let task = match trained_for {
         // Another's model of these families may do anything with a text: it writes as its folder says.
         translation::recipe::Recipe::TASK if !translates(&source)? => lm::recipe::Recipe::TASK,
         task => task,

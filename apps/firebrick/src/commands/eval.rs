@@ -264,6 +264,11 @@ fn of_classes(
     Ok(Scored { data, rows, metrics, intervals, more, ..Scored::default() })
 }
 
+/// Says how many rows of a table were not read, and why the first was not.
+fn tell_set_aside(path: &str, rows: usize, first: impl std::fmt::Display) {
+    stderr!("{path}: {rows} rows set aside; the first: {first}");
+}
+
 fn tell_unknown(rows: usize, labels: &[String]) {
     if rows > 0 {
         let known = labels.join(", ");
@@ -548,13 +553,8 @@ fn rows(args: &EvalArgs, source: &Source, global: &Global) -> Result<(String, Ve
     in_one_part(args)?;
     let path = PathBuf::from(data);
     let table = read(&path, &ask::options(&args.columns, true))?.usable(&path)?;
-    if !table.bad.is_empty() {
-        stderr!(
-            "{}: {} rows set aside; the first: {}",
-            path.display(),
-            table.bad.len(),
-            table.bad[0]
-        );
+    if let Some(first) = table.bad.first() {
+        tell_set_aside(data, table.bad.len(), first);
     }
     Ok((data.clone(), table.rows))
 }

@@ -340,10 +340,7 @@ impl Job<'_> {
         let run = runs.join(name);
         let mut command = program("train", self.global)?;
         command.arg(&file).arg("--runs").arg(&runs).args(["--progress", "plain"]);
-        self.finish(command, "training on the model's recipe", |line| {
-            self.progress.line(line);
-            Ok(())
-        })?;
+        self.finish(command, "training on the model's recipe", |line| self.progress.line(line))?;
         self.tell_other_rows(&run::read(&run)?.data_sha256);
         fs::rename(run.join("model"), target).context("moving the trained model")?;
         Ok(())

@@ -16,7 +16,7 @@ use firebrick_vision::{
 };
 use serde_json::{Value, json};
 
-use super::{Scored, asked, choose, is_set, of_classes, recipe_for, tell_unknown};
+use super::{Scored, asked, choose, is_set, of_classes, recipe_for, tell_set_aside, tell_unknown};
 use crate::{
     cli::{EvalArgs, Global},
     commands::speed::Stopwatch,
@@ -377,11 +377,9 @@ fn part_of<K: Borrow<str> + Ord, T>(
     })
 }
 
-/// Says how many rows of a table were not read, and why the first was not.
 fn tell_dropped(path: &str, ledger: &Ledger) {
     if let Some(first) = ledger.dropped.first() {
-        let count = ledger.dropped.len();
-        stderr!("{path}: {count} rows set aside; the first: {}", first.detail);
+        tell_set_aside(path, ledger.dropped.len(), &first.detail);
     }
 }
 
